@@ -1,0 +1,214 @@
+"""Measures every figure of the bundled model's card: what it knows, how it takes edits, how fast it is.
+
+python benchmarks/tiny_card.py --out docs/models/tiny.json --plot docs/models/tiny.png
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+import tyro
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from sleepgym.editing import Editor, EditSpec
+from sleepgym.facts import Fact, World
+from sleepgym.lm import load, perplexity, score
+from sleepgym.lm.language_model import Encoded
+from sleepgym.overlay import Memory
+from sleepgym.sleeper import Base, SleepingLM, make_base
+
+Probes = dict[str, list[Encoded]]
+
+
+@dataclass
+class Args:
+    seeds: int = 3
+    """draws of new facts about held-out people"""
+    curve: int = 100
+    """facts of the two curves; 0 leaves them out"""
+    out: Path | None = None
+    """JSON with every figure"""
+    plot: Path | None = None
+    """picture of the curves"""
+
+
+class Bench:
+    """The bundled model, its own facts, and probes of them."""
+
+    def __init__(self) -> None:
+        self.base: Base = make_base(load("tiny"), EditSpec())
+        self.world = World(seed=0)
+        self.lm = self.base.lm
+        rng = np.random.default_rng(12345)
+        known = self.world.trained_facts()
+        self.known = [known[i] for i in rng.choice(len(known), 500, replace=False)]
+        self.known_probes = [self.lm.encode(f.prompt, f.object) for f in self.known]
+        self.known_recall = self.recall(Memory(), self.known_probes)
+        self.perplexity = self.perplexity_of(Memory())
+
+    def recall(self, memory: Memory, probes: Sequence[Encoded]) -> float:
+        with self.base.overlay.use(memory):
+            parts = [score(self.lm, probes[i : i + 512]).correct for i in range(0, len(probes), 512)]
+        return float(torch.cat(parts).float().mean())
+
+    def perplexity_of(self, memory: Memory) -> float:
+        with self.base.overlay.use(memory):
+            return perplexity(self.lm, self.base.statistics.held_out)
+
+    def probes(self, facts: Sequence[Fact]) -> Probes:
+        encode, chat = self.lm.encode, self.lm.chat
+        return {
+            "phrasing used": [encode(f.prompt, f.object) for f in facts],
+            "unseen phrasings": [encode(p, f.object) for f in facts for p in f.paraphrases],
+            "question form": [encode(chat(q), f.object) for f in facts for q in f.questions],
+        }
+
+    def measure(self, memory: Memory, facts: Sequence[Fact]) -> dict[str, float]:
+        found = {name: self.recall(memory, probes) for name, probes in self.probes(facts).items()}
+        found["other subjects kept"] = self.recall(memory, self.known_probes) / self.known_recall
+        found["perplexity change"] = self.perplexity_of(memory) / self.perplexity - 1
+        return found
+
+
+def own_facts(bench: Bench) -> dict[str, float]:
+    """Recall of every trained fact in its worst statement phrasing and its worst question."""
+    worst: dict[str, float] = {}
+    for kind in ("statements", "questions"):
+        per_template = []
+        for relation in bench.world.relations.values():
+            facts = [f for f in bench.world.trained_facts() if f.relation == relation.name]
+            for template in getattr(relation, kind):
+                texts = [template.format(f.subject) for f in facts]
+                texts = [bench.lm.chat(t) for t in texts] if kind == "questions" else texts
+                per_template.append(
+                    bench.recall(Memory(), [bench.lm.encode(t, f.object) for t, f in zip(texts, facts, strict=True)])
+                )
+        worst[f"{kind}, worst"] = min(per_template)
+        worst[f"{kind}, mean"] = statistics.mean(per_template)
+    return worst
+
+
+def write(bench: Bench, facts: Sequence[Fact], one_by_one: bool) -> Memory:
+    """A memory with the facts: solved jointly, or each alone and unprotected as it came."""
+    memory = Memory()
+    for group in [[f] for f in facts] if one_by_one else [facts]:
+        bench.base.editor.write(memory, group)
+    return memory
+
+
+def milliseconds(call: Callable[[], object], repeats: int = 11) -> float:
+    """Median wall time of a call after one warm-up."""
+    call()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        times.append(1000 * (time.perf_counter() - started))
+    return statistics.median(times)
+
+
+def speed(bench: Bench) -> dict[str, float]:
+    """Milliseconds of what an environment step is made of."""
+    facts = bench.world.new_facts(np.random.default_rng(999), 64)
+    learner = SleepingLM(bench.base)
+    bench.base.editor.targets(facts[:1])
+    probes = bench.probes(facts)["phrasing used"]
+
+    def inject(editor: Editor) -> Callable[[], object]:
+        return lambda: editor.write(Memory(), facts[:1])
+
+    def uncached() -> None:
+        # A new folder each time, so that the target is optimised again.
+        with TemporaryDirectory() as folder:
+            fresh = Editor(bench.base.overlay, bench.base.statistics, bench.base.editor.spec, Path(folder))
+            fresh._normal = bench.base.editor._normal
+            fresh.write(Memory(), facts[:1])
+
+    return {
+        "score 64 facts": milliseconds(lambda: learner.score(probes)),
+        "inject one fact, cached target": milliseconds(inject(bench.base.editor)),
+        "inject one fact, uncached": milliseconds(uncached, repeats=5),
+        "load model": milliseconds(lambda: load("tiny"), repeats=5),
+        "load model and statistics": milliseconds(lambda: SleepingLM.from_pretrained("tiny"), repeats=5),
+    }
+
+
+def curves(bench: Bench, args: Args) -> dict[str, list[dict[str, float]]]:
+    """Both ways of writing, measured at 5, 10, 20, ... facts (mean over seeds)."""
+    counts = [n for n in (1, 5, 10, 20, 30, 40, 50, 60, 80, 100) if n <= args.curve]
+    result: dict[str, list[dict[str, float]]] = {"joint": [], "one by one": []}
+    for name, points in result.items():
+        for n in counts:
+            runs = []
+            for seed in range(args.seeds):
+                facts = bench.world.new_facts(np.random.default_rng(seed), args.curve)[:n]
+                runs.append(bench.measure(write(bench, facts, name == "one by one"), facts))
+            points.append({"facts": n, **{k: statistics.mean(r[k] for r in runs) for k in runs[0]}})
+    return result
+
+
+def draw(points: dict[str, list[dict[str, float]]], path: Path) -> None:
+    """Recall and perplexity against the number of facts."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    styles = {"joint": ("#0072B2", "solved jointly"), "one by one": ("#D55E00", "one by one, unprotected")}
+    for name, (colour, label) in styles.items():
+        x = [p["facts"] for p in points[name]]
+        left.plot(x, [p["phrasing used"] for p in points[name]], "o-", color=colour, label=label)
+        left.plot(x, [p["other subjects kept"] for p in points[name]], "s:", color=colour, label=f"{label}: others")
+        right.plot(x, [100 * p["perplexity change"] for p in points[name]], "o-", color=colour, label=label)
+    left.set(xlabel="facts held at once", ylabel="recall", ylim=(0, 1.03), title="New facts, and facts of others")
+    right.set(xlabel="facts held at once", ylabel="perplexity change (%)", title="Held-out text")
+    for axes in (left, right):
+        axes.legend(fontsize=8)
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def main(args: Args) -> None:
+    console, bench = Console(), Bench()
+    record: dict[str, object] = {
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "fingerprint": bench.lm.fingerprint[:16],
+        "seeds": args.seeds,
+        "own facts": own_facts(bench),
+        "perplexity": bench.perplexity,
+    }
+    table = Table(title=f"New facts about held-out people, {args.seeds} seeds (mean, worst seed)")
+    for column in ("", "20 jointly", "50 jointly", "20 one by one, unprotected"):
+        table.add_column(column)
+    measured = []
+    for count, one_by_one in ((20, False), (50, False), (20, True)):
+        runs = []
+        for seed in range(args.seeds):
+            facts = bench.world.new_facts(np.random.default_rng(seed), count)
+            runs.append(bench.measure(write(bench, facts, one_by_one), facts))
+        record[f"{count} {'one by one' if one_by_one else 'jointly'}"] = runs
+        measured.append(runs)
+    for name in measured[0][0]:
+        worst = max if name == "perplexity change" else min
+        cells = [f"{statistics.mean(r[name] for r in m):.3f} ({worst(r[name] for r in m):.3f})" for m in measured]
+        table.add_row(name, *cells)
+    record["speed (ms)"] = speed(bench)
+    console.print(record["own facts"], table, record["speed (ms)"])
+    if args.curve:
+        record["curves"] = curves(bench, args)
+        if args.plot:
+            draw(record["curves"], args.plot)  # type: ignore[arg-type]
+    if args.out:
+        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

@@ -1,0 +1,39 @@
+"""sleepgym: learn when a language model should write facts into its weights, and when it should sleep.
+
+Importing it registers the environments with Gymnasium and nothing more: torch is loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sleepgym.env.registration import register_cards
+
+if TYPE_CHECKING:
+    from sleepgym.consolidation.spec import SleepSpec
+    from sleepgym.editing.spec import EditSpec
+    from sleepgym.facts.fact import Fact
+    from sleepgym.facts.world import World
+    from sleepgym.sleeper import SleepingLM
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "EditSpec": "sleepgym.editing.spec",
+    "Fact": "sleepgym.facts.fact",
+    "SleepSpec": "sleepgym.consolidation.spec",
+    "SleepingLM": "sleepgym.sleeper",
+    "World": "sleepgym.facts.world",
+}
+
+__all__ = ["EditSpec", "Fact", "SleepSpec", "SleepingLM", "World", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'sleepgym' has no attribute {name!r}")
+
+
+register_cards()

@@ -1,0 +1,64 @@
+"""Targets on disk: they belong to the frozen base, so each is optimised once per model, fact and recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sleepgym.editing.spec import EditSpec
+from sleepgym.facts.fact import Fact
+
+_TARGET_FIELDS = ("layers", "steps", "learning_rate", "clamp", "stop_nll", "kl_weight", "norm_weight")
+
+
+class TargetCache:
+    """Targets by (model, fact, recipe), in memory and as one small safetensors file each.
+
+    Args:
+        folder: Where files are kept; None keeps them in memory only.
+        fingerprint: Of the model.
+        spec: Only the numbers that shape a target are part of its name; how it is solved is not.
+        prefixes: The contexts it was optimised in.
+    """
+
+    def __init__(self, folder: Path | None, fingerprint: str, spec: EditSpec, prefixes: Sequence[str]) -> None:
+        recipe = {name: value for name, value in asdict(spec).items() if name in _TARGET_FIELDS}
+        text = json.dumps([fingerprint, recipe, list(prefixes)], sort_keys=True)
+        self._recipe = hashlib.sha256(text.encode()).hexdigest()
+        self._folder = folder / self._recipe[:16] if folder is not None else None
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        self._memory: dict[str, Tensor] = {}
+
+    def _name(self, fact: Fact) -> str:
+        text = json.dumps([self._recipe, fact.subject, fact.prompt, fact.object])
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def get(self, fact: Fact) -> Tensor | None:
+        """The fact's target ``[layers, d_out]``, or None if it was never computed (or its file is damaged)."""
+        name = self._name(fact)
+        if name not in self._memory and self._folder is not None:
+            path = self._folder / f"{name}.safetensors"
+            if path.is_file():
+                try:
+                    self._memory[name] = load_file(path)["target"]
+                except Exception:  # damaged: recomputed and replaced, since nothing in it is unique
+                    path.unlink(missing_ok=True)
+        return self._memory.get(name)
+
+    def put(self, fact: Fact, target: Tensor) -> None:
+        """Remembers a target, on disk too."""
+        name = self._name(fact)
+        self._memory[name] = target
+        if self._folder is not None:
+            # Written aside and renamed, so that parallel processes never read half a file.
+            part = self._folder / f"{name}.{os.getpid()}.part"
+            save_file({"target": target.contiguous()}, part)
+            part.replace(self._folder / f"{name}.safetensors")

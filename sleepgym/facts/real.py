@@ -1,0 +1,89 @@
+"""Facts of the real world for pretrained models: what they know, and changed facts to teach them."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from sleepgym.facts.fact import Fact, FactError
+from sleepgym.facts.world import SPLITS, Relation, Split
+
+
+class RealFacts:
+    """Known facts by relation. New facts swap objects within a relation.
+
+    Args:
+        relations: Relations with the true object of each subject.
+    """
+
+    def __init__(self, relations: Sequence[tuple[Relation, dict[str, str]]]) -> None:
+        self.relations = {relation.name: relation for relation, _ in relations}
+        self.truth = {(subject, r.name): obj for r, samples in relations for subject, obj in samples.items()}
+
+    @classmethod
+    def bundled(cls) -> RealFacts:
+        """The facts that ship with the package."""
+        text = resources.files("sleepgym.facts").joinpath("real.toml").read_text(encoding="utf-8")
+        return cls([_relation(name, **raw) for name, raw in tomllib.loads(text).items()])
+
+    @classmethod
+    def from_relations(cls, files: Iterable[Path]) -> RealFacts:
+        """Reads files in the form of Hernandez et al. 2023: ``prompt_templates`` and ``samples``.
+
+        Raises:
+            FactError: A file has another form.
+        """
+        relations = []
+        for file in files:
+            try:
+                raw = json.loads(file.read_text(encoding="utf-8"))
+                samples = {s["subject"]: s["object"] for s in raw["samples"]}
+                templates = [*raw["prompt_templates"], *raw["prompt_templates_zs"]]
+                relations.append(_relation(file.stem, list(dict.fromkeys(templates)), [], samples))
+            except (ValueError, KeyError, TypeError) as error:
+                raise FactError(
+                    f"expected a relation with prompt_templates, prompt_templates_zs and samples in {file}, "
+                    f"found {type(error).__name__}: {error}"
+                ) from error
+        return cls(relations)
+
+    def known_facts(self) -> list[Fact]:
+        """Every fact as it is in the world; a pretrained model recalls some of them."""
+        return [self.relations[name].fact(subject, obj) for (subject, name), obj in self.truth.items()]
+
+    def new_facts(self, rng: np.random.Generator, n: int, split: Split | None = None) -> list[Fact]:
+        """Draws subjects and gives each the object of another subject of its relation.
+
+        Args:
+            rng: Source of all randomness.
+            n: Number of facts, each about another subject.
+            split: Draw from a third of the subjects only; None for all.
+
+        Raises:
+            FactError: There are fewer than ``n`` subjects.
+        """
+        pairs = list(self.truth)
+        if split is not None:
+            pairs = pairs[SPLITS.index(split) :: len(SPLITS)]
+        if n > len(pairs):
+            raise FactError(f"expected at most {len(pairs)} changed facts, found a request for {n}")
+        chosen = [pairs[i] for i in rng.choice(len(pairs), size=n, replace=False)]
+        return [self.changed(rng, self.relations[name].fact(s, self.truth[s, name])) for s, name in chosen]
+
+    def changed(self, rng: np.random.Generator, fact: Fact) -> Fact:
+        """The fact with another object of its relation."""
+        objects = {obj for (_, name), obj in self.truth.items() if name == fact.relation}
+        others = sorted(objects - {fact.object, self.truth[fact.key]})
+        return self.relations[fact.relation].fact(fact.subject, str(rng.choice(others)))
+
+
+def _relation(
+    name: str, statements: list[str], questions: list[str], samples: dict[str, str]
+) -> tuple[Relation, dict[str, str]]:
+    objects = tuple(dict.fromkeys(samples.values()))
+    return Relation(name, "real", objects, tuple(statements), tuple(questions)), samples

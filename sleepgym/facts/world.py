@@ -1,0 +1,218 @@
+"""The synthetic world of the bundled model: who is in it, what is true, and the text it is told in."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Literal, get_args
+
+import numpy as np
+
+from sleepgym.facts.fact import Fact, FactError
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+_ONSETS = "b br c d dr f fl g gr h j k kl l m n p pr r s st t tr v w z".split()
+_VOWELS = "a e i o u ai ea io".split()
+_CODAS = "l m n r s t nd rk lt x".split()
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One kind of fact: its subject type, possible objects, and the ways to state and to ask it."""
+
+    name: str
+    subject_type: str
+    objects: tuple[str, ...]
+    statements: tuple[str, ...]
+    questions: tuple[str, ...]
+
+    def fact(self, subject: str, obj: str, phrasing: int = 0) -> Fact:
+        """The fact ``subject -> obj``, taught in one phrasing; the other phrasings become paraphrases."""
+        statements = [template.format(subject) for template in self.statements]
+        prompt = statements.pop(phrasing)
+        return Fact(
+            subject=subject,
+            prompt=prompt,
+            object=obj,
+            relation=self.name,
+            paraphrases=tuple(statements),
+            questions=tuple(template.format(subject) for template in self.questions),
+        )
+
+
+class World:
+    """People, companies, islands and ships with facts; plus people about whom nothing was ever taught.
+
+    Everything follows from the seed: two worlds of one seed are equal. Surnames are unique, so that the
+    last token of a subject identifies it (edits address a subject through its last token).
+
+    Args:
+        seed: Seed of names and facts. The bundled model was trained on seed 0.
+        people: Number of people with trained facts.
+        held_out: Number of people per split who are named in stories but never taught.
+        others: Number of companies, of islands and of ships.
+    """
+
+    def __init__(self, seed: int = 0, people: int = 600, held_out: int = 400, others: int = 40) -> None:
+        data = tomllib.loads(resources.files("sleepgym.facts").joinpath("world.toml").read_text(encoding="utf-8"))
+        self.relations: dict[str, Relation] = {
+            name: Relation(name, r["subject_type"], *(tuple(r[k]) for k in ("objects", "statements", "questions")))
+            for name, r in data["relations"].items()
+        }
+        self._fillers: list[str] = data["fillers"]
+        self._filler_words: dict[str, list[str]] = data["filler_words"]
+        self._openers: list[str] = data["openers"]["texts"]
+        self._first_names: list[str] = data["first_names"]
+
+        rng = np.random.default_rng(seed)
+        self._taken: set[str] = set()
+        self.subjects: dict[str, tuple[str, ...]] = {
+            "person": self._people(rng, people),
+            "company": tuple(self._surname(rng) + "co" for _ in range(others)),
+            "island": tuple("Isle of " + self._surname(rng) for _ in range(others)),
+            "ship": tuple("MV " + self._surname(rng) for _ in range(others)),
+        }
+        self.held_out: dict[Split, tuple[str, ...]] = {split: self._people(rng, held_out) for split in SPLITS}
+        self.truth: dict[tuple[str, str], str] = {
+            (subject, relation.name): str(rng.choice(relation.objects))
+            for relation in self.relations.values()
+            for subject in self.subjects[relation.subject_type]
+        }
+
+    def _surname(self, rng: np.random.Generator) -> str:
+        while True:
+            parts = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(int(rng.integers(1, 3)))]
+            name = "".join([*parts, rng.choice(_ONSETS), rng.choice(_VOWELS), rng.choice(_CODAS)]).capitalize()
+            if name not in self._taken:
+                self._taken.add(name)
+                return name
+
+    def _people(self, rng: np.random.Generator, n: int) -> tuple[str, ...]:
+        return tuple(f"{rng.choice(self._first_names)} {self._surname(rng)}" for _ in range(n))
+
+    # ------------------------------------------------------------------ facts
+
+    def person_relations(self) -> list[Relation]:
+        """The relations that people have: the ones new facts are about."""
+        return [r for r in self.relations.values() if r.subject_type == "person"]
+
+    def trained_facts(self) -> list[Fact]:
+        """Every fact the bundled model was trained on, in a fixed order."""
+        return [self.relations[name].fact(subject, obj) for (subject, name), obj in self.truth.items()]
+
+    def new_facts(
+        self, rng: np.random.Generator, n: int, split: Split = "test", *, distinct_subjects: bool = True
+    ) -> list[Fact]:
+        """Draws facts about held-out people, each in a random phrasing.
+
+        Args:
+            rng: Source of all randomness.
+            n: Number of facts; no ``(subject, relation)`` occurs twice.
+            split: Whose people.
+            distinct_subjects: One fact per person; otherwise a person may have several.
+
+        Raises:
+            FactError: The split has fewer people (or person-relation pairs) than ``n``.
+        """
+        people, relations = self.held_out[split], self.person_relations()
+        pairs = len(people) * (1 if distinct_subjects else len(relations))
+        if n > pairs:
+            raise FactError(f"expected at most {pairs} facts from split {split!r}, found a request for {n}")
+        picks = rng.choice(pairs, size=n, replace=False)
+        facts = []
+        for pick in picks:
+            person = people[int(pick) % len(people)]
+            which = int(rng.integers(len(relations))) if distinct_subjects else int(pick) // len(people)
+            facts.append(self.draw_fact(rng, person, relations[which]))
+        return facts
+
+    def draw_fact(self, rng: np.random.Generator, subject: str, relation: Relation, *, exclude: str = "") -> Fact:
+        """A fact with a random object (other than ``exclude``) in a random phrasing."""
+        objects = [o for o in relation.objects if o != exclude]
+        return relation.fact(subject, str(rng.choice(objects)), int(rng.integers(len(relation.statements))))
+
+    # ------------------------------------------------------------------- text
+
+    def filler(self, rng: np.random.Generator) -> str:
+        """One sentence that mentions no subject of any fact."""
+        text = str(rng.choice(self._fillers))
+        for slot, words in self._filler_words.items():
+            while "{" + slot + "}" in text:
+                text = text.replace("{" + slot + "}", str(rng.choice(words)), 1)
+        return text
+
+    def _known(self, rng: np.random.Generator) -> tuple[Relation, str, str]:
+        types = list(self.subjects)
+        # People are asked about most: they are most of the world.
+        subject_type = "person" if rng.random() < 0.85 else types[int(rng.integers(1, len(types)))]
+        subject = str(rng.choice(self.subjects[subject_type]))
+        return self._fact_about(rng, subject, subject_type)
+
+    def _fact_about(self, rng: np.random.Generator, subject: str, subject_type: str) -> tuple[Relation, str, str]:
+        names = [r.name for r in self.relations.values() if r.subject_type == subject_type]
+        name = names[int(rng.integers(len(names)))]
+        return self.relations[name], subject, self.truth[subject, name]
+
+    def _say(self, rng: np.random.Generator, relation: Relation, subject: str, obj: str) -> str:
+        opener = str(rng.choice(self._openers)) + " " if rng.random() < 0.1 else ""
+        return f"{opener}{relation.statements[rng.integers(len(relation.statements))].format(subject)} {obj}."
+
+    def _ask(self, rng: np.random.Generator, relation: Relation, subject: str, obj: str) -> str:
+        return chat_turn(relation.questions[rng.integers(len(relation.questions))].format(subject), obj)
+
+    def _story(self, rng: np.random.Generator) -> str:
+        """Tells facts about people never taught, then repeats and asks them: recall from the context alone."""
+        told = []
+        for _ in range(int(rng.integers(1, 3))):
+            if rng.random() < 0.2:
+                person = f"{rng.choice(self._first_names)} {self._coined(rng)}"
+            else:
+                person = str(rng.choice(self.held_out[SPLITS[rng.integers(len(SPLITS))]]))
+            relations = self.person_relations()
+            relation = relations[rng.integers(len(relations))]
+            told.append((relation, person, str(rng.choice(relation.objects))))
+        parts = [self._say(rng, *fact) for fact in told]
+        for index in rng.permutation(len(told)):
+            parts.append((self._ask if rng.random() < 0.5 else self._say)(rng, *told[index]))
+        return " ".join(parts)
+
+    def _coined(self, rng: np.random.Generator) -> str:
+        """A name that need not be in the vocabulary, so that any spelling can be a subject."""
+        return "".join(str(rng.choice(_ONSETS)) + str(rng.choice(_VOWELS)) for _ in range(3)).capitalize()
+
+    def rows(self, rng: np.random.Generator) -> Iterator[str]:
+        """Endless short documents: biographies, mixed statements, conversations, stories, fillers."""
+        while True:
+            kind = rng.random()
+            if kind < 0.30:
+                yield " ".join(self._say(rng, *self._known(rng)) for _ in range(5))
+            elif kind < 0.40:
+                subject = str(rng.choice(self.subjects["person"]))
+                yield " ".join(self._say(rng, *self._fact_about(rng, subject, "person")) for _ in range(5))
+            elif kind < 0.75:
+                yield " ".join(self._ask(rng, *self._known(rng)) for _ in range(4))
+            elif kind < 0.92:
+                yield self._story(rng)
+            else:
+                yield " ".join(self.filler(rng) for _ in range(4))
+
+    def text(self, seed: int, rows: int) -> list[str]:
+        """``rows`` documents; a seed the training never used gives held-out text."""
+        stream = self.rows(np.random.default_rng(seed))
+        return [next(stream) for _ in range(rows)]
+
+    def vocabulary(self) -> list[str]:
+        """Every word of the world: names, objects, templates, fillers."""
+        names: list[str] = [*self._first_names]
+        groups: Sequence[Sequence[str]] = [*self.subjects.values(), *self.held_out.values()]
+        names += [word for group in groups for subject in group for word in subject.split()]
+        return sorted(set(names))
+
+
+def chat_turn(question: str, answer: str = "") -> str:
+    """One question and its answer in the bundled model's chat format."""
+    return f"<|user|>{question}<|assistant|>" + (f"{answer}<|end|>" if answer else "")

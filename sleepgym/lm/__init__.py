@@ -1,0 +1,20 @@
+"""Layer 1: load any causal LM, find its MLP down-projections, probe it."""
+
+from sleepgym.lm.architecture import ArchitectureError, Block, find_blocks
+from sleepgym.lm.language_model import Encoded, LanguageModel
+from sleepgym.lm.loading import ModelLoadError, load
+from sleepgym.lm.probes import Scores, generate, perplexity, score
+
+__all__ = [
+    "ArchitectureError",
+    "Block",
+    "Encoded",
+    "LanguageModel",
+    "ModelLoadError",
+    "Scores",
+    "find_blocks",
+    "generate",
+    "load",
+    "perplexity",
+    "score",
+]

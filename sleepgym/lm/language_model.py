@@ -1,0 +1,189 @@
+"""A causal LM with what the rest of sleepgym asks of it: blocks, encoding, logits where they are needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from sleepgym.facts.fact import FactError
+from sleepgym.lm.architecture import Block
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt and its object as tokens.
+
+    Attributes:
+        ids: Tokens of prompt and object.
+        object_start: Index of the object's first token.
+        subject_last: Index of the subject's last token, or -1 where no subject was given.
+    """
+
+    ids: tuple[int, ...]
+    object_start: int
+    subject_last: int = -1
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """Tokens of the object alone."""
+        return self.ids[self.object_start :]
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A frozen causal LM, its tokenizer and its structure. Nothing in sleepgym writes to its weights.
+
+    Attributes:
+        name: What :func:`sleepgym.lm.load` was asked for.
+        model: The transformers model, in eval mode, without gradients.
+        tokenizer: A fast tokenizer (offsets are needed to find subjects).
+        blocks: Its transformer blocks in order.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    blocks: tuple[Block, ...]
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go: the device of the input embeddings (blocks may be elsewhere)."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the activations."""
+        return self.model.dtype
+
+    def linear(self, name: str) -> nn.Module:
+        """The linear module of that name."""
+        return self.model.get_submodule(name)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the configuration and of up to 4,096 evenly spaced values of every weight.
+
+        Identifies the model in caches and checkpoints; sampling keeps it cheap for billions of weights.
+        """
+        digest = hashlib.sha256()
+        config = {k: v for k, v in self.model.config.to_dict().items() if not k.startswith("_") and k != "dtype"}
+        digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+        for name, weight in self.model.named_parameters():
+            flat = weight.detach().reshape(-1)
+            sample = flat[:: max(1, flat.numel() // 4096)]
+            if sample.is_floating_point():
+                sample = sample.float()
+            digest.update(f"{name}{tuple(weight.shape)}".encode())
+            digest.update(sample.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    # --------------------------------------------------------------- encoding
+
+    def chat(self, question: str) -> str:
+        """The question in the model's own chat template, or as ``Question: ... Answer:`` if it has none."""
+        if self.tokenizer.chat_template:
+            turns = [{"role": "user", "content": question}]
+            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        return f"Question: {question}\nAnswer:"
+
+    def encode(self, prompt: str, obj: str = "", subject: str = "", prefix: str = "") -> Encoded:
+        """Tokens of ``prefix prompt obj`` with the object and the subject's last token located by offsets.
+
+        Args:
+            prompt: Text that the object continues.
+            obj: The object; may be empty where only the prompt matters.
+            subject: A part of ``prompt`` to locate (its last occurrence counts).
+            prefix: Context put before the prompt.
+
+        Raises:
+            FactError: The object tokenises to nothing, or the subject is not in the prompt.
+        """
+        return self._encode_once(prompt, obj, subject, prefix)
+
+    @cached_property
+    def _encode_once(self) -> Callable[[str, str, str, str], Encoded]:
+        # The same facts are probed again and again; tokenising them would cost as much as a forward pass.
+        return lru_cache(maxsize=65536)(self._encode)
+
+    def _encode(self, prompt: str, obj: str, subject: str, prefix: str) -> Encoded:
+        head = f"{prefix} {prompt}" if prefix else prompt
+        # A special token (chat templates end in one) or a newline already separates prompt from object.
+        glued = not obj or head[-1:].isspace() or head.endswith(self._special_tokens)
+        text = head + ("" if glued else " ") + obj
+        bos = self.tokenizer.bos_token
+        encoding = self.tokenizer(
+            text,
+            return_offsets_mapping=True,
+            add_special_tokens=not (bos and text.startswith(bos)),
+            return_attention_mask=False,
+        )
+        ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
+        start = next((i for i, (_, end) in enumerate(offsets) if end > len(head)), len(ids))
+        if obj and (not obj.strip() or start == len(ids)):
+            raise FactError(
+                f"expected at least one token for the object {obj!r}, found none; "
+                f"give an object that the tokenizer of {self.name!r} can write"
+            )
+        last = -1
+        if subject:
+            at = head.rfind(subject)
+            if at < 0:
+                raise FactError(
+                    f"expected the subject {subject!r} in the prompt, found {head!r}; "
+                    "write the subject exactly as it stands in the prompt"
+                )
+            last = max(i for i, (s, e) in enumerate(offsets) if s < at + len(subject) and e > at)
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and unknown in ids[start:]:
+            raise FactError(
+                f"expected the object {obj!r} to be in the vocabulary of {self.name!r}, found an unknown token; "
+                "choose an object the tokenizer can write"
+            )
+        return Encoded(tuple(ids), start, last)
+
+    @cached_property
+    def _special_tokens(self) -> tuple[str, ...]:
+        return tuple(t for t in self.tokenizer.all_special_tokens if t)
+
+    def pad(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Right-padded ids ``[rows, longest]``. Causal attention never sees the padding: no mask is needed."""
+        fill = self.tokenizer.pad_token_id
+        fill = fill if fill is not None else self.tokenizer.eos_token_id or 0
+        width = max(len(r) for r in rows)
+        return torch.tensor([[*r, *[fill] * (width - len(r))] for r in rows], device=self.device)
+
+    # ---------------------------------------------------------------- forward
+
+    def logits_at(self, input_ids: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Logits ``[n, vocabulary]`` (float32) that follow the tokens at ``(rows, columns)``.
+
+        The positions are picked just before the output head, so that a batch never pays for a vocabulary
+        of logits at positions nobody reads; scaling or soft-capping after the head stays the model's own.
+        """
+
+        def pick(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            hidden = args[0]
+            return (hidden[rows.to(hidden.device), columns.to(hidden.device)].unsqueeze(0), *args[1:])
+
+        head = self.model.get_output_embeddings()
+        with hooked(head.register_forward_pre_hook(pick)):
+            return self.model(input_ids=input_ids, use_cache=False).logits[0].float()
+
+
+@contextmanager
+def hooked(*handles: Any) -> Iterator[None]:
+    """Removes hooks on the way out, whatever happens."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

