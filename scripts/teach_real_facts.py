@@ -86,7 +86,7 @@ def main(args: Args) -> None:
     # A naive wake edit: what refresh and sleep have to repair.
     edit = replace(card.edit, protect=False)
     learner = SleepingLM.from_pretrained(args.model, edit=edit, sleep=card.sleep, seed=args.seed)
-    source = RealFacts.from_relations(sorted(args.data.glob("*.json"))) if args.data else RealFacts.bundled()
+    source = RealFacts.from_relations(sorted(args.data.glob("*.json"))) if args.data else RealFacts.read()
     facts = source.new_facts(np.random.default_rng(args.seed), args.facts)
     probes = probes_of(learner, facts, source.known_facts())
     lines = [

@@ -35,7 +35,7 @@ class Args:
     """folder that receives model, tokenizer and configuration"""
     seed: int = 0
     """seed of the weights and of the text; the world is always that of seed 0"""
-    steps: int = 4000
+    steps: int = 4200
     """optimiser steps"""
     batch_rows: int = 64
     """documents per step"""
@@ -55,7 +55,7 @@ class Args:
     """MLP activation"""
     weight_decay: float = 0.05
     """decoupled weight decay of the matrices"""
-    minutes: float = 120.0
+    minutes: float = 45.0
     """stop early, with the learning rate annealed, once this much time has passed"""
 
 

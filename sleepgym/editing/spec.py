@@ -37,6 +37,6 @@ class EditSpec:
     stop_nll: float = 0.1
     kl_weight: float = 0.0625
     norm_weight: float = 0.02
-    covariance_weight: float = 100.0
+    covariance_weight: float = 300.0
     ridge: float = 0.01
     protect: bool = True

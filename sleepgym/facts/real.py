@@ -1,4 +1,4 @@
-"""Facts of the real world for pretrained models: what they know, and changed facts to teach them."""
+"""Facts of the real world: what pretrained models know, and changed facts to teach them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,24 @@ class RealFacts:
         self.truth = {(subject, r.name): obj for r, samples in relations for subject, obj in samples.items()}
 
     @classmethod
-    def bundled(cls) -> RealFacts:
-        """The facts that ship with the package."""
-        text = resources.files("sleepgym.facts").joinpath("real.toml").read_text(encoding="utf-8")
-        return cls([_relation(name, **raw) for name, raw in tomllib.loads(text).items()])
+    def read(cls, path: Path | None = None) -> RealFacts:
+        """Reads a TOML file like ``real.toml``: per relation ``statements``, ``questions`` and ``samples``.
+
+        Args:
+            path: The file; None for the facts that ship with the package.
+
+        Raises:
+            FactError: The file is missing or has another form.
+        """
+        file = path or Path(str(resources.files("sleepgym.facts"))) / "real.toml"
+        try:
+            raw = tomllib.loads(file.read_text(encoding="utf-8"))
+            return cls([_relation(name, **table) for name, table in raw.items()])
+        except (OSError, ValueError, TypeError) as error:
+            raise FactError(
+                f"expected tables with statements, questions and samples in {file}, "
+                f"found {type(error).__name__}: {error}"
+            ) from error
 
     @classmethod
     def from_relations(cls, files: Iterable[Path]) -> RealFacts:
@@ -73,10 +87,10 @@ class RealFacts:
         if n > len(pairs):
             raise FactError(f"expected at most {len(pairs)} changed facts, found a request for {n}")
         chosen = [pairs[i] for i in rng.choice(len(pairs), size=n, replace=False)]
-        return [self.changed(rng, self.relations[name].fact(s, self.truth[s, name])) for s, name in chosen]
+        return [self.update(rng, self.relations[name].fact(s, self.truth[s, name])) for s, name in chosen]
 
-    def changed(self, rng: np.random.Generator, fact: Fact) -> Fact:
-        """The fact with another object of its relation."""
+    def update(self, rng: np.random.Generator, fact: Fact) -> Fact:
+        """The fact with another object of its relation, neither the one it has nor the one that is true."""
         objects = {obj for (_, name), obj in self.truth.items() if name == fact.relation}
         others = sorted(objects - {fact.object, self.truth[fact.key]})
         return self.relations[fact.relation].fact(fact.subject, str(rng.choice(others)))
