@@ -51,7 +51,7 @@ class Bench:
         self.world = World(seed=0)
         self.lm = self.base.lm
         rng = np.random.default_rng(12345)
-        known = self.world.trained_facts()
+        known = self.world.known_facts()
         self.known = [known[i] for i in rng.choice(len(known), 500, replace=False)]
         self.known_probes = [self.lm.encode(f.prompt, f.object) for f in self.known]
         self.known_recall = self.recall(Memory(), self.known_probes)
@@ -87,7 +87,7 @@ def own_facts(bench: Bench) -> dict[str, float]:
     for kind in ("statements", "questions"):
         per_template = []
         for relation in bench.world.relations.values():
-            facts = [f for f in bench.world.trained_facts() if f.relation == relation.name]
+            facts = [f for f in bench.world.known_facts() if f.relation == relation.name]
             for template in getattr(relation, kind):
                 texts = [template.format(f.subject) for f in facts]
                 texts = [bench.lm.chat(t) for t in texts] if kind == "questions" else texts

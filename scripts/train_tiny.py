@@ -55,7 +55,7 @@ class Args:
     """MLP activation"""
     weight_decay: float = 0.05
     """decoupled weight decay of the matrices"""
-    minutes: float = 45.0
+    minutes: float = 120.0
     """stop early, with the learning rate annealed, once this much time has passed"""
 
 

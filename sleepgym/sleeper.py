@@ -166,8 +166,8 @@ class SleepingLM:
     def sleep(self, progress: Progress = _silent) -> SleepReport:
         """One night: audit, refresh what is degraded, consolidate, gate, dissolve, validate.
 
-        If perplexity on held-out text rises by more than ``max_perplexity_ratio``, or the night would lower
-        recall, everything is undone and the report says so.
+        If perplexity on held-out text rises by more than ``max_perplexity_ratio``, or recall falls by more
+        than ``max_recall_drop``, everything is undone and the report says so.
 
         Args:
             progress: Called as ``(step of the night, done, total)``.
@@ -188,9 +188,18 @@ class SleepingLM:
             training = cycle.consolidate(self.base.overlay, state, self.base.statistics.rehearsal, spec, progress)
             passed = cycle.gate(self.base.overlay, state)
             advanced, retreated, released = cycle.dissolve(state, passed, spec)
-            ppl_after = self.perplexity()
             after = self._audit(state)
-            harmful = ppl_after > ppl_before * spec.max_perplexity_ratio or after.recall < audit.recall
+            if after.degraded:
+                # Slow weights and half-dissolved edits together can say something else than either alone.
+                cycle.retreat(state, after.degraded)
+                retreated += [key for key in after.degraded if key not in retreated]
+                advanced, released = ([k for k in keys if k not in retreated] for keys in (advanced, released))
+                after = self._audit(state)
+            ppl_after = self.perplexity()
+            harmful = (
+                ppl_after > ppl_before * spec.max_perplexity_ratio
+                or after.recall < audit.recall - spec.max_recall_drop
+            )
             if harmful:
                 # The random state moves on: a repeated night must not fail in the same way again.
                 before.rng.bit_generator.state = state.rng.bit_generator.state

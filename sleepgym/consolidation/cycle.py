@@ -114,11 +114,21 @@ def dissolve(state: State, passed: dict[Key, bool], spec: SleepSpec) -> tuple[li
         else:
             stage = 0
             retreated.append(key)
-        scale = spec.scales[stage]
-        state.ledger.update(key, stage=stage, scale=scale)
-        if owner_of(entry.fact) in state.memory.terms:
-            state.memory.scale(owner_of(entry.fact), scale)
+        _set_stage(state, key, stage, spec.scales[stage])
     return advanced, retreated, released
+
+
+def retreat(state: State, keys: Sequence[Key]) -> None:
+    """Puts facts back to stage 0, with their edits at full strength."""
+    for key in keys:
+        _set_stage(state, key, stage=0, scale=1.0)
+
+
+def _set_stage(state: State, key: Key, stage: int, scale: float) -> None:
+    state.ledger.update(key, stage=stage, scale=scale)
+    owner = owner_of(state.ledger[key].fact)
+    if owner in state.memory.terms:
+        state.memory.scale(owner, scale)
 
 
 @torch.no_grad()

@@ -25,19 +25,21 @@ class SleepSpec:
         scales: Scale of an edit at stages 0, 1, 2, ...; the last stage must be 0: held by slow weights alone.
         max_perplexity_ratio: A night that raises perplexity on held-out text by more than this factor is
             rolled back.
+        max_recall_drop: So is a night after which recall over the ledger is lower by more than this.
         refresh: Whether facts that the audit found degraded are re-solved before they are consolidated.
     """
 
     rank: int = 16
-    first_layer: int = 1
+    first_layer: int = 0
     steps: int = 60
-    learning_rate: float = 3e-3
+    learning_rate: float = 6e-3
     stop_nll: float = 0.05
     lessons: int = 96
-    rehearsal_rows: int = 16
+    rehearsal_rows: int = 8
     rehearsal_weight: float = 1.0
     scales: tuple[float, ...] = (1.0, 0.5, 0.1, 0.0)
     max_perplexity_ratio: float = 1.15
+    max_recall_drop: float = 0.05
     refresh: bool = True
 
     @property

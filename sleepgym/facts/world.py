@@ -100,7 +100,7 @@ class World:
         """The relations that people have: the ones new facts are about."""
         return [r for r in self.relations.values() if r.subject_type == "person"]
 
-    def trained_facts(self) -> list[Fact]:
+    def known_facts(self) -> list[Fact]:
         """Every fact the bundled model was trained on, in a fixed order."""
         return [self.relations[name].fact(subject, obj) for (subject, name), obj in self.truth.items()]
 
@@ -127,11 +127,14 @@ class World:
         for pick in picks:
             person = people[int(pick) % len(people)]
             which = int(rng.integers(len(relations))) if distinct_subjects else int(pick) // len(people)
-            facts.append(self.draw_fact(rng, person, relations[which]))
+            facts.append(self._draw(rng, person, relations[which]))
         return facts
 
-    def draw_fact(self, rng: np.random.Generator, subject: str, relation: Relation, *, exclude: str = "") -> Fact:
-        """A fact with a random object (other than ``exclude``) in a random phrasing."""
+    def update(self, rng: np.random.Generator, fact: Fact) -> Fact:
+        """The fact with another object, in a random phrasing."""
+        return self._draw(rng, fact.subject, self.relations[fact.relation], exclude=fact.object)
+
+    def _draw(self, rng: np.random.Generator, subject: str, relation: Relation, exclude: str = "") -> Fact:
         objects = [o for o in relation.objects if o != exclude]
         return relation.fact(subject, str(rng.choice(objects)), int(rng.integers(len(relation.statements))))
 

@@ -1,0 +1,80 @@
+"""Watches one episode: the pressure rule puts a small language model to bed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import tyro
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from torch.utils.tensorboard import SummaryWriter
+
+import sleepgym  # noqa: F401  (registers the environments)
+from sleepgym.evaluation import EpisodeResult, run_episode
+from sleepgym.facts.world import Split
+from sleepgym.schedulers import PressureRule
+
+
+@dataclass
+class Args:
+    env_id: str = "SleepLLM-v0"
+    """the environment to watch"""
+    seed: int = 0
+    """seed of the episode"""
+    split: Split = "train"
+    """whose facts are taught"""
+    night_relief: float = 0.4
+    """how much the rule prefers to sleep at night; 0 is the plain pressure rule"""
+    out: Path = Path("runs/demo")
+    """folder for the picture and the tensorboard logs"""
+
+
+def main(args: Args) -> None:
+    console, started = Console(), time.perf_counter()
+    args.out.mkdir(parents=True, exist_ok=True)
+    env = gym.make(args.env_id, split=args.split, render_mode="rgb_array")
+    writer = SummaryWriter(str(args.out))
+    columns = (TextColumn("tick {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        task = progress.add_task("", total=env.unwrapped.card.horizon)  # type: ignore[attr-defined]
+
+        def on_step(info: Mapping[str, Any]) -> None:
+            for name in ("recall", "score", "edits_left", "ppl_ratio", "pending", "sleeps", "naps"):
+                writer.add_scalar(f"episode/{name}", info[name], info["tick"])
+            for name, value in info["reward_terms"].items():
+                writer.add_scalar(f"reward/{name}", value, info["tick"])
+            writer.add_scalar("time/seconds", time.perf_counter() - started, info["tick"])
+            words = f"recall {info['recall']:.2f}  score {info['score']:.2f}  sleeps {info['sleeps']}"
+            progress.update(task, completed=info["tick"], description=words)
+
+        result = run_episode(env, PressureRule(night_relief=args.night_relief), args.seed, on_step)
+    picture = np.asarray(env.render(), dtype=np.uint8)
+    writer.add_image("hypnogram", picture, result.budget, dataformats="HWC")
+    writer.close()
+    Image.fromarray(picture).save(args.out / "hypnogram.png")
+    env.close()
+    console.print(summary(result, time.perf_counter() - started))
+    console.print(f"picture: {args.out / 'hypnogram.png'}   logs: tensorboard --logdir {args.out}")
+
+
+def summary(result: EpisodeResult, seconds: float) -> Table:
+    out = Table("measure", "value", title="one episode under the pressure rule")
+    out.add_row("questions answered correctly", f"{result.score:.1%}")
+    out.add_row("facts recalled at the end", f"{result.recall:.1%}")
+    out.add_row("edits spent", f"{result.edits} of {result.budget}")
+    out.add_row("nights, naps", f"{result.sleeps}, {result.naps}")
+    out.add_row("perplexity drift", f"{result.ppl_ratio - 1:+.1%}")
+    out.add_row("seconds", f"{seconds:.1f}")
+    return out
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

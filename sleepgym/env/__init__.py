@@ -1,0 +1,1 @@
+"""The environment: actions, observation, reward, clock and stream around a sleeping language model."""

@@ -1,0 +1,319 @@
+"""Environment cards: every number of an environment in one validated TOML file."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from sleepgym.consolidation.spec import SleepSpec
+from sleepgym.editing.spec import EditSpec
+from sleepgym.env.registration import card_paths
+
+
+class CardError(ValueError):
+    """A card cannot be used: the message names the file, the key, what was expected and what was found."""
+
+
+class _WrongError(ValueError):
+    """A value of a section that a type cannot rule out: names the key below the one that pydantic names."""
+
+    def __init__(self, key: str, expected: str, found: object) -> None:
+        super().__init__(f"{key}: expected {expected}, found {found!r}")
+        self.key, self.expected, self.found = key, expected, found
+
+
+def _require(holds: bool, key: str, expected: str, found: object) -> None:
+    if not holds:
+        raise _WrongError(key, expected, found)
+
+
+def _ordered(value: tuple[Any, Any]) -> tuple[Any, Any]:
+    _require(value[0] <= value[1], "", "a range [lowest, highest]", list(value))
+    return value
+
+
+def _every_field_of(spec: type) -> BeforeValidator:
+    """Checks the keys of a section that is a plain dataclass: all of them, and no others."""
+    names = {field.name for field in fields(spec)}
+
+    def check(section: Any) -> Any:
+        if not isinstance(section, Mapping):
+            return section
+        for key in sorted(section.keys() - names):
+            raise _WrongError(key, f"one of the keys {', '.join(sorted(names))}", key)
+        for key in sorted(names - section.keys()):
+            raise _WrongError(key, "a value", None)
+        # A validator in Python ends JSON mode for what it returns, where strictness wants a tuple for a tuple.
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
+
+    return BeforeValidator(check)
+
+
+def _sane_edit(spec: EditSpec) -> EditSpec:
+    layers = list(spec.layers)
+    ascending = bool(layers) and layers == sorted(set(layers)) and layers[0] >= 0
+    _require(ascending, "layers", "at least one index, ascending from 0", layers)
+    _at_least(spec, 1, "steps")
+    _at_least(spec, 0, "prefixes", "kl_weight", "norm_weight")
+    _above_zero(spec, "learning_rate", "clamp", "stop_nll", "covariance_weight", "ridge")
+    return spec
+
+
+def _sane_sleep(spec: SleepSpec) -> SleepSpec:
+    scales = list(spec.scales)
+    falling = len(scales) > 1 and scales == sorted(scales, reverse=True) and scales[0] <= 1 and scales[-1] == 0
+    _require(falling, "scales", "at least two numbers that fall from 1 at most to 0", scales)
+    _at_least(spec, 1, "rank", "steps", "lessons")
+    _at_least(spec, 0, "first_layer", "rehearsal_rows", "rehearsal_weight", "stop_nll")
+    _above_zero(spec, "learning_rate", "max_perplexity_ratio")
+    return spec
+
+
+def _at_least(spec: object, low: int, *keys: str) -> None:
+    for key in keys:
+        _require(getattr(spec, key) >= low, key, f"at least {low}", getattr(spec, key))
+
+
+def _above_zero(spec: object, *keys: str) -> None:
+    for key in keys:
+        _require(getattr(spec, key) > 0, key, "more than 0", getattr(spec, key))
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+FloatRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ordered)]
+ShareRange = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
+IntRange = Annotated[tuple[NonNegativeInt, NonNegativeInt], AfterValidator(_ordered)]
+CheckedEditSpec = Annotated[EditSpec, _every_field_of(EditSpec), AfterValidator(_sane_edit)]
+CheckedSleepSpec = Annotated[SleepSpec, _every_field_of(SleepSpec), AfterValidator(_sane_sleep)]
+
+
+class Section(BaseModel):
+    """A table of a card: no unknown keys, no conversions between types, no changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelCard(Section):
+    """The language model. ``device`` is where it runs; left out, CUDA if there is one."""
+
+    name: str
+    device: str | None = None
+
+
+class StreamCard(Section):
+    """What arrives and what is asked. Ranges are drawn from once per episode.
+
+    Attributes:
+        source: ``"world"`` (people of the bundled model's world) or ``"real"`` (changed facts of the real world).
+        path: File of source ``"real"`` in the form of ``sleepgym/facts/real.toml``, which is the default.
+        ticks_per_day: Ticks of a day.
+        arrival_rate: Arriving facts per tick, on average over a day.
+        update_share: Share of arrivals that change an earlier fact.
+        night_start: Tick of the day at which the night begins.
+        night_ticks: Length of the night.
+        night_traffic: Traffic at night relative to its peak.
+        popularity_exponent: Tail of the Pareto law of popularity; smaller is more unequal.
+        popularity_cap: Largest popularity, in units of the smallest.
+        recency_boost: How many times more often a fact is asked when it has just arrived, beyond once.
+        recency_ticks: Time after which that boost has fallen by 1/e.
+        max_new_facts: New facts per episode at most; later arrivals are updates or do not come.
+        known_facts: Pretrained facts that are asked.
+        known_share: Their share of the questions.
+    """
+
+    source: Literal["world", "real"]
+    path: str = ""
+    ticks_per_day: PositiveInt
+    arrival_rate: FloatRange
+    update_share: ShareRange
+    night_start: IntRange
+    night_ticks: IntRange
+    night_traffic: Share
+    popularity_exponent: PositiveFloat
+    popularity_cap: Annotated[float, Field(ge=1)]
+    recency_boost: NonNegativeFloat
+    recency_ticks: PositiveFloat
+    max_new_facts: PositiveInt
+    known_facts: NonNegativeInt
+    known_share: Share
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        day, starts, lengths = self.ticks_per_day, list(self.night_start), list(self.night_ticks)
+        _require(starts[1] < day, "night_start", f"ticks of a day of {day}", starts)
+        _require(lengths[1] < day, "night_ticks", f"a night shorter than a day of {day}", lengths)
+        _require(self.source == "real" or not self.path, "path", "no path for source 'world'", self.path)
+        return self
+
+
+class BudgetCard(Section):
+    """Bounds on what may be written.
+
+    Attributes:
+        edits: Edits allowed per expected arrival; the range is drawn from once per episode.
+        capacity: Facts in the ledger.
+        pending: Facts that wait; one more loses the oldest.
+        inject: Facts per INJECT at most.
+        refresh: Facts per REFRESH at most.
+    """
+
+    edits: FloatRange
+    capacity: PositiveInt
+    pending: PositiveInt
+    inject: PositiveInt
+    refresh: PositiveInt
+
+
+class TicksCard(Section):
+    """Ticks each action takes, and the actions during which no question is answered."""
+
+    wait: PositiveInt
+    inject: PositiveInt
+    refresh: PositiveInt
+    nap: PositiveInt
+    sleep: PositiveInt
+    prune: PositiveInt
+    offline: tuple[Literal["inject", "refresh", "nap", "sleep", "prune"], ...]
+
+
+class PressureCard(Section):
+    """Sleep pressure, a sum of three parts that each reach their weight at a declared level.
+
+    Attributes:
+        edits: Sum of the scales of all edits at which the first part is full.
+        ticks: Ticks awake at which the second part is full.
+        perplexity: Relative rise of perplexity at which the third part is full.
+        edits_weight: Weight of the first part.
+        ticks_weight: Weight of the second part.
+        perplexity_weight: Weight of the third part.
+        exponent: Of the first part: few edits press little.
+    """
+
+    edits: PositiveFloat
+    ticks: PositiveFloat
+    perplexity: PositiveFloat
+    edits_weight: NonNegativeFloat
+    ticks_weight: NonNegativeFloat
+    perplexity_weight: NonNegativeFloat
+    exponent: PositiveFloat
+
+
+class RewardCard(Section):
+    """Weights of the reward's terms, per tick (served, drift) and per invalid action."""
+
+    served: NonNegativeFloat
+    drift: NonNegativeFloat
+    invalid: NonNegativeFloat
+
+
+class EpisodeCard(Section):
+    """Length and end of an episode, and how its numbers are measured.
+
+    Attributes:
+        days: Length.
+        max_perplexity_ratio: Perplexity relative to the bare model beyond which the episode terminates.
+        perplexity_rows: Rows of held-out text on which perplexity is measured at every change.
+        served_memory_ticks: Time constant of the lately served recall.
+    """
+
+    days: PositiveInt
+    perplexity_rows: PositiveInt
+    max_perplexity_ratio: Annotated[float, Field(gt=1)]
+    served_memory_ticks: PositiveFloat
+
+
+class Card(Section):
+    """A whole environment."""
+
+    model: ModelCard
+    edit: CheckedEditSpec
+    sleep: CheckedSleepSpec
+    stream: StreamCard
+    budget: BudgetCard
+    ticks: TicksCard
+    pressure: PressureCard
+    reward: RewardCard
+    episode: EpisodeCard
+
+    @property
+    def horizon(self) -> int:
+        """Ticks of an episode."""
+        return self.episode.days * self.stream.ticks_per_day
+
+    @property
+    def max_edits(self) -> int:
+        """The largest edit budget an episode can have."""
+        return round(self.budget.edits[1] * self.stream.arrival_rate[1] * self.horizon)
+
+
+def load_card(path_or_id: str | Path, **overrides: Mapping[str, Any]) -> Card:
+    """Reads a card.
+
+    Args:
+        path_or_id: A registered id such as ``"SleepLLM-v0"``, or a TOML file.
+        **overrides: Sections with the keys to replace, such as ``episode={"days": 2}``.
+
+    Raises:
+        CardError: The card is missing, is not TOML, or a key is unknown, missing or has an impossible value.
+    """
+    known = card_paths()
+    path = known.get(str(path_or_id), Path(path_or_id))
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CardError(
+            f"expected an id ({', '.join(known)}) or a TOML file, found {str(path_or_id)!r}, "
+            f"which cannot be read ({error.strerror}); check the name"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CardError(f"{path.name}: expected TOML, found a mistake: {error}") from error
+    for section, changes in overrides.items():
+        if not isinstance(changes, Mapping):
+            raise CardError(
+                f"{path.name}, override of {section}: expected a mapping such as {{'key': value}}, found {changes!r}"
+            )
+        if not isinstance(data.setdefault(section, {}), dict):
+            raise CardError(f"{path.name}: expected a table [{section}] to override, found {data[section]!r}")
+        data[section] = {**data[section], **changes}
+    try:
+        # As JSON, strict validation still reads a list as a tuple, but takes no "3" for a 3.
+        return Card.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        raise CardError("; ".join(_in_words(path.name, dict(e)) for e in error.errors())) from error
+    except TypeError as error:
+        raise CardError(f"{path.name}: expected numbers, texts and lists, found {error}") from error
+
+
+def _in_words(file: str, error: dict[str, Any]) -> str:
+    """One finding of pydantic in this project's voice."""
+    key, found = ".".join(str(part) for part in error["loc"]), error["input"]
+    match error["type"]:
+        case "extra_forbidden":
+            expected = "only known keys"
+        case "missing":
+            expected, found = "a value", None
+        case "value_error":
+            wrong = error["ctx"]["error"]
+            key = ".".join(part for part in (key, wrong.key) if part)
+            expected, found = wrong.expected, wrong.found
+        case _:
+            expected = str(error["msg"]).replace("Input should be ", "")
+    return f"{file}, key {key}: expected {expected}, found {'nothing' if found is None else repr(found)}"

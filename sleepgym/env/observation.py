@@ -1,0 +1,221 @@
+"""What an agent sees: one row per fact and one vector of statistics, all finite, bounded and float32.
+
+Only what an agent could know is in here: the ledger shows the last audit, never the true recall.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from sleepgym.env.card import Card, PressureCard
+from sleepgym.env.inbox import Inbox
+from sleepgym.env.stream import Arrival, Stream
+from sleepgym.ledger import Entry
+from sleepgym.state import State
+
+Observation = dict[str, NDArray[np.float32]]
+
+LEDGER_FEATURES: Mapping[str, tuple[float, float]] = {
+    "present": (0, 1),
+    "pending": (0, 1),
+    "age": (0, 1),
+    "stage": (0, 1),
+    "scale": (0, 1),
+    "audited": (0, 1),
+    "margin": (-1, 1),
+    "recalled": (0, 1),
+    "audit_age": (0, 1),
+    "edits": (0, 1),
+    "popularity": (0, 1),
+}
+"""Columns of ``ledger`` with their bounds."""
+
+STATS_FEATURES: Mapping[str, tuple[float, float]] = {
+    "day_sin": (-1, 1),
+    "day_cos": (-1, 1),
+    "night": (0, 1),
+    "to_night": (0, 1),
+    "night_length": (0, 1),
+    "progress": (0, 1),
+    "traffic": (0, 1),
+    "arrival_rate": (0, 1),
+    "update_share": (0, 1),
+    "budget": (0, 1),
+    "budget_left": (0, 1),
+    "pending": (0, 1),
+    "ledger_fill": (0, 1),
+    "load": (0, 1),
+    "degraded": (0, 1),
+    "pressure": (0, 1),
+    "perplexity_ratio": (0, 4),
+    "served": (0, 1),
+    "rank_used": (0, 1),
+    "since_sleep": (0, 1),
+    "since_audit": (0, 1),
+}
+"""Entries of ``stats`` with their bounds."""
+
+MARGIN_SCALE = 10.0
+"""Nats that count as a margin of 1; greater ones are clipped."""
+
+EDITS_SCALE = 8
+"""Edits spent on one fact that count as 1; more are clipped."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What an observation is made of.
+
+    Attributes:
+        tick: The present tick.
+        stream: The episode's stream; only its rhythm and the present traffic are shown.
+        inbox: What has arrived and waits.
+        state: The learner's state.
+        edits_left: Edits left.
+        degraded: Facts known to be degraded.
+        perplexity_ratio: Perplexity relative to the bare model.
+        served: Lately served recall.
+        slept_at: Tick at which the last night ended; 0 before the first.
+        audited_at: Tick at which the last nap or night ended; 0 before the first.
+    """
+
+    tick: int
+    stream: Stream
+    inbox: Inbox
+    state: State
+    edits_left: int
+    degraded: int
+    perplexity_ratio: float
+    served: float
+    slept_at: int
+    audited_at: int
+
+
+class Observer:
+    """Makes observations for one card.
+
+    Attributes:
+        space: Dict of ``ledger [max_facts, features]`` and ``stats [features]``; a ledger's worth of rows for
+            facts that were written comes before a buffer's worth for those that wait.
+    """
+
+    def __init__(self, card: Card) -> None:
+        self.card = card
+        self.rows = card.budget.capacity + card.budget.pending
+        self.space = spaces.Dict({"ledger": _box(LEDGER_FEATURES, self.rows), "stats": _box(STATS_FEATURES)})
+
+    def __call__(self, view: View) -> Observation:
+        """The observation, clipped to its bounds."""
+        ledger = np.zeros((self.rows, len(LEDGER_FEATURES)), np.float32)
+        written = [self._written(view, entry) for entry in view.state.ledger.values()]
+        waiting = [self._waiting(view, arrival) for arrival in view.inbox.pending.values()]
+        for row, fact in enumerate(written + waiting):
+            ledger[row] = [fact[name] for name in LEDGER_FEATURES]
+        values = self._stats(view)
+        stats = np.array([values[name] for name in STATS_FEATURES], np.float32)
+        return {"ledger": _clip(ledger, LEDGER_FEATURES), "stats": _clip(stats, STATS_FEATURES)}
+
+    def _written(self, view: View, entry: Entry) -> dict[str, float]:
+        horizon = view.stream.horizon
+        arrival = view.inbox.current[entry.fact.key]
+        return {
+            "present": 1,
+            "pending": 0,
+            "age": (view.tick - entry.written_at) / horizon,
+            "stage": entry.stage / self.card.sleep.last_stage,
+            "scale": entry.scale,
+            "audited": entry.audited,
+            "margin": entry.margin / MARGIN_SCALE if entry.audited else 0,
+            "recalled": entry.recalled,
+            "audit_age": (view.tick - entry.audited_at) / horizon if entry.audited else 1,
+            "edits": entry.writes / EDITS_SCALE,
+            "popularity": arrival.popularity,
+        }
+
+    def _waiting(self, view: View, arrival: Arrival) -> dict[str, float]:
+        nothing_known = dict.fromkeys(LEDGER_FEATURES, 0.0)
+        age = (view.tick - arrival.tick) / view.stream.horizon
+        return nothing_known | {
+            "present": 1,
+            "pending": 1,
+            "age": age,
+            "audit_age": 1,
+            "popularity": arrival.popularity,
+        }
+
+    def _stats(self, view: View) -> dict[str, float]:
+        card, rhythm, state = self.card, view.stream.rhythm, view.state
+        day = rhythm.ticks_per_day
+        angle = 2 * math.pi * view.tick / day
+        night = rhythm.is_night(view.tick)
+        load = sum(entry.scale for entry in state.ledger.values())
+        modules = {module for term in state.memory.terms.values() for module in term.factors}
+        rank = max((state.memory.rank(module) for module in modules), default=0)
+        return {
+            "day_sin": math.sin(angle),
+            "day_cos": math.cos(angle),
+            "night": night,
+            "to_night": 0 if night else ((rhythm.night_start - view.tick) % day) / day,
+            "night_length": rhythm.night_ticks / day,
+            "progress": view.tick / view.stream.horizon,
+            "traffic": view.stream.traffic[min(view.tick, view.stream.horizon - 1)],
+            "arrival_rate": rhythm.arrival_rate / card.stream.arrival_rate[1],
+            "update_share": rhythm.update_share,
+            "budget": rhythm.edit_budget / max(1, card.max_edits),
+            "budget_left": view.edits_left / rhythm.edit_budget,
+            "pending": len(view.inbox.pending) / card.budget.pending,
+            "ledger_fill": len(state.ledger) / card.budget.capacity,
+            "load": load / card.budget.capacity,
+            "degraded": view.degraded / card.budget.capacity,
+            "pressure": sleep_pressure(card.pressure, load, view.tick - view.slept_at, view.perplexity_ratio),
+            "perplexity_ratio": view.perplexity_ratio,
+            "served": view.served,
+            "rank_used": rank / (card.budget.capacity + card.sleep.rank),
+            "since_sleep": (view.tick - view.slept_at) / (2 * day),
+            "since_audit": (view.tick - view.audited_at) / (2 * day),
+        }
+
+
+def sleep_pressure(card: PressureCard, load: float, ticks_awake: int, perplexity_ratio: float) -> float:
+    """How badly sleep is needed, 0 to 1 with the usual weights (0.6, 0.3, 0.1).
+
+    Args:
+        card: Weights and what counts as much.
+        load: Sum of the scales of all edits: how many full-strength edits share the fast weights.
+        ticks_awake: Since the last night.
+        perplexity_ratio: Relative to the bare model.
+    """
+    return min(
+        1.0,
+        card.edits_weight * min(1.0, load / card.edits) ** card.exponent
+        + card.ticks_weight * min(1.0, ticks_awake / card.ticks)
+        + card.perplexity_weight * min(1.0, max(0.0, perplexity_ratio - 1) / card.perplexity),
+    )
+
+
+def stat(observation: Mapping[str, NDArray[np.float32]], name: str) -> float:
+    """One entry of ``stats`` by name."""
+    return float(observation["stats"][list(STATS_FEATURES).index(name)])
+
+
+def _bounds(features: Mapping[str, tuple[float, float]]) -> NDArray[np.float32]:
+    """Lower and upper bounds, ``[2, features]``."""
+    return np.array(list(features.values()), np.float32).T
+
+
+def _clip(values: NDArray[np.float32], features: Mapping[str, tuple[float, float]]) -> NDArray[np.float32]:
+    low, high = _bounds(features)
+    return np.clip(values, low, high)
+
+
+def _box(features: Mapping[str, tuple[float, float]], rows: int | None = None) -> spaces.Box:
+    low, high = _bounds(features)
+    if rows is not None:
+        low, high = np.tile(low, (rows, 1)), np.tile(high, (rows, 1))
+    return spaces.Box(low, high, dtype=np.float32)

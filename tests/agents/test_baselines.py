@@ -1,0 +1,32 @@
+"""The scripts run from the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+AGENTS = Path(__file__).parents[2] / "agents"
+
+
+def run(script: str, *arguments: str, cwd: Path) -> str:
+    command = [sys.executable, str(AGENTS / script), *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_baselines_prints_every_scheduler(tmp_path: Path) -> None:
+    shown = run("baselines.py", "--env-id", "SleepLLM-Mini-v0", "--episodes", "1", cwd=tmp_path)
+    for name in ("random", "never sleep", "fixed period", "pressure rule"):
+        assert name in shown
+
+
+def test_demo_leaves_a_picture_and_logs(tmp_path: Path) -> None:
+    shown = run("demo.py", "--env-id", "SleepLLM-Mini-v0", cwd=tmp_path)
+    assert "edits spent" in shown
+    with Image.open(tmp_path / "runs" / "demo" / "hypnogram.png") as picture:
+        assert picture.size == (640, 480)
+    assert list((tmp_path / "runs" / "demo").glob("events.out.tfevents.*"))

@@ -1,0 +1,93 @@
+"""Settings every test runs under, and the few things most tests need."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Fixed, not left to the machine: how a sum is split over threads decides its last bits.
+    torch.set_num_threads(2)
+    # Kept between runs, so edit targets are warm; emptied by `pytest --cache-clear`; never the user's own.
+    os.environ["SLEEPGYM_CACHE"] = str(config.cache.mkdir("sleepgym"))
+    # A test that reaches for a hub by mistake fails at once instead of hanging without a network.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def base():
+    """The bundled model with hooks, statistics and editor; never written to."""
+    from sleepgym.editing import EditSpec
+    from sleepgym.lm import load
+    from sleepgym.sleeper import make_base
+
+    return make_base(load("tiny"), EditSpec())
+
+
+@pytest.fixture
+def learner(base):
+    """A learner that was taught nothing, with short nights."""
+    from sleepgym.consolidation.spec import SleepSpec
+    from sleepgym.sleeper import SleepingLM
+
+    return SleepingLM(base, SleepSpec(steps=40), seed=0)
+
+
+@pytest.fixture(scope="session")
+def world():
+    from sleepgym.facts.world import World
+
+    return World()
+
+
+@pytest.fixture(scope="session")
+def facts(world):
+    """Twelve facts about people the model was never taught anything about."""
+    return world.new_facts(np.random.default_rng(5), 12)
+
+
+@pytest.fixture(scope="session")
+def small_llm(base) -> Callable:
+    """Makes a language model from a small random model; it shares the bundled tokenizer (take its vocabulary size)."""
+    from sleepgym.lm import LanguageModel, find_blocks
+
+    def make(model) -> LanguageModel:
+        model.eval().requires_grad_(False)
+        return LanguageModel("random", model, base.lm.tokenizer, find_blocks(model))
+
+    return make
+
+
+@pytest.fixture
+def unchanged() -> Callable[..., AbstractContextManager]:
+    """Checks in ``with unchanged(learner):`` that terms, ledger, random state, clock and logits stay as they were."""
+
+    def logits(learner) -> torch.Tensor:
+        ids = learner.lm.pad(
+            [learner.lm.encode(fact.statement).ids for fact in learner.state.ledger.facts] or [[1, 2, 3]]
+        )
+        with torch.no_grad(), learner.base.overlay.use(learner.state.memory):
+            return learner.lm.model(input_ids=ids).logits
+
+    @contextmanager
+    def check(learner) -> Iterator[None]:
+        before, logits_before = learner.state.copy(), logits(learner)
+        yield
+        after = learner.state
+        assert list(after.memory.terms) == list(before.memory.terms)
+        assert all(after.memory.terms[owner] is term for owner, term in before.memory.terms.items())
+        assert after.memory.version == before.memory.version
+        assert list(after.ledger) == list(before.ledger)
+        assert all(after.ledger[key] is entry for key, entry in before.ledger.items())
+        assert after.ledger.capacity == before.ledger.capacity
+        assert after.rng.bit_generator.state == before.rng.bit_generator.state
+        assert after.tick == before.tick
+        assert torch.equal(logits(learner), logits_before)
+
+    return check

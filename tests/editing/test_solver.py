@@ -1,0 +1,107 @@
+import pytest
+import torch
+
+from sleepgym.editing import EditError, NormalMatrix
+
+D = 24
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def moment():
+    text = random(200, D, seed=1) + 1.0
+    return text.T @ text / len(text)
+
+
+def dense(R, K, moment, weight, ridge, protected=None):
+    """The closed form, written out: ``R K^T (lambda C + rho I + K_p K_p^T + K K^T)^-1`` with keys as columns."""
+    M = weight * moment + ridge * moment.diagonal().mean() * torch.eye(D, dtype=torch.float64) + K.T @ K
+    if protected is not None:
+        M = M + protected.T @ protected
+    return R.T @ K @ torch.linalg.inv(M)
+
+
+@pytest.mark.parametrize("n", [1, 5, 2 * D])
+@pytest.mark.parametrize("protected", [None, 1, 7])
+def test_solve_equals_the_closed_form(moment, n, protected):
+    K, R = random(n, D, seed=2), random(n, 10, seed=3)
+    held = None if protected is None else random(protected, D, seed=4)
+    A = NormalMatrix(moment, 3.0, 0.01).solve(K, held)
+    torch.testing.assert_close(R.T @ A, dense(R, K, moment, 3.0, 0.01, held), atol=1e-8, rtol=1e-8)
+
+
+def test_protecting_keys_is_writing_them_with_zero_residual(moment):
+    K, held = random(4, D, seed=2), random(3, D, seed=4)
+    normal = NormalMatrix(moment, 3.0, 0.01)
+    torch.testing.assert_close(normal.solve(K, held), normal.solve(torch.cat([K, held]))[:4], atol=1e-10, rtol=0)
+
+
+def test_protected_outputs_move_less_than_unprotected_ones(moment):
+    K, held = random(4, D, seed=2), random(3, D, seed=4)
+    normal = NormalMatrix(moment, 0.01, 0.001)
+    leak = (held @ normal.solve(K).T).norm()
+    assert (held @ normal.solve(K, held).T).norm() < 0.1 * leak
+
+
+def test_order_of_keys_does_not_matter(moment):
+    K, held, order = random(6, D, seed=2), random(3, D, seed=4), torch.tensor([3, 0, 5, 1, 4, 2])
+    normal = NormalMatrix(moment, 3.0, 0.01)
+    torch.testing.assert_close(normal.solve(K[order], held.flip(0)), normal.solve(K, held)[order], atol=1e-10, rtol=0)
+
+
+def test_weightless_text_lets_every_key_reach_its_residual(moment):
+    K = random(5, D, seed=2)
+    A = NormalMatrix(moment, 1e-9, 1e-6).solve(K)
+    torch.testing.assert_close(A @ K.T, torch.eye(5, dtype=torch.float64), atol=1e-5, rtol=0)
+
+
+def test_more_weight_for_text_means_a_smaller_edit(moment):
+    K = random(5, D, seed=2)
+    sizes = [NormalMatrix(moment, weight, 0.01).solve(K).norm().item() for weight in (0.1, 1.0, 10.0, 100.0)]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_one_factor_serves_many_solves(moment):
+    normal = NormalMatrix(moment, 3.0, 0.01)
+    first = normal.solve(random(5, D, seed=2))
+    normal.solve(random(9, D, seed=5), random(2, D, seed=6))
+    assert torch.equal(normal.solve(random(5, D, seed=2)), first)
+
+
+def test_numbers_are_dimensionless(moment):
+    # Keys ten times as long: the same outputs at the keys.
+    K = random(5, D, seed=2)
+    one = NormalMatrix(moment, 3.0, 0.01).solve(K) @ K.T
+    ten = NormalMatrix(100 * moment, 3.0, 0.01).solve(10 * K) @ (10 * K).T
+    torch.testing.assert_close(one, ten, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e-15, 1e-9])
+def test_near_duplicate_keys_stay_finite_and_share_the_residual(moment, distance):
+    K = random(1, D, seed=2).repeat(2, 1)
+    K[1] += distance
+    A = NormalMatrix(moment, 1e-3, 1e-3).solve(K)
+    assert torch.isfinite(A).all()
+    assert A.norm() < 10 * NormalMatrix(moment, 1e-3, 1e-3).solve(K[:1]).norm()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [torch.zeros(D, D), -torch.eye(D), torch.full((D, D), torch.nan), torch.ones(D, D)],
+    ids=["zero", "negative", "NaN", "rank one without ridge"],
+)
+def test_matrix_that_is_not_positive_definite_is_refused(bad):
+    with pytest.raises(EditError, match="expected a positive definite normal matrix"):
+        NormalMatrix(bad, 1.0, 0.0)
+
+
+def test_ridge_makes_a_singular_moment_usable():
+    A = NormalMatrix(torch.ones(D, D), 1.0, 0.01).solve(random(3, D))
+    assert torch.isfinite(A).all()
+
+
+def test_solve_is_float64_whatever_the_moment_is(moment):
+    assert NormalMatrix(moment.float(), 1.0, 0.01).solve(random(3, D)).dtype == torch.float64

@@ -1,0 +1,60 @@
+"""Real facts: what is drawn from them is changed, and splits share no subject."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sleepgym.facts.fact import FactError
+from sleepgym.facts.real import RealFacts
+from sleepgym.facts.world import SPLITS
+
+
+def test_new_facts_are_never_true_but_possible() -> None:
+    source = RealFacts.read()
+    for fact in source.new_facts(np.random.default_rng(0), 40):
+        assert fact.object != source.truth[fact.key]
+        assert fact.object in source.relations[fact.relation].objects
+
+
+def test_update_differs_from_both_objects() -> None:
+    source = RealFacts.read()
+    rng = np.random.default_rng(0)
+    fact = source.new_facts(rng, 1)[0]
+    again = source.update(rng, fact)
+    assert again.key == fact.key
+    assert again.object not in {fact.object, source.truth[fact.key]}
+
+
+def test_splits_share_no_subject() -> None:
+    source = RealFacts.read()
+    size = len(source.truth) // len(SPLITS)
+    subjects = [{f.subject for f in source.new_facts(np.random.default_rng(0), size, split)} for split in SPLITS]
+    assert not subjects[0] & subjects[1] and not subjects[1] & subjects[2] and not subjects[0] & subjects[2]
+
+
+def test_relation_files_of_hernandez_are_read(tmp_path: Path) -> None:
+    raw = {
+        "prompt_templates": ["The capital of {} is"],
+        "prompt_templates_zs": ["The capital of {} is", "The seat of power in {} is"],
+        "samples": [{"subject": s, "object": o} for s, o in (("Aland", "Ava"), ("Bland", "Bova"), ("Cland", "Cova"))],
+    }
+    (tmp_path / "capital.json").write_text(json.dumps(raw))
+    source = RealFacts.from_relations([tmp_path / "capital.json"])
+    assert len(source.known_facts()) == 3
+    assert source.known_facts()[0].paraphrases == ("The seat of power in Aland is",)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"samples": []}'])
+def test_malformed_relation_file_names_the_file(tmp_path: Path, content: str) -> None:
+    (tmp_path / "broken.json").write_text(content)
+    with pytest.raises(FactError, match=r"broken\.json"):
+        RealFacts.from_relations([tmp_path / "broken.json"])
+
+
+def test_too_many_facts_is_an_error() -> None:
+    with pytest.raises(FactError, match="at most"):
+        RealFacts.read().new_facts(np.random.default_rng(0), 10_000)

@@ -1,0 +1,106 @@
+"""The wheel is complete, safe and small, and works outside the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MEBIBYTE = 2**20
+# Only gymnasium is imported by hand: "sleepgym:" in the id makes gymnasium import the package that registers it.
+# (Gymnasium 1.0 removed the entry points that once registered environments of packages nobody imported.)
+FIRST_STEP = """
+import gymnasium as gym
+env = gym.make("sleepgym:SleepLLM-v0")
+env.reset(seed=0)
+env.step(0)
+import sleepgym
+print(sleepgym.__file__)
+"""
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Runs a command as a stranger to this checkout, and returns the last line it printed."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command} failed:\n{done.stdout}\n{done.stderr}"
+    return done.stdout.strip().rpartition("\n")[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    # No isolation: the build backend is part of the `dev` extra, so nothing is downloaded.
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def members(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+@pytest.fixture
+def empty_venv(tmp_path: Path) -> Path:
+    # Without pip of its own: the pip that runs the tests installs into it with `--python`, which saves seconds.
+    run(sys.executable, "-m", "venv", "--without-pip", "venv", cwd=tmp_path)
+    return tmp_path / "venv"
+
+
+def install(venv: Path, *arguments: str | Path) -> None:
+    run(sys.executable, "-m", "pip", "--python", venv / "bin/python", "install", *arguments, cwd=venv)
+
+
+def assert_first_step_works(venv: Path, folder: Path) -> None:
+    imported = Path(run(venv / "bin/python", "-c", FIRST_STEP, cwd=folder))
+    assert imported.is_relative_to(venv), f"expected the installed wheel, found {imported}"
+
+
+def test_wheel_ships_every_card(members: set[str]) -> None:
+    cards = {f"sleepgym/env/cards/{card.name}" for card in (ROOT / "envs").glob("*.toml")}
+    assert "sleepgym/env/cards/SleepLLM-v0.toml" in cards
+    assert cards <= members
+
+
+def test_wheel_ships_the_tiny_model(members: set[str]) -> None:
+    tiny = {name.removeprefix("sleepgym/lm/tiny/") for name in members if name.startswith("sleepgym/lm/tiny/")}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= tiny
+    assert any(name.startswith("statistics") for name in tiny)
+
+
+def test_wheel_holds_nothing_that_runs_when_loaded(members: set[str]) -> None:
+    # An allow-list: a pickle can have any name (.pt, .bin, .npy, ...).
+    data = {".toml", ".json", ".jinja", ".safetensors", ".typed", ".py"}
+    package = {Path(name) for name in members if name.startswith("sleepgym/")}
+    assert {path for path in package if path.suffix not in data} == set()
+
+
+def test_wheel_is_the_package_alone_and_small(wheel: Path, members: set[str]) -> None:
+    assert {name.partition("/")[0].partition("-")[0] for name in members} == {"sleepgym"}
+    assert wheel.stat().st_size < 40 * MEBIBYTE
+
+
+def test_installed_wheel_makes_its_first_step(wheel: Path, empty_venv: Path, tmp_path: Path) -> None:
+    install(empty_venv, "--no-deps", wheel)
+    # The dependencies are borrowed from the environment that runs the tests, not downloaded again (gigabytes).
+    # Folders named in a .pth file come last on the path and their own .pth files are not read, so neither an
+    # editable nor a regular installation of sleepgym there can stand in for the wheel.
+    own = sysconfig.get_path("purelib", "venv", {"base": str(empty_venv)})
+    borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    Path(own, "borrowed.pth").write_text("\n".join(borrowed))
+    assert_first_step_works(empty_venv, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # downloads every dependency
+def test_wheel_with_real_dependencies_makes_its_first_step(wheel: Path, empty_venv: Path, tmp_path: Path) -> None:
+    install(empty_venv, "-c", ROOT / "constraints.txt", wheel)
+    assert_first_step_works(empty_venv, tmp_path)
