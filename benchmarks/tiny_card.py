@@ -10,7 +10,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,6 +33,8 @@ Probes = dict[str, list[Encoded]]
 
 @dataclass
 class Args:
+    edit: EditSpec = field(default_factory=EditSpec)
+    """editor settings"""
     seeds: int = 3
     """draws of new facts about held-out people"""
     curve: int = 100
@@ -46,8 +48,8 @@ class Args:
 class Bench:
     """The bundled model, its own facts, and probes of them."""
 
-    def __init__(self) -> None:
-        self.base: Base = make_base(load("tiny"), EditSpec())
+    def __init__(self, edit: EditSpec) -> None:
+        self.base: Base = make_base(load("tiny"), edit)
         self.world = World(seed=0)
         self.lm = self.base.lm
         rng = np.random.default_rng(12345)
@@ -147,15 +149,19 @@ def speed(bench: Bench) -> dict[str, float]:
 def curves(bench: Bench, args: Args) -> dict[str, list[dict[str, float]]]:
     """Both ways of writing, measured at 5, 10, 20, ... facts (mean over seeds)."""
     counts = [n for n in (1, 5, 10, 20, 30, 40, 50, 60, 80, 100) if n <= args.curve]
-    result: dict[str, list[dict[str, float]]] = {"joint": [], "one by one": []}
-    for name, points in result.items():
-        for n in counts:
-            runs = []
-            for seed in range(args.seeds):
-                facts = bench.world.new_facts(np.random.default_rng(seed), args.curve)[:n]
-                runs.append(bench.measure(write(bench, facts, name == "one by one"), facts))
-            points.append({"facts": n, **{k: statistics.mean(r[k] for r in runs) for k in runs[0]}})
-    return result
+    runs: dict[str, dict[int, list[dict[str, float]]]] = {"joint": {}, "one by one": {}}
+    for seed in range(args.seeds):
+        facts = bench.world.new_facts(np.random.default_rng(seed), args.curve)
+        growing = Memory()
+        for n, fact in enumerate(facts, start=1):
+            bench.base.editor.write(growing, [fact])
+            if n in counts:
+                runs["one by one"].setdefault(n, []).append(bench.measure(growing, facts[:n]))
+                runs["joint"].setdefault(n, []).append(bench.measure(write(bench, facts[:n], False), facts[:n]))
+    return {
+        name: [{"facts": n, **{k: statistics.mean(r[k] for r in of_n) for k in of_n[0]}} for n, of_n in counted.items()]
+        for name, counted in runs.items()
+    }
 
 
 def draw(points: dict[str, list[dict[str, float]]], path: Path) -> None:
@@ -177,7 +183,7 @@ def draw(points: dict[str, list[dict[str, float]]], path: Path) -> None:
 
 
 def main(args: Args) -> None:
-    console, bench = Console(), Bench()
+    console, bench = Console(), Bench(args.edit)
     record: dict[str, object] = {
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "fingerprint": bench.lm.fingerprint[:16],

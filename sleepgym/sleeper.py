@@ -96,8 +96,12 @@ class SleepingLM:
         return self.base.lm
 
     def ask(self, question: str, max_new_tokens: int = 16) -> str:
-        """The model's answer to a question in its chat format, greedily decoded."""
-        return self.generate(self.lm.chat(question), max_new_tokens)
+        """The model's answer to a question in its chat format, greedily decoded.
+
+        A model without a chat template does not know where its turn ends: its first line is taken.
+        """
+        answer = self.generate(self.lm.chat(question), max_new_tokens)
+        return answer if self.lm.tokenizer.chat_template else answer.partition("\n")[0].strip()
 
     def generate(self, prompt: str, max_new_tokens: int = 16) -> str:
         """Greedy continuation of a text."""
@@ -197,8 +201,7 @@ class SleepingLM:
                 after = self._audit(state)
             ppl_after = self.perplexity()
             harmful = (
-                ppl_after > ppl_before * spec.max_perplexity_ratio
-                or after.recall < audit.recall - spec.max_recall_drop
+                ppl_after > ppl_before * spec.max_perplexity_ratio or after.recall < audit.recall - spec.max_recall_drop
             )
             if harmful:
                 # The random state moves on: a repeated night must not fail in the same way again.

@@ -66,7 +66,7 @@ def small_llm(base) -> Callable:
 
 @pytest.fixture
 def unchanged() -> Callable[..., AbstractContextManager]:
-    """Checks in ``with unchanged(learner):`` that terms, ledger, random state, clock and logits stay as they were."""
+    """Checks around a block that terms, ledger, random state, clock and logits of a learner stay as they were."""
 
     def logits(learner) -> torch.Tensor:
         ids = learner.lm.pad(

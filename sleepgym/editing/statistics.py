@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sleepgym.cache import cache_dir
 from sleepgym.editing.covariance import second_moments
-from sleepgym.lm.language_model import LanguageModel
+from sleepgym.lm.language_model import LanguageModel, sampled
 
 Rows = tuple[tuple[int, ...], ...]
 
@@ -139,16 +139,8 @@ def sample_text(
         torch.manual_seed(seed)
         while len(out) < rows:
             ids = torch.full((min(batch_rows, rows - len(out)), 1), start, device=lm.device)
-            sampled = lm.model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=tokens,
-                min_new_tokens=min(8, tokens),
-                do_sample=True,
-                top_k=0,
-                pad_token_id=lm.tokenizer.pad_token_id,
-            )
-            out += [_trim(row, lm.tokenizer.pad_token_id) for row in sampled.tolist()]
+            grown = sampled(lm, ids, max_new_tokens=tokens, min_new_tokens=min(8, tokens), do_sample=True, top_k=0)
+            out += [_trim(row, lm.tokenizer.pad_token_id) for row in grown.tolist()]
             progress("sampling text", len(out), rows)
     return out
 

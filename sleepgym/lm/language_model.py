@@ -57,7 +57,7 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where token ids go: the device of the input embeddings (blocks may be elsewhere)."""
-        return self.model.get_input_embeddings().weight.device
+        return next(self.model.get_input_embeddings().parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -177,6 +177,12 @@ class LanguageModel:
         head = self.model.get_output_embeddings()
         with hooked(head.register_forward_pre_hook(pick)):
             return self.model(input_ids=input_ids, use_cache=False).logits[0].float()
+
+
+def sampled(lm: LanguageModel, ids: Tensor, **settings: Any) -> Tensor:
+    """Ids that continue ``ids [rows, tokens]`` (no padding), by transformers' ``generate`` with the given settings."""
+    generate: Callable[..., Tensor] = lm.model.generate  # type: ignore[assignment]  # seen as a submodule by the types
+    return generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=lm.tokenizer.pad_token_id, **settings)
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def load(
     if not tokenizer.is_fast:
         raise ModelLoadError(f"expected a fast tokenizer (offsets locate subjects), found {type(tokenizer).__name__}")
     if "device_map" not in model_arguments:
-        model.to(device)
+        model.to(torch.device(device))  # type: ignore[arg-type]  # transformers' wrapper hides torch's signature
     model.eval().requires_grad_(False)
     return LanguageModel(name=name, model=model, tokenizer=tokenizer, blocks=find_blocks(model))
 

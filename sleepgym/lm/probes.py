@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sleepgym.lm.language_model import Encoded, LanguageModel
+from sleepgym.lm.language_model import Encoded, LanguageModel, sampled
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,5 @@ def perplexity(lm: LanguageModel, texts: Sequence[Sequence[int]], batch_rows: in
 def generate(lm: LanguageModel, prompt: str, max_new_tokens: int = 16) -> str:
     """Greedy continuation of a prompt, without special tokens."""
     ids = lm.pad([lm.encode(prompt).ids])
-    out = lm.model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        pad_token_id=lm.tokenizer.pad_token_id,
-    )
+    out = sampled(lm, ids, max_new_tokens=max_new_tokens, do_sample=False)
     return str(lm.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)).strip()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from PIL import Image
 
-AGENTS = Path(__file__).parents[2] / "agents"
+ROOT = Path(__file__).parents[2]
 
 
 def run(script: str, *arguments: str, cwd: Path) -> str:
-    command = [sys.executable, str(AGENTS / script), *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    command = [sys.executable, str(ROOT / "agents" / script), *arguments]
+    # The checkout's package, installed or not.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

