@@ -32,10 +32,10 @@ def schedulers(seed: int) -> dict[str, Scheduler]:
     return {
         "random": RandomScheduler(seed),
         "never sleep": NeverSleep(),
-        "never sleep, nap and refresh": NeverSleep(nap_days=0.5),
+        "naps only": NeverSleep(nap_days=0.5),
         "fixed period": FixedPeriod(days=0.75),
         "pressure rule": PressureRule(),
-        "pressure rule, by night": PressureRule(night_relief=0.4),
+        "pressure, night": PressureRule(night_relief=0.4),
     }
 
 

@@ -80,12 +80,14 @@ def load(folder: Path, lm: LanguageModel) -> State:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         found = document.get("format") if isinstance(document, dict) else type(document).__name__
         raise CheckpointError(f"expected checkpoint format {FORMAT} in {folder}, found {found}; save it anew")
-    if document["model"]["fingerprint"] != lm.fingerprint:
+    model = document.get("model")
+    name, fingerprint = (model.get("name"), model.get("fingerprint")) if isinstance(model, dict) else (None, None)
+    if fingerprint != lm.fingerprint:
         raise CheckpointError(
             f"expected a checkpoint of {lm.name!r} ({lm.fingerprint[:12]}), found one of "
-            f"{document['model']['name']!r} ({document['model']['fingerprint'][:12]}); load the model it was saved with"
+            f"{name!r} ({str(fingerprint)[:12]}); load the model it was saved with"
         )
-    if hashlib.sha256(blob).hexdigest() != document["terms_sha256"]:
+    if hashlib.sha256(blob).hexdigest() != document.get("terms_sha256"):
         raise CheckpointError(
             f"expected {_TERMS} in {folder} to match the checksum in {_STATE}, found other content; "
             "the file is damaged, use another copy"

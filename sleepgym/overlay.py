@@ -131,6 +131,7 @@ class Overlay:
 
     def __init__(self, lm: LanguageModel) -> None:
         self.lm = lm
+        self._memory: Memory | None = None
         self._rows: tuple[Memory, ...] = ()
         self._training: Factors = {}
         self._handles = [
@@ -151,20 +152,21 @@ class Overlay:
             memory: One memory for the whole batch, or a sequence as long as the batch; empty for none.
             training: Factors added to every row on top, through which gradients flow.
         """
-        before = self._rows, self._training
-        self._rows = (memory,) if isinstance(memory, Memory) else tuple(memory)
+        before = self._memory, self._rows, self._training
+        self._memory = memory if isinstance(memory, Memory) else None
+        self._rows = () if isinstance(memory, Memory) else tuple(memory)
         self._training = training or {}
         try:
             yield
         finally:
-            self._rows, self._training = before
+            self._memory, self._rows, self._training = before
 
     def _hook(self, name: str):  # type: ignore[no-untyped-def]  # torch types hooks as Callable
         def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             x = args[0]
             for a, b in self._shared(name):
                 output = output + (x @ a.to(x.device, x.dtype).T) @ b.to(x.device, x.dtype).T
-            if len(self._rows) > 1:
+            if self._rows:
                 delta = self._rowwise(name, x)
                 output = output if delta is None else output + delta
             return output
@@ -173,7 +175,7 @@ class Overlay:
 
     def _shared(self, name: str) -> list[tuple[Tensor, Tensor]]:
         """Factors that every batch row goes through."""
-        pairs = [self._rows[0].stacked(name)] if len(self._rows) == 1 else []
+        pairs = [self._memory.stacked(name)] if self._memory is not None else []
         pairs.append(self._training.get(name))
         return [pair for pair in pairs if pair is not None]
 

@@ -164,7 +164,7 @@ class SleepingLM:
             KeyError: A key is not in the ledger.
         """
         with self._transaction() as state:
-            chosen = tuple(state.ledger.degraded if keys is None else keys)
+            chosen = tuple(dict.fromkeys(state.ledger.degraded if keys is None else keys))
             return self._refresh(state, chosen)
 
     def sleep(self, progress: Progress = _silent) -> SleepReport:
@@ -195,14 +195,14 @@ class SleepingLM:
             after = self._audit(state)
             if after.degraded:
                 # Slow weights and half-dissolved edits together can say something else than either alone.
-                cycle.retreat(state, after.degraded)
+                cycle.retreat(state, after.degraded, spec)
                 retreated += [key for key in after.degraded if key not in retreated]
                 advanced, released = ([k for k in keys if k not in retreated] for keys in (advanced, released))
                 after = self._audit(state)
             ppl_after = self.perplexity()
-            harmful = (
-                ppl_after > ppl_before * spec.max_perplexity_ratio or after.recall < audit.recall - spec.max_recall_drop
-            )
+            # "not within" rather than "beyond": a perplexity that is not a number counts as harm.
+            within = ppl_after <= ppl_before * spec.max_perplexity_ratio
+            harmful = not within or after.recall < audit.recall - spec.max_recall_drop
             if harmful:
                 # The random state moves on: a repeated night must not fail in the same way again.
                 before.rng.bit_generator.state = state.rng.bit_generator.state

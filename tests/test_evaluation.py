@@ -66,7 +66,7 @@ def test_interval_agrees_with_scipys_percentile_bootstrap() -> None:
 
 
 def test_interval_of_one_value_is_that_value() -> None:
-    assert str(estimate([0.5], np.random.default_rng(0))) == "0.500 [0.500, 0.500]"
+    assert str(estimate([0.5], np.random.default_rng(0))) == "0.50 [0.50, 0.50]"
     with pytest.raises(ValueError, match="at least one"):
         estimate([], np.random.default_rng(0))
 
@@ -78,5 +78,5 @@ def test_table_has_the_best_scheduler_first() -> None:
         console.print(table(results, np.random.default_rng(0), "title"))
     shown = captured.get()
     assert shown.index("better") < shown.index("worse")
-    assert "0.900 [0.900, 0.900]" in shown
+    assert "0.90 [0.90, 0.90]" in shown
     assert "+10.0%" in shown

@@ -97,12 +97,6 @@ def _unwritable(fact):
     return fact
 
 
-def test_object_longer_than_the_model_reads_is_refused(learner, facts, unchanged):
-    longest = learner.lm.model.config.max_position_embeddings
-    with unchanged(learner), pytest.raises(FactError, match="expected"):
-        learner.inject([replace(facts[0], object=" ".join(["Oslo"] * longest))])
-
-
 def test_full_ledger_refuses_and_leaves_everything_as_it_was(base, facts, world, unchanged):
     learner = SleepingLM(base, capacity=3)
     learner.inject(facts[:3])

@@ -118,10 +118,10 @@ def dissolve(state: State, passed: dict[Key, bool], spec: SleepSpec) -> tuple[li
     return advanced, retreated, released
 
 
-def retreat(state: State, keys: Sequence[Key]) -> None:
+def retreat(state: State, keys: Sequence[Key], spec: SleepSpec) -> None:
     """Puts facts back to stage 0, with their edits at full strength."""
     for key in keys:
-        _set_stage(state, key, stage=0, scale=1.0)
+        _set_stage(state, key, stage=0, scale=spec.scales[0])
 
 
 def _set_stage(state: State, key: Key, stage: int, scale: float) -> None:

@@ -27,6 +27,10 @@ class Training:
 
 def new_adapter(lm: LanguageModel, spec: SleepSpec, rng: np.random.Generator) -> dict[str, tuple[Tensor, Tensor]]:
     """A LoRA adapter that changes nothing yet: random ``A`` (Kaiming uniform, as PEFT), zero ``B``."""
+    if spec.first_layer >= len(lm.blocks):
+        raise SleepError(
+            f"expected first_layer below {len(lm.blocks)} for {lm.name!r}, found {spec.first_layer}; lower it"
+        )
     factors = {}
     for block in lm.blocks[spec.first_layer :]:
         for name in block.linears:

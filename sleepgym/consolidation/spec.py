@@ -42,6 +42,14 @@ class SleepSpec:
     max_recall_drop: float = 0.05
     refresh: bool = True
 
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.steps < 1 or self.lessons < 1:
+            raise SleepError(
+                f"expected rank, steps and lessons of at least 1, found {self.rank}, {self.steps}, {self.lessons}"
+            )
+        if len(self.scales) < 2 or self.scales[-1] != 0:
+            raise SleepError(f"expected at least two scales, the last of them 0, found {self.scales}")
+
     @property
     def last_stage(self) -> int:
         """The stage at which a fact no longer needs its edit."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sleepgym.editing.keys import subject_keys
 from sleepgym.editing.solver import NormalMatrix
-from sleepgym.editing.spec import EditSpec
+from sleepgym.editing.spec import EditError, EditSpec
 from sleepgym.editing.statistics import ModelStatistics
 from sleepgym.editing.target_cache import TargetCache
 from sleepgym.editing.targets import contexts, optimize_targets
@@ -36,12 +36,20 @@ class Editor:
         statistics: Second moments and prefixes of that model.
         spec: Every number of the recipe.
         cache: Folder for targets; None keeps them in memory.
+
+    Raises:
+        EditError: The model has no such layer.
     """
 
     def __init__(
         self, overlay: Overlay, statistics: ModelStatistics, spec: EditSpec, cache: Path | None = None
     ) -> None:
         self.overlay, self.lm, self.spec = overlay, overlay.lm, spec
+        if spec.layers[-1] >= len(self.lm.blocks):
+            raise EditError(
+                f"expected layers below {len(self.lm.blocks)} for {self.lm.name!r}, found {spec.layers}; "
+                "choose blocks that the model has"
+            )
         self.prefixes = statistics.prefixes[: spec.prefixes]
         self.cache = TargetCache(cache, self.lm.fingerprint, spec, self.prefixes)
         self._moments = statistics.moments
@@ -75,26 +83,30 @@ class Editor:
                 terms leak onto the new keys is made up for as well. Empty: a naive edit.
         """
         targets = self.targets(facts)
+        # All work is done on a draft: a failed solve leaves the memory as it was.
+        draft = memory.copy()
         for fact in facts:
-            if owner_of(fact) in memory.terms:
-                memory.remove(owner_of(fact))
+            if owner_of(fact) in draft.terms:
+                draft.remove(owner_of(fact))
         subjects = list(dict.fromkeys(fact.subject for fact in facts))
         others = [fact for fact in protected if fact.subject not in set(subjects)]
         factors: list[dict[str, tuple[Tensor, Tensor]]] = [{} for _ in facts]
         for depth, layer in enumerate(self.spec.layers):
             module = self.lm.blocks[layer].down_proj
-            keys = self._keys(memory, facts, subjects, layer)
-            held = self._keys(memory, others, list(dict.fromkeys(f.subject for f in others)), layer) if others else None
+            keys = self._keys(draft, facts, subjects, layer)
+            held = self._keys(draft, others, list(dict.fromkeys(f.subject for f in others)), layer) if others else None
             A = self._normal_matrix(layer, keys.device).solve(keys, held)
             of_subject = torch.tensor([subjects.index(fact.subject) for fact in facts], device=keys.device)
             # A subject's facts share what others leak onto its key: each makes up for its part.
             share = 1 / torch.bincount(of_subject)[of_subject].double()
-            leak = self._leak(memory, module, keys, others)[of_subject] * share[:, None]
+            leak = self._leak(draft, module, keys, others)[of_subject] * share[:, None]
             R = targets[:, depth].to(keys) - leak
             for i, fact in enumerate(facts):
                 a, b = A[of_subject[i]][None], R[i][:, None]
                 factors[i][module] = (a.to(self.lm.dtype), b.to(self.lm.dtype))
-                memory.put(owner_of(fact), factors[i])
+                draft.put(owner_of(fact), factors[i])
+        for fact, pairs in zip(facts, factors, strict=True):
+            memory.put(owner_of(fact), pairs)
 
     def _keys(self, memory: Memory, facts: Sequence[Fact], subjects: Sequence[str], layer: int) -> Tensor:
         """One key per subject, ``[subjects, d_in]``: the mean over all contexts of all its facts."""

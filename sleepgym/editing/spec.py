@@ -40,3 +40,7 @@ class EditSpec:
     covariance_weight: float = 300.0
     ridge: float = 0.01
     protect: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
+            raise EditError(f"expected at least one layer, in ascending order, found {self.layers}; sort them")

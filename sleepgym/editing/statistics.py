@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sleepgym.cache import cache_dir
 from sleepgym.editing.covariance import second_moments
+from sleepgym.editing.spec import EditError
 from sleepgym.lm.language_model import LanguageModel, sampled
 
 Rows = tuple[tuple[int, ...], ...]
@@ -100,13 +101,22 @@ def statistics_for(
     else:
         statistics = ModelStatistics(found.moments | measured, found.rehearsal, found.held_out, found.prefixes)
     statistics.save(cached, lm.fingerprint)
-    return statistics
+    # Read back what later runs will read: half precision must not make the first run differ from them.
+    return ModelStatistics.read(cached, lm.fingerprint) or statistics
 
 
 def _factor(moment: Tensor) -> Tensor:
-    """Lower Cholesky factor of a second moment; a trace of identity makes it definite."""
-    jitter = 1e-6 * moment.diagonal().double().mean() * torch.eye(len(moment), dtype=torch.float64)
-    return torch.linalg.cholesky(moment.double() + jitter)
+    """Lower Cholesky factor of a second moment; as little of the identity as needed makes it definite."""
+    mean = moment.diagonal().double().mean()
+    for share in (1e-6, 1e-5, 1e-4, 1e-3):
+        factor, failed = torch.linalg.cholesky_ex(
+            moment.double() + share * mean * torch.eye(len(moment), dtype=torch.float64)
+        )
+        if not failed:
+            return factor
+    raise EditError(
+        "expected a second moment that is positive semi-definite, found one that is not; measure it on more text"
+    )
 
 
 def prefixes_from(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,18 +69,17 @@ class LanguageModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the configuration and of up to 4,096 evenly spaced values of every weight.
+        """SHA-256 of the architecture's name and of up to 4,096 evenly spaced values of every weight.
 
-        Identifies the model in caches and checkpoints; sampling keeps it cheap for billions of weights.
+        Identifies the model in caches and checkpoints. Sampling keeps it cheap for billions of weights; values
+        are rounded to bfloat16, so that the same weights loaded in another precision are the same model.
         """
-        digest = hashlib.sha256()
-        config = {k: v for k, v in self.model.config.to_dict().items() if not k.startswith("_") and k != "dtype"}
-        digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+        digest = hashlib.sha256(str(self.model.config.model_type).encode())
         for name, weight in self.model.named_parameters():
             flat = weight.detach().reshape(-1)
             sample = flat[:: max(1, flat.numel() // 4096)]
             if sample.is_floating_point():
-                sample = sample.float()
+                sample = sample.to(torch.bfloat16).float()
             digest.update(f"{name}{tuple(weight.shape)}".encode())
             digest.update(sample.cpu().numpy().tobytes())
         return digest.hexdigest()
@@ -135,12 +133,13 @@ class LanguageModel:
             )
         last = -1
         if subject:
-            at = head.rfind(subject)
+            at = prompt.rfind(subject)
             if at < 0:
                 raise FactError(
-                    f"expected the subject {subject!r} in the prompt, found {head!r}; "
+                    f"expected the subject {subject!r} in the prompt, found {prompt!r}; "
                     "write the subject exactly as it stands in the prompt"
                 )
+            at += len(head) - len(prompt)
             last = max(i for i, (s, e) in enumerate(offsets) if s < at + len(subject) and e > at)
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and unknown in ids[start:]:
@@ -152,7 +151,7 @@ class LanguageModel:
 
     @cached_property
     def _special_tokens(self) -> tuple[str, ...]:
-        return tuple(t for t in self.tokenizer.all_special_tokens if t)
+        return tuple(str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special)
 
     def pad(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Right-padded ids ``[rows, longest]``. Causal attention never sees the padding: no mask is needed."""

@@ -79,7 +79,8 @@ def perplexity(lm: LanguageModel, texts: Sequence[Sequence[int]], batch_rows: in
         targets = input_ids[rows.to(input_ids.device), columns.to(input_ids.device) + 1].to(logits.device)
         total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
         count += len(targets)
-    return math.exp(total / count)
+    # A ruined model's NLL can be beyond what exp can show.
+    return math.exp(total / count) if total / count < 700 else math.inf
 
 
 @torch.no_grad()
