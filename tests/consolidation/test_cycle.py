@@ -66,7 +66,7 @@ def test_fact_that_fails_gets_its_edit_back_at_full_strength(state, stage):
 
 def test_retreat_gives_facts_their_edits_back(state):
     fact, other = put(state, "Tom Lork", 2), put(state, "Mina Trent", 1)
-    cycle.retreat(state, [fact.key])
+    cycle.retreat(state, [fact.key], SleepSpec())
     assert (state.ledger[fact.key].stage, state.memory.terms[owner_of(fact)].scale) == (0, 1.0)
     assert state.ledger[other.key].stage == 1
 

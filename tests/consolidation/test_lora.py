@@ -81,7 +81,7 @@ def test_progress_counts_steps(base, facts, rng):
 
 def test_rehearsal_holds_the_model_to_what_it_said(base, facts):
     def drift(weight):
-        spec = replace(SPEC, steps=15, stop_nll=0.0, rehearsal_weight=weight)
+        spec = replace(SPEC, steps=15, stop_nll=0.0, rehearsal_rows=16, rehearsal_weight=weight)
         memory, ids = Memory(), base.lm.pad(base.statistics.held_out[:8])
         memory.put("lora", train(base, facts[:3], np.random.default_rng(0), spec).factors)
         with torch.no_grad():
