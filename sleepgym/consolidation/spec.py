@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sleepgym.settings import above_zero, at_least, require
+
 
 class SleepError(RuntimeError):
     """A night failed half way; the learner is as it was before it."""
@@ -27,6 +29,9 @@ class SleepSpec:
             rolled back.
         max_recall_drop: So is a night after which recall over the ledger is lower by more than this.
         refresh: Whether facts that the audit found degraded are re-solved before they are consolidated.
+
+    Raises:
+        SettingError: A value is impossible.
     """
 
     rank: int = 16
@@ -43,12 +48,12 @@ class SleepSpec:
     refresh: bool = True
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.steps < 1 or self.lessons < 1:
-            raise SleepError(
-                f"expected rank, steps and lessons of at least 1, found {self.rank}, {self.steps}, {self.lessons}"
-            )
-        if len(self.scales) < 2 or self.scales[-1] != 0:
-            raise SleepError(f"expected at least two scales, the last of them 0, found {self.scales}")
+        scales = list(self.scales)
+        falling = len(scales) > 1 and scales == sorted(scales, reverse=True) and scales[0] <= 1 and scales[-1] == 0
+        require(falling, "scales", "at least two numbers that fall from 1 at most to 0", scales)
+        at_least(self, 1, "rank", "steps", "lessons")
+        at_least(self, 0, "first_layer", "rehearsal_rows", "rehearsal_weight", "stop_nll", "max_recall_drop")
+        above_zero(self, "learning_rate", "max_perplexity_ratio")
 
     @property
     def last_stage(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sleepgym.settings import above_zero, at_least, require
+
 
 class EditError(RuntimeError):
     """An edit could not be made; the memory is as it was before the call."""
@@ -27,6 +29,9 @@ class EditSpec:
         ridge: Multiple of the identity in the normal matrix, in units of tr(C) / d_in.
         protect: Whether an injection holds the keys of the facts already written still, and makes up for
             what their terms leak onto it. Off, it is as fast and as harmful as a naive edit.
+
+    Raises:
+        SettingError: A value is impossible.
     """
 
     layers: tuple[int, ...] = (0,)
@@ -42,5 +47,9 @@ class EditSpec:
     protect: bool = True
 
     def __post_init__(self) -> None:
-        if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
-            raise EditError(f"expected at least one layer, in ascending order, found {self.layers}; sort them")
+        layers = list(self.layers)
+        ascending = bool(layers) and layers == sorted(set(layers)) and layers[0] >= 0
+        require(ascending, "layers", "at least one index, ascending from 0", layers)
+        at_least(self, 1, "steps")
+        at_least(self, 0, "prefixes", "kl_weight", "norm_weight")
+        above_zero(self, "learning_rate", "clamp", "stop_nll", "covariance_weight", "ridge")

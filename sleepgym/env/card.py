@@ -26,27 +26,15 @@ from pydantic import (
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing.spec import EditSpec
 from sleepgym.env.registration import card_paths
+from sleepgym.settings import SettingError, require
 
 
 class CardError(ValueError):
     """A card cannot be used: the message names the file, the key, what was expected and what was found."""
 
 
-class _WrongError(ValueError):
-    """A value of a section that a type cannot rule out: names the key below the one that pydantic names."""
-
-    def __init__(self, key: str, expected: str, found: object) -> None:
-        super().__init__(f"{key}: expected {expected}, found {found!r}")
-        self.key, self.expected, self.found = key, expected, found
-
-
-def _require(holds: bool, key: str, expected: str, found: object) -> None:
-    if not holds:
-        raise _WrongError(key, expected, found)
-
-
 def _ordered(value: tuple[Any, Any]) -> tuple[Any, Any]:
-    _require(value[0] <= value[1], "", "a range [lowest, highest]", list(value))
+    require(value[0] <= value[1], "", "a range [lowest, highest]", list(value))
     return value
 
 
@@ -58,51 +46,21 @@ def _every_field_of(spec: type) -> BeforeValidator:
         if not isinstance(section, Mapping):
             return section
         for key in sorted(section.keys() - names):
-            raise _WrongError(key, f"one of the keys {', '.join(sorted(names))}", key)
+            raise SettingError(key, f"one of the keys {', '.join(sorted(names))}", key)
         for key in sorted(names - section.keys()):
-            raise _WrongError(key, "a value", None)
+            raise SettingError(key, "a value", None)
         # A validator in Python ends JSON mode for what it returns, where strictness wants a tuple for a tuple.
         return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
 
     return BeforeValidator(check)
 
 
-def _sane_edit(spec: EditSpec) -> EditSpec:
-    layers = list(spec.layers)
-    ascending = bool(layers) and layers == sorted(set(layers)) and layers[0] >= 0
-    _require(ascending, "layers", "at least one index, ascending from 0", layers)
-    _at_least(spec, 1, "steps")
-    _at_least(spec, 0, "prefixes", "kl_weight", "norm_weight")
-    _above_zero(spec, "learning_rate", "clamp", "stop_nll", "covariance_weight", "ridge")
-    return spec
-
-
-def _sane_sleep(spec: SleepSpec) -> SleepSpec:
-    scales = list(spec.scales)
-    falling = len(scales) > 1 and scales == sorted(scales, reverse=True) and scales[0] <= 1 and scales[-1] == 0
-    _require(falling, "scales", "at least two numbers that fall from 1 at most to 0", scales)
-    _at_least(spec, 1, "rank", "steps", "lessons")
-    _at_least(spec, 0, "first_layer", "rehearsal_rows", "rehearsal_weight", "stop_nll")
-    _above_zero(spec, "learning_rate", "max_perplexity_ratio")
-    return spec
-
-
-def _at_least(spec: object, low: int, *keys: str) -> None:
-    for key in keys:
-        _require(getattr(spec, key) >= low, key, f"at least {low}", getattr(spec, key))
-
-
-def _above_zero(spec: object, *keys: str) -> None:
-    for key in keys:
-        _require(getattr(spec, key) > 0, key, "more than 0", getattr(spec, key))
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
 FloatRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ordered)]
 ShareRange = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
 IntRange = Annotated[tuple[NonNegativeInt, NonNegativeInt], AfterValidator(_ordered)]
-CheckedEditSpec = Annotated[EditSpec, _every_field_of(EditSpec), AfterValidator(_sane_edit)]
-CheckedSleepSpec = Annotated[SleepSpec, _every_field_of(SleepSpec), AfterValidator(_sane_sleep)]
+CheckedEditSpec = Annotated[EditSpec, _every_field_of(EditSpec)]
+CheckedSleepSpec = Annotated[SleepSpec, _every_field_of(SleepSpec)]
 
 
 class Section(BaseModel):
@@ -158,9 +116,9 @@ class StreamCard(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         day, starts, lengths = self.ticks_per_day, list(self.night_start), list(self.night_ticks)
-        _require(starts[1] < day, "night_start", f"ticks of a day of {day}", starts)
-        _require(lengths[1] < day, "night_ticks", f"a night shorter than a day of {day}", lengths)
-        _require(self.source == "real" or not self.path, "path", "no path for source 'world'", self.path)
+        require(starts[1] < day, "night_start", f"ticks of a day of {day}", starts)
+        require(lengths[1] < day, "night_ticks", f"a night shorter than a day of {day}", lengths)
+        require(self.source == "real" or not self.path, "path", "no path for source 'world'", self.path)
         return self
 
 

@@ -90,7 +90,7 @@ def test_rehearsal_holds_the_model_to_what_it_said(base, facts):
                 after = base.lm.model(ids).logits.log_softmax(-1)
         return float((before.exp() * (before - after)).sum(-1).mean())
 
-    assert drift(1.0) < 0.5 * drift(0.0)
+    assert drift(5.0) < 0.5 * drift(0.0)
 
 
 def test_nan_loss_is_an_error_that_says_what_to_do(base, facts, rng):
