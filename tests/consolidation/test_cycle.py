@@ -189,7 +189,7 @@ def test_interrupted_night_leaves_everything_as_it_was(awake, unchanged, error):
     assert awake.sleep().steps > 0, "the next night is as good as any"
 
 
-def test_night_that_ends_in_nan_weights_leaves_everything_as_it_was(awake, unchanged):
-    awake.sleep_spec = replace(awake.sleep_spec, learning_rate=float("nan"))
+def test_night_that_ends_in_weights_beyond_all_bounds_leaves_everything_as_it_was(awake, unchanged):
+    awake.sleep_spec = replace(awake.sleep_spec, learning_rate=float("inf"))
     with unchanged(awake), pytest.raises((SleepError, ValueError)):
         awake.sleep()
