@@ -76,7 +76,7 @@ class Editor:
         Facts of one subject share its key: their terms differ in what they add, not in what they listen to,
         so each of them can be reverted alone. Their targets were optimised each on the bare model, though, and
         what they add together need not serve both: several facts about one subject are recalled less well
-        than facts about different ones, until a night has moved them into the adapter.
+        than facts about different ones.
 
         Args:
             memory: Receives the terms; earlier terms of the same facts are replaced.
