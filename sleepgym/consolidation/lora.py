@@ -13,6 +13,7 @@ from torch import Tensor
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.lm.architecture import features
 from sleepgym.lm.language_model import Encoded, LanguageModel
+from sleepgym.lm.probes import object_positions, text_positions
 from sleepgym.overlay import Factors, Memory, Overlay
 
 
@@ -110,23 +111,19 @@ def train_adapter(
 
 def _lesson_nll(lm: LanguageModel, lessons: Sequence[Encoded]) -> Tensor:
     """Mean NLL per object token of each lesson, ``[lessons]``."""
-    lengths = torch.tensor([len(p.object_ids) for p in lessons])
-    rows = torch.repeat_interleave(torch.arange(len(lessons)), lengths)
-    columns = torch.cat([torch.arange(p.object_start, len(p.ids)) for p in lessons])
+    rows, columns = object_positions(lessons)
     input_ids = lm.pad([p.ids for p in lessons])
     log_p = lm.logits_at(input_ids, rows, columns - 1).log_softmax(-1)
     targets = input_ids[rows.to(input_ids.device), columns.to(input_ids.device)]
     nll = -log_p.gather(1, targets[:, None].to(log_p.device)).squeeze(1)
     total = nll.new_zeros(len(lessons)).index_add(0, rows.to(nll.device), nll)
-    return total / lengths.to(nll.device)
+    return total / torch.bincount(rows).to(nll.device)
 
 
 def _drift(overlay: Overlay, memory: Memory, before: Factors, now: Factors, texts: Sequence[Sequence[int]]) -> Tensor:
     """Mean over tokens of KL(before || now) on rows of text."""
     lm = overlay.lm
-    lengths = torch.tensor([len(t) - 1 for t in texts])
-    rows = torch.repeat_interleave(torch.arange(len(texts)), lengths)
-    columns = torch.cat([torch.arange(n) for n in lengths.tolist()])
+    rows, columns = text_positions(texts)
     input_ids = lm.pad(texts)
     with torch.no_grad(), overlay.use(memory, before):
         p = lm.logits_at(input_ids, rows, columns).log_softmax(-1)

@@ -36,6 +36,19 @@ class Scores:
         return float(self.correct.float().mean())
 
 
+def object_positions(probes: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+    """Row and column of every object token of a padded batch, row by row."""
+    rows = torch.repeat_interleave(torch.arange(len(probes)), torch.tensor([len(p.object_ids) for p in probes]))
+    return rows, torch.cat([torch.arange(p.object_start, len(p.ids)) for p in probes])
+
+
+def text_positions(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Row and column of every token of a padded batch that another token follows, row by row."""
+    lengths = torch.tensor([len(t) - 1 for t in texts])
+    rows = torch.repeat_interleave(torch.arange(len(texts)), lengths)
+    return rows, torch.cat([torch.arange(n) for n in lengths.tolist()])
+
+
 @torch.no_grad()
 def score(lm: LanguageModel, probes: Sequence[Encoded]) -> Scores:
     """Scores encoded prompts with objects in one forward pass.
@@ -45,9 +58,7 @@ def score(lm: LanguageModel, probes: Sequence[Encoded]) -> Scores:
     """
     if not probes:
         return Scores(torch.empty(0), torch.empty(0))
-    lengths = torch.tensor([len(p.object_ids) for p in probes])
-    rows = torch.repeat_interleave(torch.arange(len(probes)), lengths)
-    columns = torch.cat([torch.arange(p.object_start, len(p.ids)) for p in probes])
+    rows, columns = object_positions(probes)
     input_ids = lm.pad([p.ids for p in probes])
     # The logits that predict token t follow token t - 1.
     log_probs = lm.logits_at(input_ids, rows, columns - 1).log_softmax(-1).cpu()
@@ -71,9 +82,7 @@ def perplexity(lm: LanguageModel, texts: Sequence[Sequence[int]], batch_rows: in
     total, count = 0.0, 0
     for start in range(0, len(texts), batch_rows):
         batch = texts[start : start + batch_rows]
-        lengths = torch.tensor([len(t) - 1 for t in batch])
-        rows = torch.repeat_interleave(torch.arange(len(batch)), lengths)
-        columns = torch.cat([torch.arange(n) for n in lengths.tolist()])
+        rows, columns = text_positions(batch)
         input_ids = lm.pad(batch)
         logits = lm.logits_at(input_ids, rows, columns)
         targets = input_ids[rows.to(input_ids.device), columns.to(input_ids.device) + 1].to(logits.device)
