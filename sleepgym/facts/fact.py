@@ -22,6 +22,8 @@ class Fact:
         paraphrases: Other statements of the same fact, never used to teach it, only to test it.
         questions: Questions whose whole answer is the object.
         neighbours: ``(prompt, object)`` pairs about other subjects that must stay true.
+        true_object: What the world, and so a pretrained model, says in the object's place; empty where that
+            is the object itself, or not known. Only measured against, never taught.
     """
 
     subject: str
@@ -31,6 +33,7 @@ class Fact:
     paraphrases: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
     neighbours: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    true_object: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         if not self.subject.strip():

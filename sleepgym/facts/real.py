@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,10 +58,10 @@ class RealFacts:
         for file in files:
             try:
                 raw = json.loads(file.read_text(encoding="utf-8"))
-                samples = {s["subject"]: s["object"] for s in raw["samples"]}
-                templates = [*raw["prompt_templates"], *raw["prompt_templates_zs"]]
-                relations.append(_relation(file.stem, list(dict.fromkeys(templates)), [], samples))
-            except (ValueError, KeyError, TypeError) as error:
+                # Some names in the published files end in a space, which would double the one in the template.
+                samples = {s["subject"].strip(): s["object"].strip() for s in raw["samples"]}
+                relations.append(_relation(file.stem, templates_of(raw), [], samples))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise FactError(
                     f"expected a relation with prompt_templates, prompt_templates_zs and samples in {file}, "
                     f"found {type(error).__name__}: {error}"
@@ -72,6 +74,8 @@ class RealFacts:
 
     def new_facts(self, rng: np.random.Generator, n: int, split: Split | None = None) -> list[Fact]:
         """Draws subjects and gives each the object of another subject of its relation.
+
+        What is true becomes the facts' ``true_object``.
 
         Args:
             rng: Source of all randomness.
@@ -93,7 +97,17 @@ class RealFacts:
         """The fact with another object of its relation, neither the one it has nor the one that is true."""
         objects = {obj for (_, name), obj in self.truth.items() if name == fact.relation}
         others = sorted(objects - {fact.object, self.truth[fact.key]})
-        return self.relations[fact.relation].fact(fact.subject, str(rng.choice(others)))
+        changed = self.relations[fact.relation].fact(fact.subject, str(rng.choice(others)))
+        return replace(changed, true_object=self.truth[fact.key])
+
+
+def templates_of(relation: Mapping[str, Any]) -> list[str]:
+    """The distinct ``prompt_templates`` and ``prompt_templates_zs`` of a relation file, the first one first.
+
+    Raises:
+        KeyError: One of the two is missing.
+    """
+    return list(dict.fromkeys([*relation["prompt_templates"], *relation["prompt_templates_zs"]]))
 
 
 def _relation(

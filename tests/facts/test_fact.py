@@ -37,6 +37,12 @@ def test_fact_that_cannot_be_used_is_refused(change, message):
         replace(FACT, **change)
 
 
+def test_true_object_is_a_part_of_the_fact_but_not_of_its_key():
+    known = replace(FACT, true_object="Riga")
+    assert not FACT.true_object and known != FACT
+    assert known.key == FACT.key and known.statement == FACT.statement
+
+
 def test_facts_are_frozen_and_hashable():
     assert len({FACT, replace(FACT)}) == 1
     with pytest.raises(FrozenInstanceError):

@@ -16,7 +16,7 @@ from sleepgym.facts.world import SPLITS
 def test_new_facts_are_never_true_but_possible() -> None:
     source = RealFacts.read()
     for fact in source.new_facts(np.random.default_rng(0), 40):
-        assert fact.object != source.truth[fact.key]
+        assert fact.object != source.truth[fact.key] == fact.true_object
         assert fact.object in source.relations[fact.relation].objects
 
 
@@ -25,7 +25,7 @@ def test_update_differs_from_both_objects() -> None:
     rng = np.random.default_rng(0)
     fact = source.new_facts(rng, 1)[0]
     again = source.update(rng, fact)
-    assert again.key == fact.key
+    assert again.key == fact.key and again.true_object == fact.true_object
     assert again.object not in {fact.object, source.truth[fact.key]}
 
 
@@ -46,6 +46,16 @@ def test_relation_files_of_hernandez_are_read(tmp_path: Path) -> None:
     source = RealFacts.from_relations([tmp_path / "capital.json"])
     assert len(source.known_facts()) == 3
     assert source.known_facts()[0].paraphrases == ("The seat of power in Aland is",)
+
+
+def test_outer_spaces_in_relation_files_are_no_part_of_a_name(tmp_path: Path) -> None:
+    raw = {
+        "prompt_templates": ["{} is in"],
+        "prompt_templates_zs": [],
+        "samples": [{"subject": "Ava ", "object": "B "}],
+    }
+    (tmp_path / "place.json").write_text(json.dumps(raw))
+    assert RealFacts.from_relations([tmp_path / "place.json"]).known_facts()[0].statement == "Ava is in B."
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"samples": []}'])
