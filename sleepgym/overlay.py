@@ -167,8 +167,9 @@ class Overlay:
             for a, b in self._shared(name):
                 output = output + (x @ a.to(x.device, x.dtype).T) @ b.to(x.device, x.dtype).T
             if self._rows:
-                delta = self._rowwise(name, x)
-                output = output if delta is None else output + delta
+                # Some models flatten rows and tokens before the MLP.
+                delta = self._rowwise(name, x.reshape(len(self._rows), -1, x.shape[-1]))
+                output = output if delta is None else output + delta.reshape(output.shape)
             return output
 
         return add

@@ -11,7 +11,7 @@ import torch
 
 from sleepgym import checkpoint
 from sleepgym.cache import cache_dir
-from sleepgym.consolidation import adapter_io, cycle
+from sleepgym.consolidation import adapter_io, cycle, merged
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing import EditError, Editor, EditSpec, ModelStatistics, owner_of, statistics_for
 from sleepgym.facts.fact import Fact
@@ -262,6 +262,14 @@ class SleepingLM:
     def export_adapter(self, folder: str | Path) -> None:
         """Writes the memory, edits and all, as a PEFT adapter that loads onto the untouched base model."""
         adapter_io.export_adapter(self.lm, self.state.memory, Path(folder))
+
+    def export_merged(self, folder: str | Path) -> None:
+        """Writes a standalone model whose weights hold the memory, and its tokenizer, for stock transformers.
+
+        Raises:
+            ValueError: The base is quantized.
+        """
+        merged.export_merged(self.lm, self.state.memory, Path(folder))
 
     # --------------------------------------------------------------- internal
 

@@ -112,7 +112,7 @@ def test_failed_optimisation_leaves_everything_as_it_was(learner, facts, unchang
     def fail(*args):
         raise EditError("expected finite losses")
 
-    monkeypatch.setattr("sleepgym.editing.editor.optimize_targets", fail)
+    monkeypatch.setattr("sleepgym.editing.chains.optimize_targets", fail)
     new = Fact("Quentin Zabbriol", "Quentin Zabbriol lives in", "Oslo", relation="city")
     with unchanged(learner), pytest.raises(EditError):
         learner.inject([new])
@@ -124,7 +124,7 @@ def test_interrupted_solve_leaves_everything_as_it_was(learner, facts, unchanged
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sleepgym.editing.editor.subject_keys", interrupt)
+    monkeypatch.setattr("sleepgym.editing.editor.Editor._solve", interrupt)
     with unchanged(learner), pytest.raises(KeyboardInterrupt):
         learner.inject(facts[1:4])
 

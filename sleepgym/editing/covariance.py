@@ -42,7 +42,7 @@ def second_moments(
 
         def catch(layer: int, mask: Tensor = mask):  # type: ignore[no-untyped-def]  # torch types hooks as Callable
             def add(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-                keys = args[0][mask.to(args[0].device)].double()
+                keys = args[0].reshape(*mask.shape, -1)[mask.to(args[0].device)].double()
                 sums[layer] = sums.get(layer, 0) + (keys.T @ keys).cpu()
 
             return add

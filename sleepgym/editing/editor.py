@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sleepgym.editing.keys import subject_keys
-from sleepgym.editing.solver import NormalMatrix
+from sleepgym.editing.chains import Chains, Link, summed
+from sleepgym.editing.keys import At, measured_keys, measured_states
+from sleepgym.editing.solver import NormalMatrix, Solved
 from sleepgym.editing.spec import EditError, EditSpec
 from sleepgym.editing.statistics import ModelStatistics
 from sleepgym.editing.target_cache import TargetCache
-from sleepgym.editing.targets import contexts, optimize_targets
+from sleepgym.editing.targets import Target, contexts, key_position, optimize_targets
 from sleepgym.facts.fact import Fact
 from sleepgym.lm.architecture import features
-from sleepgym.lm.language_model import Encoded
 from sleepgym.overlay import Memory, Overlay
 
 EDIT = "edit:"
 """Prefix of the owner names of edits; the rest of the name is the fact's key."""
 
+_REMEMBERED = 64
+"""Solved systems kept: so many (learner, layer) pairs can take turns at one editor without solving anew."""
+
 
 def owner_of(fact: Fact) -> str:
     """Name under which a fact's edit stands in a memory."""
     return f"{EDIT}{fact.subject}|{fact.relation}"
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """Facts that share a key."""
+
+    facts: tuple[Fact, ...]
+    links: tuple[Link, ...]  # empty where targets are not those of the frozen base
 
 
 class Editor:
@@ -36,13 +49,20 @@ class Editor:
         statistics: Second moments and prefixes of that model.
         spec: Every number of the recipe.
         cache: Folder for targets; None keeps them in memory.
+        batch_facts: Facts whose targets are optimised in one pass; bounds memory, and changes a result by no
+            more than rounding.
 
     Raises:
         EditError: The model has no such layer.
     """
 
     def __init__(
-        self, overlay: Overlay, statistics: ModelStatistics, spec: EditSpec, cache: Path | None = None
+        self,
+        overlay: Overlay,
+        statistics: ModelStatistics,
+        spec: EditSpec,
+        cache: Path | None = None,
+        batch_facts: int = 32,
     ) -> None:
         self.overlay, self.lm, self.spec = overlay, overlay.lm, spec
         if spec.layers[-1] >= len(self.lm.blocks):
@@ -52,85 +72,181 @@ class Editor:
             )
         self.prefixes = statistics.prefixes[: spec.prefixes]
         self.cache = TargetCache(cache, self.lm.fingerprint, spec, self.prefixes)
+        self.chains = Chains(overlay, self.cache, self.prefixes, spec, batch_facts)
         self._moments = statistics.moments
         self._normal: dict[int, NormalMatrix] = {}
+        self._solved: OrderedDict[tuple[int, tuple[str, ...]], Solved] = OrderedDict()
 
-    def targets(self, facts: Sequence[Fact]) -> Tensor:
-        """Targets ``[n, layers, d_out]`` on the bare model: cached ones read, the others optimised together.
+    def targets(self, facts: Sequence[Fact]) -> list[Target]:
+        """Targets on the frozen base: cached ones read, the others optimised together.
 
         Raises:
             EditError: A loss became NaN or infinite.
             FactError: A fact cannot be tokenised as needed.
         """
-        missing = [fact for fact in facts if self.cache.get(fact) is None]
-        if missing:
-            with self.overlay.use(()):
-                found = optimize_targets(self.lm, missing, self.prefixes, self.spec)
-            for fact, target in zip(missing, found, strict=True):
-                self.cache.put(fact, target)
-        return torch.stack([t for t in map(self.cache.get, facts) if t is not None])
+        return [link.target for link in self.chains.of(facts)]
 
     def write(self, memory: Memory, facts: Sequence[Fact], protected: Sequence[Fact] = ()) -> None:
         """Solves for all facts jointly and puts one term per fact into the memory.
 
         Facts of one subject share its key: their terms differ in what they add, not in what they listen to,
-        so each of them can be reverted alone. Their targets were optimised each on the bare model, though, and
-        what they add together need not serve both: several facts about one subject are recalled less well
-        than facts about different ones.
+        so each of them can be reverted alone.
+
+        With frozen targets on down-projections, facts written one after the other, each call protecting all
+        before it, add up to exactly what one joint solve of all of them gives (recursive least squares).
 
         Args:
             memory: Receives the terms; earlier terms of the same facts are replaced.
-            facts: Facts to write.
+            facts: Facts to write, none twice.
             protected: Facts whose terms are in the memory and whose keys must not be disturbed. What their
                 terms leak onto the new keys is made up for as well. Empty: a naive edit.
+
+        Raises:
+            EditError: A loss became NaN or infinite, or the normal matrix cannot be factored.
+            FactError: A fact cannot be tokenised as needed.
         """
-        targets = self.targets(facts)
         # All work is done on a draft: a failed solve leaves the memory as it was.
-        draft = memory.copy()
+        draft, written = memory.copy(), {fact.key for fact in facts}
         for fact in facts:
             if owner_of(fact) in draft.terms:
                 draft.remove(owner_of(fact))
-        subjects = list(dict.fromkeys(fact.subject for fact in facts))
-        others = [fact for fact in protected if fact.subject not in set(subjects)]
+        standing = [fact for fact in protected if fact.key not in written]
+        targets, subjects, held = self._plan(draft, facts, standing)
         factors: list[dict[str, tuple[Tensor, Tensor]]] = [{} for _ in facts]
+        index = {fact.key: i for i, fact in enumerate(facts)}
         for depth, layer in enumerate(self.spec.layers):
             module = self.lm.blocks[layer].down_proj
-            keys = self._keys(draft, facts, subjects, layer)
-            held = self._keys(draft, others, list(dict.fromkeys(f.subject for f in others)), layer) if others else None
-            A = self._normal_matrix(layer, keys.device).solve(keys, held)
-            of_subject = torch.tensor([subjects.index(fact.subject) for fact in facts], device=keys.device)
-            # A subject's facts share what others leak onto its key: each makes up for its part.
-            share = 1 / torch.bincount(of_subject)[of_subject].double()
-            leak = self._leak(draft, module, keys, others)[of_subject] * share[:, None]
-            R = targets[:, depth].to(keys) - leak
-            for i, fact in enumerate(facts):
-                a, b = A[of_subject[i]][None], R[i][:, None]
-                factors[i][module] = (a.to(self.lm.dtype), b.to(self.lm.dtype))
-                draft.put(owner_of(fact), factors[i])
+            keys = self._keys(draft, subjects, depth)
+            A = self._solve(draft, subjects, held, keys, depth)
+            R = self._residuals(draft, subjects, targets, standing, keys, depth)
+            for subject, a, of_facts in zip(subjects, A, R, strict=True):
+                for fact, r in zip(subject.facts, of_facts, strict=True):
+                    pairs = factors[index[fact.key]]
+                    pairs[module] = (a[None].to(self.lm.dtype), r[:, None].to(self.lm.dtype))
+                    draft.put(owner_of(fact), pairs)
         for fact, pairs in zip(facts, factors, strict=True):
             memory.put(owner_of(fact), pairs)
 
-    def _keys(self, memory: Memory, facts: Sequence[Fact], subjects: Sequence[str], layer: int) -> Tensor:
-        """One key per subject, ``[subjects, d_in]``: the mean over all contexts of all its facts."""
-        groups: dict[str, list[Encoded]] = {subject: [] for subject in subjects}
-        for fact in facts:
-            groups[fact.subject] += contexts(self.lm, fact, self.prefixes)
-        with self.overlay.use(memory):
-            return subject_keys(self.lm, list(groups.values()), layer)
+    def _plan(
+        self, draft: Memory, facts: Sequence[Fact], standing: Sequence[Fact]
+    ) -> tuple[dict[Fact, Target], list[_Subject], list[_Subject]]:
+        """Targets by fact, the subjects to write at, and the subjects to hold still."""
+        links: dict[Fact, Link] = {}
+        if self.spec.frozen:
+            everything = [*standing, *facts]
+            links = dict(zip(everything, self.chains.of(everything), strict=True))
+            targets = {fact: links[fact].target for fact in facts}
+        else:
+            with self.overlay.use(draft):
+                found = optimize_targets(self.lm, facts, self.prefixes, self.spec)
+            targets = dict(zip(facts, found, strict=True))
+
+        def grouped(of: Sequence[Fact]) -> list[_Subject]:
+            groups: dict[str, list[Fact]] = {}
+            for fact in of:
+                groups.setdefault(fact.subject, []).append(fact)
+            return [_Subject(tuple(g), tuple(links[f] for f in g if f in links)) for g in groups.values()]
+
+        subjects = grouped(facts)
+        new = {fact.subject for fact in facts}
+        return targets, subjects, grouped([fact for fact in standing if fact.subject not in new])
+
+    def _keys(self, draft: Memory, subjects: Sequence[_Subject], depth: int) -> Tensor:
+        """One key per subject, ``[subjects, d_in]``: the mean over all contexts of its facts."""
+        if self._undisturbed(draft, depth):
+            means = [torch.stack([link.target.keys[depth] for link in s.links]).mean(0) for s in subjects]
+            return torch.stack(means).to(self.lm.device, torch.float64)
+        groups: list[list[At]] = []
+        for subject in subjects:
+            rows = [row for fact in subject.facts for row in contexts(self.lm, fact, self.prefixes)]
+            groups.append([(row.ids, key_position(row, self.spec)) for row in rows])
+        with self.overlay.use(draft):
+            return measured_keys(self.lm, groups, self.spec.layers[depth])
+
+    def _undisturbed(self, draft: Memory, depth: int) -> bool:
+        """Whether the keys of the frozen base hold: nothing but edits is added to what they are made of."""
+        layer = self.spec.layers[depth]
+        below = {name for block in self.lm.blocks[: layer + 1] for name in block.linears}
+        below.discard(self.lm.blocks[layer].down_proj)
+        return self.spec.frozen and not any(
+            term.scale and not below.isdisjoint(term.factors)
+            for owner, term in draft.terms.items()
+            if not owner.startswith(EDIT)
+        )
+
+    def _solve(
+        self, draft: Memory, subjects: Sequence[_Subject], held: Sequence[_Subject], keys: Tensor, depth: int
+    ) -> Tensor:
+        """One row ``A`` per subject, ``[subjects, d_in]``."""
+        layer = self.spec.layers[depth]
+        normal = self._normal_matrix(layer, keys.device)
+        if not self._undisturbed(draft, depth):
+            return normal.solve(keys, self._keys(draft, held, depth) if held else None)
+        white = normal.whiten(keys)
+        before = (layer, tuple(link.name for subject in held for link in subject.links))
+        after = (layer, (*before[1], *(link.name for subject in subjects for link in subject.links)))
+        if after not in self._solved:
+            if before not in self._solved:
+                solved = Solved.empty(white)
+                self._solved[before] = (
+                    solved.extended(normal.whiten(self._keys(draft, held, depth))) if held else solved
+                )
+            self._solved[after] = self._solved[before].extended(white)
+        self._solved.move_to_end(after)
+        while len(self._solved) > _REMEMBERED:
+            self._solved.popitem(last=False)
+        return normal.unwhiten(self._solved[after].rows(len(white)))
+
+    def _residuals(
+        self,
+        draft: Memory,
+        subjects: Sequence[_Subject],
+        targets: dict[Fact, Target],
+        standing: Sequence[Fact],
+        keys: Tensor,
+        depth: int,
+    ) -> list[list[Tensor]]:
+        """What each fact still has to add at its subject's key, ``[d_out]`` per fact."""
+        if self.spec.site == "residual":
+            return self._shares_of_residual(draft, subjects, targets, depth)
+        # Targets on the edited model are what is missing there: leaks are in them already.
+        others = standing if self.spec.frozen else ()
+        leaks = self._leak(draft, self.lm.blocks[self.spec.layers[depth]].down_proj, keys, others)
+        residuals = []
+        for subject, leak in zip(subjects, leaks, strict=True):
+            before = subject.links[0].before if subject.links else ()
+            # A subject's facts share what others leak onto its key: each makes up for its part.
+            correction = (summed(before, depth, leak) - leak) / len(subject.facts)
+            residuals.append([targets[fact].value[depth].to(leak) + correction for fact in subject.facts])
+        return residuals
+
+    def _shares_of_residual(
+        self, draft: Memory, subjects: Sequence[_Subject], targets: dict[Fact, Target], depth: int
+    ) -> list[list[Tensor]]:
+        """An equal share of what the residual stream still lacks (Meng et al. 2023, eq. 20)."""
+        facts = [fact for subject in subjects for fact in subject.facts]
+        bare = [self.lm.encode(fact.prompt, fact.object, fact.subject) for fact in facts]
+        with self.overlay.use(draft):
+            states = measured_states(
+                self.lm, [(row.ids, key_position(row, self.spec)) for row in bare], self.spec.layers[-1]
+            )
+        remaining = len(self.spec.layers) - depth
+        shares = iter([(targets[f].value[0].to(h) - h) / remaining for f, h in zip(facts, states, strict=True)])
+        return [[next(shares) for _ in subject.facts] for subject in subjects]
 
     def _leak(self, memory: Memory, module: str, keys: Tensor, others: Sequence[Fact]) -> Tensor:
-        """What the terms of other facts add at the keys, ``[n, d_out]``."""
-        d_out = features(self.lm.linear(module))[1]
-        total = keys.new_zeros(len(keys), d_out)
-        for fact in others:
-            term = memory.terms.get(owner_of(fact))
-            if term is not None:
-                a, b = (factor.to(keys) for factor in term.factors[module])
-                total += term.scale * (keys @ a.T) @ b.T
-        return total
+        """What the terms of other facts add at the keys, ``[subjects, d_out]``."""
+        owners = [owner_of(fact) for fact in others]
+        terms = [memory.terms[owner] for owner in owners if owner in memory.terms]
+        if not terms:
+            return keys.new_zeros(len(keys), features(self.lm.linear(module))[1])
+        a = torch.cat([term.factors[module][0] for term in terms]).to(keys)
+        b = torch.cat([term.scale * term.factors[module][1] for term in terms], 1).to(keys)
+        return (keys @ a.T) @ b.T
 
     def _normal_matrix(self, layer: int, device: torch.device) -> NormalMatrix:
         if layer not in self._normal:
+            spec = self.spec
             moment = self._moments[layer].to(device)
-            self._normal[layer] = NormalMatrix(moment, self.spec.covariance_weight, self.spec.ridge)
+            self._normal[layer] = NormalMatrix(moment, spec.covariance_weight, spec.ridge, spec.null_space)
         return self._normal[layer]

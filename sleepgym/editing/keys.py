@@ -1,4 +1,4 @@
-"""Keys: what the edited down-projections read at a subject's last token (Meng et al. 2023, eq. 19)."""
+"""Keys: what the edited down-projections read at a fact's key token (Meng et al. 2023, eq. 19)."""
 
 from __future__ import annotations
 
@@ -8,42 +8,57 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from sleepgym.lm.language_model import Encoded, LanguageModel, hooked
+from sleepgym.lm.language_model import LanguageModel, StopForward, hooked
+
+At = tuple[Sequence[int], int]
+"""A row of tokens and the position in it that is read."""
 
 
-class _StopForward(Exception):  # noqa: N818 (a signal, not an error)
-    """Ends a forward pass at the layer of interest; what is above it is not needed."""
-
-
-@torch.no_grad()
-def subject_keys(lm: LanguageModel, groups: Sequence[Sequence[Encoded]], layer: int) -> Tensor:
-    """Inputs of a layer's down-projection at the subject, averaged over each group's contexts.
+def measured_keys(lm: LanguageModel, groups: Sequence[Sequence[At]], layer: int) -> Tensor:
+    """Inputs of a layer's down-projection, averaged over each group's contexts.
 
     Whatever memory is in use is seen: the keys are those of the partly edited model.
 
     Args:
         lm: The model.
-        groups: Per fact its contexts, each with its subject located.
+        groups: Per key the contexts it is averaged over.
         layer: Index of the block.
 
     Returns:
-        Keys ``[facts, d_in]``, float64 on the model's device (float64: see ``solver``).
+        Keys ``[groups, d_in]``, float64 on the model's device (float64: see ``solver``).
     """
     rows = [row for group in groups for row in group]
-    # Nothing after the last subject is read, and causal attention never looks ahead.
-    width = max(r.subject_last for r in rows) + 1
-    input_ids = lm.pad([r.ids[:width] for r in rows])
-    subject = torch.tensor([r.subject_last for r in rows])
+    keys = _seen(lm, rows, lm.linear(lm.blocks[layer].down_proj), before=True)
+    sizes = torch.tensor([len(group) for group in groups], device=keys.device)
+    owner = torch.repeat_interleave(torch.arange(len(groups), device=keys.device), sizes)
+    return keys.new_zeros(len(groups), keys.shape[1]).index_add(0, owner, keys) / sizes[:, None]
+
+
+def measured_states(lm: LanguageModel, rows: Sequence[At], layer: int) -> Tensor:
+    """The residual stream after a block, ``[rows, d]`` in float64 on the model's device."""
+    return _seen(lm, rows, lm.linear(lm.blocks[layer].name), before=False)
+
+
+@torch.no_grad()
+def _seen(lm: LanguageModel, rows: Sequence[At], module: nn.Module, before: bool) -> Tensor:
+    """What goes into a module, or comes out of it, at the given positions; nothing above it is run."""
+    # Nothing after the last position is read, and causal attention never looks ahead.
+    width = max(at for _, at in rows) + 1
+    input_ids = lm.pad([ids[:width] for ids, _ in rows])
+    positions = torch.tensor([at for _, at in rows])
     caught: list[Tensor] = []
 
-    def catch(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        x = args[0]
-        caught.append(x[torch.arange(len(rows), device=x.device), subject.to(x.device)].double())
-        raise _StopForward
+    def catch(x: Tensor) -> None:
+        x = x.reshape(len(rows), width, -1)  # some models flatten rows and tokens before the MLP
+        caught.append(x[torch.arange(len(rows), device=x.device), positions.to(x.device)].double())
+        raise StopForward
 
-    with hooked(lm.linear(lm.blocks[layer].down_proj).register_forward_pre_hook(catch)), suppress(_StopForward):
+    if before:
+        handle = module.register_forward_pre_hook(lambda module, args: catch(args[0]))
+    else:
+        handle = module.register_forward_hook(
+            lambda module, args, out: catch(out if isinstance(out, Tensor) else out[0])
+        )
+    with hooked(handle), suppress(StopForward):
         lm.model(input_ids=input_ids, use_cache=False)
-    owner = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor([len(g) for g in groups]))
-    keys = caught[0]
-    total = keys.new_zeros(len(groups), keys.shape[1]).index_add(0, owner.to(keys.device), keys)
-    return total / torch.tensor([len(g) for g in groups], device=keys.device)[:, None]
+    return caught[0].to(lm.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
 
 from sleepgym.settings import above_zero, at_least, require
 
@@ -15,20 +16,33 @@ class EditError(RuntimeError):
 class EditSpec:
     """How targets are found and how they are written. Dimensionless: nothing depends on a model's scale.
 
+    The defaults are this project's recipe for the bundled model; ``sleepgym.editing.presets`` has the published ones.
+
     Attributes:
         layers: Indices of the edited blocks, ascending.
         prefixes: Contexts put before the prompt, besides the bare prompt; sampled from the model itself.
         steps: Adam steps of the target at most.
-        learning_rate: Of Adam, in units of the norm of the down-projection's output per step.
-        clamp: Largest norm of a layer's target, in units of the norm of its down-projection's output.
-        stop_nll: A target is finished once the object's mean NLL per token (nats) is below this in every context.
+        learning_rate: Of Adam, in units of the norm of what is perturbed, per step.
+        clamp: Largest norm of a target, in units of the norm of what is perturbed.
+        stop: When a target is finished: once the object's mean NLL per token is below ``stop_nll`` in every
+            context (``"nll"``), or once every token of it is the likeliest in every context (``"argmax"``).
+        stop_nll: Nats per token.
         kl_weight: Weight of KL(p0 || p) on "{subject} is a" (Meng et al. 2023, eq. 5 uses 0.0625).
-        norm_weight: Weight of the squared norm of the target in units of the squared output norm.
+        norm_weight: Weight of the squared norm of the target in units of the squared norm of what is perturbed.
+        site: What a target perturbs: the output of every edited down-projection, jointly (``"down_proj"``), or the
+            residual stream after the last edited block, whose change the edited layers then share out among
+            themselves (``"residual"``, Meng et al. 2023, sec. 4.3).
+        key_token: Where the key is read and the perturbation added: the last token of the subject or of the prompt.
+        object_tokens: Whether the whole object is taught or its first token only.
+        frozen: Whether targets and keys are those of the frozen base, so that each is computed once and any number
+            of them can be solved for together. Off, they are those of the model as it is edited by then.
         covariance_weight: Weight of the text's second moment C against one fact (lambda of Meng et al. 2023,
             eq. 15: the number of text tokens that a fact has to outvote).
         ridge: Multiple of the identity in the normal matrix, in units of tr(C) / d_in.
-        protect: Whether an injection holds the keys of the facts already written still, and makes up for
-            what their terms leak onto it. Off, it is as fast and as harmful as a naive edit.
+        null_space: Directions of keys that text uses are closed to edits altogether (AlphaEdit, Fang et al. 2025,
+            eq. 8): those whose eigenvalue of C is above this multiple of tr(C) / d_in. None closes none.
+        protect: Whether an injection holds the keys of the facts already written still and, with ``frozen``, makes up
+            for what their terms add at its own. Off, it is as fast and as harmful as a naive edit.
 
     Raises:
         SettingError: A value is impossible.
@@ -39,11 +53,17 @@ class EditSpec:
     steps: int = 25
     learning_rate: float = 0.2
     clamp: float = 1.5
+    stop: Literal["nll", "argmax"] = "nll"
     stop_nll: float = 0.1
     kl_weight: float = 0.0625
     norm_weight: float = 0.02
-    covariance_weight: float = 300.0
+    site: Literal["down_proj", "residual"] = "down_proj"
+    key_token: Literal["subject", "prompt"] = "subject"
+    object_tokens: Literal["all", "first"] = "all"
+    frozen: bool = True
+    covariance_weight: float = 1000.0
     ridge: float = 0.01
+    null_space: float | None = None
     protect: bool = True
 
     def __post_init__(self) -> None:
@@ -51,5 +71,11 @@ class EditSpec:
         ascending = bool(layers) and layers == sorted(set(layers)) and layers[0] >= 0
         require(ascending, "layers", "at least one index, ascending from 0", layers)
         at_least(self, 1, "steps")
-        at_least(self, 0, "prefixes", "kl_weight", "norm_weight")
-        above_zero(self, "learning_rate", "clamp", "stop_nll", "covariance_weight", "ridge")
+        at_least(self, 0, "prefixes", "kl_weight", "norm_weight", "covariance_weight")
+        above_zero(self, "learning_rate", "clamp", "stop_nll", "ridge")
+        if self.null_space is not None:
+            above_zero(self, "null_space")
+        for name, hint in get_type_hints(EditSpec).items():
+            options = get_args(hint)
+            if options and isinstance(options[0], str):
+                require(getattr(self, name) in options, name, f"one of {options}", getattr(self, name))

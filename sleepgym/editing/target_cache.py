@@ -10,16 +10,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from sleepgym.editing.spec import EditSpec
+from sleepgym.editing.targets import Target
 from sleepgym.facts.fact import Fact
 
-_TARGET_FIELDS = ("layers", "steps", "learning_rate", "clamp", "stop_nll", "kl_weight", "norm_weight")
+_SOLVING = ("covariance_weight", "ridge", "null_space", "protect", "frozen")
+"""What says how a target is written, and nothing about the target."""
 
 
 class TargetCache:
-    """Targets by (model, fact, recipe), in memory and as one small safetensors file each.
+    """Targets by (model, fact, facts beside it, recipe), in memory and as one small safetensors file each.
 
     Args:
         folder: Where files are kept; None keeps them in memory only.
@@ -29,36 +30,35 @@ class TargetCache:
     """
 
     def __init__(self, folder: Path | None, fingerprint: str, spec: EditSpec, prefixes: Sequence[str]) -> None:
-        recipe = {name: value for name, value in asdict(spec).items() if name in _TARGET_FIELDS}
+        recipe = {name: value for name, value in asdict(spec).items() if name not in _SOLVING}
         text = json.dumps([fingerprint, recipe, list(prefixes)], sort_keys=True)
         self._recipe = hashlib.sha256(text.encode()).hexdigest()
         self._folder = folder / self._recipe[:16] if folder is not None else None
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
-        self._memory: dict[str, Tensor] = {}
+        self._memory: dict[str, Target] = {}
 
-    def _name(self, fact: Fact) -> str:
-        text = json.dumps([self._recipe, fact.subject, fact.prompt, fact.object])
+    def name(self, fact: Fact, beside: Sequence[Fact] = ()) -> str:
+        """What a target is kept under: equal names mean equal targets."""
+        text = json.dumps([self._recipe, [[f.subject, f.prompt, f.object] for f in (fact, *beside)]])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    def get(self, fact: Fact) -> Tensor | None:
-        """The fact's target ``[layers, d_out]``, or None if it was never computed (or its file is damaged)."""
-        name = self._name(fact)
+    def get(self, name: str) -> Target | None:
+        """The target of that name, or None if it was never computed (or its file is damaged)."""
         if name not in self._memory and self._folder is not None:
             path = self._folder / f"{name}.safetensors"
             if path.is_file():
                 try:
-                    self._memory[name] = load_file(path)["target"]
+                    self._memory[name] = Target(**load_file(path))
                 except Exception:  # damaged: recomputed and replaced, since nothing in it is unique
                     path.unlink(missing_ok=True)
         return self._memory.get(name)
 
-    def put(self, fact: Fact, target: Tensor) -> None:
+    def put(self, name: str, target: Target) -> None:
         """Remembers a target, on disk too."""
-        name = self._name(fact)
         self._memory[name] = target
         if self._folder is not None:
             # Written aside and renamed, so that parallel processes never read half a file.
             part = self._folder / f"{name}.{os.getpid()}.part"
-            save_file({"target": target.contiguous()}, part)
+            save_file({"value": target.value.contiguous(), "keys": target.keys.contiguous()}, part)
             part.replace(self._folder / f"{name}.safetensors")

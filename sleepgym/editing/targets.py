@@ -1,21 +1,44 @@
-"""Targets: what the edited down-projections should add at the subject so that the object follows.
+"""Targets: what edits should add at a fact's key so that its object follows.
 
-Meng et al. 2023, "Mass-Editing Memory in a Transformer", eq. 5, with two changes. The perturbation sits on
-the *output of the down-projection* (one per edited layer, optimised jointly), which also holds where a norm
-follows the MLP. And all facts of a call are optimised as one tensor, from which finished facts drop out.
+Meng et al. 2023, "Mass-Editing Memory in a Transformer", eq. 4, with three changes. By default the perturbation
+sits on the *output of the down-projection* (one per edited layer, optimised jointly), which also holds where a
+norm follows the MLP. All facts of a call are optimised as one tensor, from which finished facts drop out. And
+only what depends on the perturbation is run: tokens from the key's on, blocks from the first edited one on.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from sleepgym.editing.spec import EditError, EditSpec
 from sleepgym.facts.fact import Fact
+from sleepgym.lm.continuation import Continuation
 from sleepgym.lm.language_model import Encoded, LanguageModel, hooked
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one fact's edit should achieve.
+
+    Attributes:
+        value: Site ``"down_proj"``: what to add to each edited down-projection's output, ``[layers, d_out]``.
+            Site ``"residual"``: what the residual stream after the last edited block should be, ``[1, d_out]``.
+        keys: Inputs of the edited down-projections with the target in place, averaged over the contexts,
+            ``[layers, d_in]``.
+    """
+
+    value: Tensor
+    keys: Tensor
+
+
+Beside = Sequence[tuple[Fact, Target]]
+"""Earlier facts about a subject and their targets. They share its key, so what is added for one is added for all."""
 
 
 def contexts(lm: LanguageModel, fact: Fact, prefixes: Sequence[str]) -> list[Encoded]:
@@ -27,112 +50,229 @@ def contexts(lm: LanguageModel, fact: Fact, prefixes: Sequence[str]) -> list[Enc
     return [lm.encode(fact.prompt, fact.object, fact.subject, prefix) for prefix in ("", *prefixes)]
 
 
-def optimize_targets(lm: LanguageModel, facts: Sequence[Fact], prefixes: Sequence[str], spec: EditSpec) -> Tensor:
-    """Finds the targets of many facts at once on the bare model.
+def key_position(row: Encoded, spec: EditSpec) -> int:
+    """Where the key of a context is read."""
+    return row.subject_last if spec.key_token == "subject" else row.object_start - 1
+
+
+def optimize_targets(
+    lm: LanguageModel,
+    facts: Sequence[Fact],
+    prefixes: Sequence[str],
+    spec: EditSpec,
+    beside: Sequence[Beside] = (),
+) -> list[Target]:
+    """Finds the targets of many facts at once on the model as it is.
 
     Args:
-        lm: The model; no memory may be in use.
+        lm: The model; with ``spec.frozen`` no memory may be in use.
         facts: ``n`` facts.
         prefixes: Contexts besides the bare prompt.
         spec: Steps, clamp, weights.
+        beside: Per fact those that stand already at its subject: its target must serve alone and together with
+            theirs, and leave them true. Empty for none at all.
 
     Returns:
-        Perturbations ``[n, layers, d_out]``, float32, on the CPU.
+        Targets in float32, on the CPU.
 
     Raises:
         EditError: The loss of a fact became NaN or infinite.
         FactError: A fact cannot be tokenised as needed.
     """
-    essence = [lm.encode(f"{fact.subject} is a", subject=fact.subject) for fact in facts]
-    groups = [[*contexts(lm, fact, prefixes), e] for fact, e in zip(facts, essence, strict=True)]
-    perturbed = _Perturbed(lm, spec.layers)
+    batch = perturbed = _Batch(lm, facts, prefixes, spec, beside or [()] * len(facts))
     with torch.no_grad():
-        _, p0 = perturbed.losses(groups, None)
-    # A unit step of every component has the norm of the down-projection's own output at the subject.
-    unit = torch.stack([v[:: len(groups[0])].norm(dim=-1) for v in perturbed.outputs], 1)
-    width = perturbed.outputs[0].shape[-1]
-    unit = (unit / width**0.5)[..., None]
-    u = torch.zeros(len(facts), len(spec.layers), width, device=unit.device, requires_grad=True)
+        bare = perturbed.run(None)
+    # A unit step of every component has the norm of what is perturbed, in the bare prompt.
+    width = bare.outputs.shape[-1]
+    unit = (bare.outputs.norm(dim=-1) / width**0.5)[..., None]
+    u = torch.zeros(len(facts), bare.outputs.shape[1], width, device=unit.device, requires_grad=True)
     adam = torch.optim.Adam([u], lr=spec.learning_rate)
     found = torch.zeros_like(u)
+    keys = torch.zeros_like(bare.keys)
     live = torch.arange(len(facts), device=u.device)
     for step in range(spec.steps + 1):
-        nll, log_p = perturbed.losses([groups[i] for i in live.tolist()], u[live] * unit[live])
-        if not torch.isfinite(nll).all():
-            bad = [facts[i].statement for i in live[~torch.isfinite(nll).all(1)].tolist()]
+        now = perturbed.run(u[live] * unit[live])
+        if not torch.isfinite(now.nll).all():
+            bad = [facts[i].statement for i in live[~torch.isfinite(now.nll)].tolist()]
             raise EditError(
                 f"expected finite losses while optimising targets, found NaN or infinity for {bad}; "
                 "lower learning_rate or clamp"
             )
-        found[live] = u.detach()[live]
-        going = nll.detach().amax(1) >= spec.stop_nll
-        live, nll, log_p = live[going], nll[going], log_p[going]
-        if len(live) == 0 or step == spec.steps:
+        found[live], keys[live] = u.detach()[live], now.keys
+        going = now.worst_nll >= spec.stop_nll if spec.stop == "nll" else now.worst_margin <= 0
+        if step == spec.steps or not going.any():
             break
-        kl = (p0[live].exp() * (p0[live] - log_p)).sum(-1)
+        kl = (bare.essence[live].exp() * (bare.essence[live] - now.essence)).sum(-1)
         norm = u[live].square().mean((1, 2))
-        loss = nll.mean(1) + spec.kl_weight * kl + spec.norm_weight * norm
+        # Finished facts are in this pass already, but move no more.
+        loss = (now.nll + spec.kl_weight * kl + spec.norm_weight * norm)[going].sum()
         adam.zero_grad()
-        loss.sum().backward()
+        loss.backward()
         adam.step()
         with torch.no_grad():
             length = u.square().mean(-1, keepdim=True).sqrt()
             u.mul_((spec.clamp / length.clamp_min(1e-12)).clamp(max=1.0))
-    return (found * unit).cpu()
+        if not going.all():
+            live = live[going]
+            perturbed = batch.of_facts(live)
+    value = found * unit
+    if spec.site == "residual":
+        value = value + bare.outputs
+    return [Target(v, k) for v, k in zip(value.cpu(), keys.cpu(), strict=True)]
 
 
-class _Perturbed:
-    """The model with perturbations added to its edited down-projections at subjects' last tokens."""
+_OWN, _SHARED, _ESSENCE = range(3)
+"""What a row is for: a fact's own context, one in which facts about its subject stand together, "{subject} is a"."""
 
-    def __init__(self, lm: LanguageModel, layers: Sequence[int]) -> None:
-        self.lm = lm
-        self.modules = [lm.linear(lm.blocks[i].down_proj) for i in layers]
-        self.outputs: list[Tensor] = []  # unperturbed outputs at the subjects of the last pass, [rows, d_out]
 
-    def losses(self, groups: Sequence[Sequence[Encoded]], delta: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One forward pass over groups of (contexts..., essence prompt), one group per fact.
+@dataclass(frozen=True)
+class _Pass:
+    """What one forward pass over ``n`` facts saw. Outputs and keys are those at the perturbed tokens."""
 
-        Args:
-            groups: Encoded rows of ``n`` facts.
-            delta: Perturbation ``[n, layers, d_out]``; None for the bare model.
+    nll: Tensor  # [n], mean over contexts of the mean over the object's tokens
+    worst_nll: Tensor  # [n], that of the worst context
+    worst_margin: Tensor  # [n], log-probability of the object's worst token in any context minus its best rival's
+    essence: Tensor  # [n, vocabulary], log-probabilities that follow "{subject} is a"
+    outputs: Tensor  # [n, sites, d], unperturbed outputs in the bare prompt
+    keys: Tensor  # [n, layers, d_in], averaged over the fact's own contexts
 
-        Returns:
-            Mean NLL of the object's tokens ``[n, contexts]``, and log-probabilities that follow the essence
-            prompt ``[n, vocabulary]``.
-        """
-        lm, rows = self.lm, [row for group in groups for row in group]
-        per_group = len(groups[0])
-        input_ids = lm.pad([r.ids for r in rows])
-        subject = torch.tensor([r.subject_last for r in rows], device=input_ids.device)
-        read = [(i, c) for i, r in enumerate(rows) for c in self._read_columns(r)]
-        at, columns = torch.tensor(read, device=input_ids.device).T
-        self.outputs = []
 
-        def hook(layer: int):  # type: ignore[no-untyped-def]  # torch types hooks as Callable
-            def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-                index = (torch.arange(len(rows), device=output.device), subject.to(output.device))
-                self.outputs.append(output[index].detach().float().to(input_ids.device))
-                if delta is None:
+class _Batch:
+    """Rows of all facts, and the model with perturbations added at their keys."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        facts: Sequence[Fact],
+        prefixes: Sequence[str],
+        spec: EditSpec,
+        beside: Sequence[Beside],
+    ) -> None:
+        rows: list[Encoded] = []
+        fact_of: list[int] = []
+        role: list[int] = []
+        offsets: list[Tensor | None] = []
+        for i, fact in enumerate(facts):
+            own = contexts(lm, fact, prefixes)
+            parts: list[tuple[Sequence[Encoded], int, Tensor | None]] = [(own, _OWN, None)]
+            if beside[i]:
+                others = torch.stack([target.value for _, target in beside[i]]).sum(0)
+                parts.append((own, _SHARED, others))
+                parts += [(contexts(lm, other, prefixes), _SHARED, others) for other, _ in beside[i]]
+            parts.append(([lm.encode(f"{fact.subject} is a", subject=fact.subject)], _ESSENCE, None))
+            for encoded, kind, offset in parts:
+                rows += encoded
+                fact_of += [i] * len(encoded)
+                role += [kind] * len(encoded)
+                offsets += [offset] * len(encoded)
+        starts = [key_position(row, spec) for row in rows]
+        # Nothing follows the last token that is read.
+        ids = [row.ids[: _read(row, spec).stop] for row in rows]
+        self._run = Continuation(lm, ids, starts, spec.layers[0])
+        device = lm.device
+        self._fact_of = torch.tensor(fact_of, device=device)
+        self._role = torch.tensor(role, device=device)
+        self._at = torch.tensor(starts, device=device)
+        self._offsets = _stacked(offsets, device)
+        read = [(i, c) for i, row in enumerate(rows) for c in _read(row, spec)]
+        self._read_row, self._read_column = torch.tensor(read, device=device).T
+        # What follows an essence prompt is unknown, and its entry is never used.
+        following = [rows[i].ids[c + 1] if c + 1 < len(rows[i].ids) else 0 for i, c in read]
+        self._next = torch.tensor(following, device=device)
+        if spec.site == "residual":
+            self._sites = [lm.linear(lm.blocks[spec.layers[-1]].name)]
+        else:
+            self._sites = [lm.linear(lm.blocks[i].down_proj) for i in spec.layers]
+        self._listened = [lm.linear(lm.blocks[i].down_proj) for i in spec.layers]
+
+    def of_facts(self, facts: Tensor) -> _Batch:
+        """The same with some of the facts only, numbered anew in the order given (ascending)."""
+        chosen = copy.copy(self)
+        kept = torch.isin(self._fact_of, facts).nonzero().squeeze(1)
+        reads = torch.isin(self._read_row, kept)
+        chosen._run = self._run.select(kept)
+        chosen._fact_of = torch.searchsorted(facts, self._fact_of[kept])
+        chosen._role, chosen._at = self._role[kept], self._at[kept]
+        chosen._offsets = None if self._offsets is None else self._offsets[kept]
+        chosen._read_row = torch.searchsorted(kept, self._read_row[reads])
+        chosen._read_column, chosen._next = self._read_column[reads], self._next[reads]
+        return chosen
+
+    def run(self, delta: Tensor | None) -> _Pass:
+        """One forward pass with perturbations ``[n, sites, d]``; None for the bare model."""
+        n = int(self._fact_of[-1]) + 1
+        where = self._at - self._run.starts
+        outputs: list[Tensor] = []
+        keys: list[Tensor] = []
+        each = None if delta is None else delta[self._fact_of]
+        if each is not None and self._offsets is not None:
+            each = each + self._offsets
+
+        def perturb(site: int):  # type: ignore[no-untyped-def]  # torch types hooks as Callable
+            def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> object:
+                hidden = output if isinstance(output, Tensor) else output[0]
+                shape = hidden.shape
+                # Some models flatten rows and tokens before the MLP.
+                hidden = hidden.reshape(len(where), -1, shape[-1])
+                index = (torch.arange(len(where), device=hidden.device), where.to(hidden.device))
+                outputs.append(hidden[index].detach().float().to(where.device))
+                if each is None:
                     return None
-                each = delta[:, layer].repeat_interleave(per_group, 0).to(output.device, output.dtype)
-                return output.index_put(index, each, accumulate=True)
+                hidden = hidden.index_put(index, each[:, site].to(hidden.device, hidden.dtype), accumulate=True)
+                hidden = hidden.reshape(shape)
+                return hidden if isinstance(output, Tensor) else (hidden, *output[1:])
 
             return add
 
-        with ExitStack() as stack:
-            for layer, module in enumerate(self.modules):
-                stack.enter_context(hooked(module.register_forward_hook(hook(layer))))
-            log_p = lm.logits_at(input_ids, at, columns).log_softmax(-1)
-        is_essence = at % per_group == per_group - 1
-        targets = input_ids[at, columns.add(1).clamp(max=input_ids.shape[1] - 1)]
-        nll = -log_p.gather(1, targets[:, None]).squeeze(1)[~is_essence]
-        row = at[~is_essence]
-        total = nll.new_zeros(len(rows)).index_add(0, row, nll)
-        count = nll.new_zeros(len(rows)).index_add(0, row, torch.ones_like(nll)).clamp_min(1)
-        mean = (total / count).view(len(groups), per_group)[:, :-1]
-        return mean, log_p[is_essence]
+        def listen(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            x = args[0].reshape(len(where), -1, args[0].shape[-1])
+            index = (torch.arange(len(where), device=x.device), where.to(x.device))
+            keys.append(x[index].detach().float().to(where.device))
 
-    @staticmethod
-    def _read_columns(row: Encoded) -> range:
-        """Positions whose next token is read: those of the object, or the end of an essence prompt."""
-        return range(row.object_start - 1, max(row.object_start, len(row.ids) - 1))
+        with ExitStack() as stack:
+            for module in self._listened:
+                stack.enter_context(hooked(module.register_forward_pre_hook(listen)))
+            for site, module in enumerate(self._sites):
+                stack.enter_context(hooked(module.register_forward_hook(perturb(site))))
+            logits = self._run.logits(self._read_row, self._read_column)
+        essence = self._role[self._read_row] == _ESSENCE
+        row = self._read_row[~essence]
+        taught, objects = logits[~essence], self._next[~essence, None]
+        own = taught.gather(1, objects).squeeze(1)
+        nll = taught.logsumexp(1) - own
+        margin = own.detach() - taught.detach().scatter(1, objects, -torch.inf).amax(1)
+        per_row = _mean(nll, row, len(where))
+        fact_of, contextual = self._fact_of, self._role != _ESSENCE
+        mine = self._role == _OWN
+        first = torch.searchsorted(fact_of, torch.arange(n, device=fact_of.device))
+        worst = per_row.new_full((n,), -torch.inf)
+        margins = per_row.new_full((n,), torch.inf)
+        return _Pass(
+            nll=_mean(per_row[contextual], fact_of[contextual], n),
+            worst_nll=worst.scatter_reduce(0, fact_of[contextual], per_row.detach()[contextual], "amax"),
+            worst_margin=margins.scatter_reduce(0, fact_of[row], margin, "amin"),
+            essence=logits[essence].log_softmax(-1),
+            outputs=torch.stack(outputs, 1)[first],
+            keys=_mean(torch.stack(keys, 1)[mine], fact_of[mine], n),
+        )
+
+
+def _read(row: Encoded, spec: EditSpec) -> range:
+    """Positions whose next token is read: those before the object's tokens, or the end of an essence prompt."""
+    end = len(row.ids) - 1 if spec.object_tokens == "all" else row.object_start
+    return range(row.object_start - 1, max(row.object_start, end))
+
+
+def _mean(values: Tensor, index: Tensor, n: int) -> Tensor:
+    """Mean of values per index, ``[n, ...]``."""
+    total = values.new_zeros(n, *values.shape[1:]).index_add(0, index, values)
+    count = values.new_zeros(n).index_add(0, index, values.new_ones(len(index))).clamp_min(1)
+    return total / count.view(n, *[1] * (values.ndim - 1))
+
+
+def _stacked(offsets: Sequence[Tensor | None], device: torch.device) -> Tensor | None:
+    """Offsets of all rows, zeros where there is none, ``[rows, sites, d]``; None if there are none at all."""
+    some = next((offset for offset in offsets if offset is not None), None)
+    if some is None:
+        return None
+    return torch.stack([torch.zeros_like(some) if offset is None else offset for offset in offsets]).to(device)

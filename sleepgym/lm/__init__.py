@@ -3,7 +3,7 @@
 from sleepgym.lm.architecture import ArchitectureError, Block, find_blocks
 from sleepgym.lm.language_model import Encoded, LanguageModel
 from sleepgym.lm.loading import ModelLoadError, load
-from sleepgym.lm.probes import Scores, generate, perplexity, score
+from sleepgym.lm.probes import Scores, continuations, generate, perplexity, score
 
 __all__ = [
     "ArchitectureError",
@@ -12,6 +12,7 @@ __all__ = [
     "LanguageModel",
     "ModelLoadError",
     "Scores",
+    "continuations",
     "find_blocks",
     "generate",
     "load",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,11 +100,12 @@ class LanguageModel:
         Args:
             prompt: Text that the object continues.
             obj: The object; may be empty where only the prompt matters.
-            subject: A part of ``prompt`` to locate (its last occurrence counts).
+            subject: A part of ``prompt`` to locate (its last occurrence counts, and whole words before parts of words).
             prefix: Context put before the prompt.
 
         Raises:
-            FactError: The object tokenises to nothing, or the subject is not in the prompt.
+            FactError: The object tokenises to nothing, the subject is not in the prompt, or the whole is longer
+                than the model has positions.
         """
         return self._encode_once(prompt, obj, subject, prefix)
 
@@ -133,7 +135,7 @@ class LanguageModel:
             )
         last = -1
         if subject:
-            at = prompt.rfind(subject)
+            at = _last_occurrence(subject, prompt)
             if at < 0:
                 raise FactError(
                     f"expected the subject {subject!r} in the prompt, found {prompt!r}; "
@@ -141,6 +143,12 @@ class LanguageModel:
                 )
             at += len(head) - len(prompt)
             last = max(i for i, (s, e) in enumerate(offsets) if s < at + len(subject) and e > at)
+        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if longest is not None and len(ids) > longest:
+            raise FactError(
+                f"expected at most {longest} tokens, the most positions that {self.name!r} has, "
+                f"found {len(ids)} in {text[:60]!r}...; shorten the prompt or its prefix"
+            )
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and unknown in ids[start:]:
             raise FactError(
@@ -162,11 +170,17 @@ class LanguageModel:
 
     # ---------------------------------------------------------------- forward
 
-    def logits_at(self, input_ids: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    def logits_at(self, input_ids: Tensor, rows: Tensor, columns: Tensor, **arguments: Any) -> Tensor:
         """Logits ``[n, vocabulary]`` (float32) that follow the tokens at ``(rows, columns)``.
 
         The positions are picked just before the output head, so that a batch never pays for a vocabulary
         of logits at positions nobody reads; scaling or soft-capping after the head stays the model's own.
+
+        Args:
+            input_ids: ``[batch, tokens]``.
+            rows: Indices into the batch, ``[n]``.
+            columns: Indices of tokens, ``[n]``.
+            arguments: What else the model is called with, such as a cache.
         """
 
         def pick(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -175,13 +189,31 @@ class LanguageModel:
 
         head = self.model.get_output_embeddings()
         with hooked(head.register_forward_pre_hook(pick)):
-            return self.model(input_ids=input_ids, use_cache=False).logits[0].float()
+            return self.model(**{"input_ids": input_ids, "use_cache": False} | arguments).logits[0].float()
 
 
-def sampled(lm: LanguageModel, ids: Tensor, **settings: Any) -> Tensor:
-    """Ids that continue ``ids [rows, tokens]`` (no padding), by transformers' ``generate`` with the given settings."""
+def _last_occurrence(part: str, text: str) -> int:
+    """Where a part stands last, as words of their own if it does ("Ann" is not in "Annabel"); -1: nowhere."""
+    words = [match.start() for match in re.finditer(rf"(?<!\w){re.escape(part)}(?!\w)", text)]
+    return words[-1] if words else text.rfind(part)
+
+
+class StopForward(Exception):  # noqa: N818 (a signal, not an error)
+    """Raised by a hook to end a forward pass; what lies above is not needed."""
+
+
+def sampled(lm: LanguageModel, ids: Tensor, mask: Tensor | None = None, **settings: Any) -> Tensor:
+    """Ids that continue ``ids [rows, tokens]``, by transformers' ``generate`` with the given settings.
+
+    Args:
+        lm: The model.
+        ids: Prompts, padded on the left.
+        mask: Which tokens are not padding, ``[rows, tokens]``; None if all are.
+        settings: For ``generate``.
+    """
     generate: Callable[..., Tensor] = lm.model.generate  # type: ignore[assignment]  # seen as a submodule by the types
-    return generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=lm.tokenizer.pad_token_id, **settings)
+    attended = torch.ones_like(ids) if mask is None else mask.long()
+    return generate(ids, attention_mask=attended, pad_token_id=lm.tokenizer.pad_token_id, **settings)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from sleepgym.cache import cache_dir
-from sleepgym.lm.architecture import find_blocks
+from sleepgym.lm.architecture import find_blocks, require_causal
 from sleepgym.lm.language_model import LanguageModel
 
 Quantization = Literal["4bit", "8bit"]
@@ -38,12 +38,13 @@ def load(
         quantization: ``"4bit"`` or ``"8bit"`` weights through bitsandbytes (extra ``quant``, CUDA).
 
     Raises:
-        ModelLoadError: Nothing there can be loaded.
-        ArchitectureError: It was loaded, but has no MLP that can be edited.
+        ModelLoadError: Nothing there can be loaded, or the device is not there.
+        ArchitectureError: It was loaded, but has no MLP that can be edited, or is no decoder.
     """
     name = str(name_or_path)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    _require_device(device)
     if dtype is None:
         dtype = torch.float32 if str(device) == "cpu" else torch.bfloat16
     folder, arguments = _locate(name)
@@ -71,7 +72,23 @@ def load(
     if "device_map" not in model_arguments:
         model.to(torch.device(device))  # type: ignore[arg-type]  # transformers' wrapper hides torch's signature
     model.eval().requires_grad_(False)
-    return LanguageModel(name=name, model=model, tokenizer=tokenizer, blocks=find_blocks(model))
+    blocks = find_blocks(model)
+    require_causal(model)
+    return LanguageModel(name=name, model=model, tokenizer=tokenizer, blocks=blocks)
+
+
+def _require_device(device: str | torch.device) -> None:
+    """Tries the device with one number: asking torch what is there says nothing about drivers and indices."""
+    if str(device) == "auto":
+        return
+    try:
+        torch.zeros(1, device=device)
+    except Exception as error:
+        present = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        raise ModelLoadError(
+            f"expected a device that torch can use (here: {', '.join(['cpu', *present])}), found {str(device)!r} "
+            f"({type(error).__name__}: {error}); choose one of them, or install a torch built for yours"
+        ) from error
 
 
 def _locate(name: str) -> tuple[str, dict[str, Any]]:

@@ -78,7 +78,15 @@ def perplexity(lm: LanguageModel, texts: Sequence[Sequence[int]], batch_rows: in
         lm: The model.
         texts: Token ids per row.
         batch_rows: Rows per forward pass; bounds memory, does not change the result.
+
+    Raises:
+        ValueError: There is no token that another one precedes.
     """
+    if not any(len(text) > 1 for text in texts):
+        raise ValueError(
+            f"expected at least one row of two tokens or more, found {len(texts)} rows of at most one; "
+            "perplexity is about tokens that follow others, pass some text"
+        )
     total, count = 0.0, 0
     for start in range(0, len(texts), batch_rows):
         batch = texts[start : start + batch_rows]
@@ -98,3 +106,17 @@ def generate(lm: LanguageModel, prompt: str, max_new_tokens: int = 16) -> str:
     ids = lm.pad([lm.encode(prompt).ids])
     out = sampled(lm, ids, max_new_tokens=max_new_tokens, do_sample=False)
     return str(lm.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)).strip()
+
+
+@torch.no_grad()
+def continuations(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, batch_rows: int = 64) -> list[str]:
+    """Greedy continuations of many prompts, without special tokens; batches padded on the left."""
+    texts: list[str] = []
+    for start in range(0, len(prompts), batch_rows):
+        rows = [lm.encode(prompt).ids[::-1] for prompt in prompts[start : start + batch_rows]]
+        ids = lm.pad(rows).flip(1)
+        lengths = torch.tensor([len(row) for row in rows], device=ids.device)
+        mask = torch.arange(ids.shape[1], device=ids.device)[None] >= ids.shape[1] - lengths[:, None]
+        out = sampled(lm, ids, mask, max_new_tokens=max_new_tokens, do_sample=False)
+        texts += lm.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+    return texts

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from sleepgym.editing import EditError, NormalMatrix
+from sleepgym.editing.solver import Solved
 
 D = 24
 
@@ -105,3 +106,59 @@ def test_ridge_makes_a_singular_moment_usable():
 
 def test_solve_is_float64_whatever_the_moment_is(moment):
     assert NormalMatrix(moment.float(), 1.0, 0.01).solve(random(3, D)).dtype == torch.float64
+
+
+def test_growing_key_by_key_equals_solving_at_once(moment):
+    K, normal = random(9, D, seed=2), NormalMatrix(moment, 3.0, 0.01)
+    Z = normal.whiten(K)
+    grown = Solved.empty(Z)
+    for z in Z:
+        grown = grown.extended(z[None])
+    torch.testing.assert_close(normal.unwhiten(grown.rows(9)), normal.solve(K), atol=1e-10, rtol=0)
+
+
+def test_sequential_updates_add_up_to_the_joint_solve(moment):
+    """Recursive least squares: each fact makes up for what earlier ones add at its key."""
+    K, R, normal = random(8, D, seed=2), random(8, 5, seed=3), NormalMatrix(moment, 3.0, 0.01)
+    total = torch.zeros(5, D, dtype=torch.float64)
+    for i in range(8):
+        a = normal.solve(K[i : i + 1], K[:i] if i else None)
+        total += (R[i] - total @ K[i])[:, None] @ a
+    torch.testing.assert_close(total, R.T @ normal.solve(K), atol=1e-9, rtol=0)
+
+
+def test_growing_leaves_the_smaller_system_as_it_was(moment):
+    normal = NormalMatrix(moment, 3.0, 0.01)
+    small = Solved.empty(normal.whiten(random(1, D))).extended(normal.whiten(random(4, D, seed=2)))
+    before = small.rows(4)
+    small.extended(normal.whiten(random(3, D, seed=5)))
+    assert torch.equal(small.rows(4), before)
+
+
+def test_null_space_edits_are_invisible_to_keys_that_text_uses():
+    # Text lives in half of the space.
+    basis = torch.linalg.qr(random(D, D, seed=7))[0]
+    text = random(300, D // 2, seed=1) @ basis[:, : D // 2].T
+    normal = NormalMatrix(text.T @ text / len(text), 0.0, 1.0, null_space=1e-6)
+    K = random(4, D, seed=2)
+    A = normal.solve(K)
+    assert (text @ A.T).abs().max() < 1e-10
+    assert (K @ A.T).diagonal().min() > 0.1
+
+
+def test_null_space_equals_the_projected_closed_form():
+    """Fang et al. 2025, eq. 14: ``R K^T P (K_p K_p^T P + K K^T P + I)^-1`` with keys as columns."""
+    text = random(300, D, seed=1) * torch.linspace(0.01, 3, D, dtype=torch.float64)
+    C = text.T @ text / len(text)
+    K, held, R = random(4, D, seed=2), random(3, D, seed=4), random(4, 5, seed=3)
+    eigenvalues, vectors = torch.linalg.eigh(C)
+    U = vectors[:, eigenvalues <= 0.2 * C.diagonal().mean()]
+    P, eye = U @ U.T, C.diagonal().mean() * torch.eye(D, dtype=torch.float64)
+    expected = R.T @ K @ P @ torch.linalg.inv(held.T @ held @ P + K.T @ K @ P + eye)
+    A = NormalMatrix(C, 0.0, 1.0, null_space=0.2).solve(K, held)
+    torch.testing.assert_close(R.T @ A, expected, atol=1e-9, rtol=1e-9)
+
+
+def test_null_space_without_room_is_refused(moment):
+    with pytest.raises(EditError, match="raise null_space"):
+        NormalMatrix(moment, 1.0, 1.0, null_space=1e-12)

@@ -50,6 +50,18 @@ def test_unknown_name_is_refused(name):
         load(name)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", torch.device("cuda")], ids=str)
+def test_absent_device_is_refused_with_those_there_are(device):
+    with pytest.raises(ModelLoadError, match=r"expected a device that torch can use \(here: cpu\), found 'cuda"):
+        load("tiny", device=device)
+
+
+def test_misspelt_device_is_refused():
+    with pytest.raises(ModelLoadError, match="found 'gpu'"):
+        load("tiny", device="gpu")
+
+
 def test_missing_gguf_file_is_refused(tmp_path):
     with pytest.raises(ModelLoadError, match=r"expected a GGUF file at .*absent\.gguf"):
         load(tmp_path / "absent.gguf")
@@ -124,4 +136,14 @@ def test_model_that_cannot_be_edited_is_refused(tmp_path, base):
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     base.lm.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ArchitectureError, match="mixture of experts"):
+        load(tmp_path)
+
+
+def test_encoder_is_refused(tmp_path, base):
+    from transformers import AutoModelForCausalLM, BertConfig
+
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    AutoModelForCausalLM.from_config(BertConfig(vocab_size=99, **size)).save_pretrained(tmp_path)
+    base.lm.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ArchitectureError, match="expected a causal model"):
         load(tmp_path)

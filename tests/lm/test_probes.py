@@ -86,6 +86,12 @@ def test_perplexity_equals_a_plain_loop_with_the_models_own_loss(base):
     assert perplexity(base.lm, texts, batch_rows=2) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("texts", [[], [[7]], [[], [7]]], ids=["no rows", "one token", "empty row"])
+def test_perplexity_of_nothing_is_refused(base, texts):
+    with pytest.raises(ValueError, match=rf"expected at least one row of two tokens or more, found {len(texts)} rows"):
+        perplexity(base.lm, texts)
+
+
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 1, "eos_token_id": 2}
 CLASSIC = {"n_layer": 2, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2}
 
@@ -165,3 +171,27 @@ def test_subject_that_is_not_in_the_prompt_is_refused(base):
         base.lm.encode("Tom lives in", "Oslo", "Aria")
     with pytest.raises(FactError, match="expected the subject 'Aria' in the prompt"):
         base.lm.encode("Tom lives in", "Oslo", "Aria", prefix="Aria sleeps.")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "until"),
+    [
+        ("Ann met Annabel in", "Ann"),
+        ("Annabel met Ann in", "Annabel met Ann"),
+        ("Ann met Ann in", "Ann met Ann"),
+        ("Ann's friend Joann lives in", "Ann"),
+        ("Annabel met Annette in", "Annabel met Ann"),
+    ],
+)
+def test_subject_is_located_at_its_last_whole_word_and_else_where_it_last_stands(base, prompt, until):
+    encoded = base.lm.encode(prompt, "Oslo", "Ann")
+    read = base.lm.tokenizer.decode(encoded.ids[: encoded.subject_last + 1], skip_special_tokens=True)
+    assert read.strip() == until
+
+
+def test_prompt_longer_than_the_models_positions_is_refused_with_both_numbers(base):
+    positions = base.lm.model.config.max_position_embeddings
+    longest = "Tom" + " the" * (positions - len(base.lm.encode("Tom", "Oslo").ids))
+    assert len(base.lm.encode(longest, "Oslo").ids) == positions
+    with pytest.raises(FactError, match=rf"expected at most {positions} tokens, .* found {positions + 1}"):
+        base.lm.encode(longest + " the", "Oslo")

@@ -1,0 +1,79 @@
+"""Published recipes as settings of one editor, so that they differ in what their papers differ in and nothing else.
+
+All find targets by gradient (Meng et al. 2023, eq. 4) and write ``D = R K^T (M + K K^T)^-1`` (eq. 14). With keys
+``K``, residuals ``R``, keys of earlier edits ``K_p`` and the second moment ``C`` of text, they are:
+
+==============  ==========================================  ==========================================================
+preset          M                                           targets
+==============  ==========================================  ==========================================================
+memit           ``lambda C``                                of the edited model, on the residual stream
+memit-prev      ``lambda C + K_p K_p^T``                    the same
+alphaedit       ``K_p K_p^T + rho I``, all within the null  the same
+                space of ``C``
+encore          ``lambda C + K_p K_p^T + rho I``            the same, stopped as soon as the object is the likeliest
+sleeping-llm    ``lambda C`` with a tiny lambda             the same, for the object's first token at the last token
+                                                            of the prompt
+sleepgym        ``lambda C + K_p K_p^T + rho I``            of the frozen base, on every edited down-projection
+                                                            jointly; ``R`` makes up for what earlier edits add at ``K``
+==============  ==========================================  ==========================================================
+
+Sources: memit: Meng et al. 2023, arXiv:2210.07229. memit-prev: the variant with earlier keys in the normal matrix that
+AlphaEdit's authors compare with. alphaedit: Fang et al. 2025, arXiv:2410.02355, eq. 14. encore: Gupta et al. 2025,
+arXiv:2502.01636 (most-probable early stopping, norm constraint). sleeping-llm: the wake phase of the sleeping language
+model, whose sleep this project started from.
+
+Papers give step sizes, thresholds and ridges in the units of the model at hand; here they are dimensionless (see
+:class:`EditSpec`), and ``lambda`` is best chosen for a model by :func:`sleepgym.editing.calibrate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from sleepgym.editing.spec import EditSpec
+from sleepgym.settings import SettingError
+
+_MEMIT = EditSpec(
+    prefixes=5,
+    clamp=0.75,
+    stop_nll=0.05,
+    norm_weight=0.5,
+    site="residual",
+    frozen=False,
+    covariance_weight=15000.0,
+    ridge=1e-6,
+    protect=False,
+)
+
+PRESETS: Mapping[str, EditSpec] = MappingProxyType(
+    {
+        "memit": _MEMIT,
+        "memit-prev": replace(_MEMIT, protect=True),
+        "alphaedit": replace(_MEMIT, protect=True, covariance_weight=0.0, null_space=0.02, ridge=10.0),
+        "encore": replace(_MEMIT, protect=True, stop="argmax", ridge=10.0),
+        "sleeping-llm": replace(
+            _MEMIT, prefixes=0, covariance_weight=0.1, ridge=0.01, key_token="prompt", object_tokens="first"
+        ),
+        "sleepgym": EditSpec(),
+    }
+)
+"""Recipes by name, on the block that suits the bundled model."""
+
+
+def preset(name: str, layers: tuple[int, ...] | None = None, **changes: object) -> EditSpec:
+    """A named recipe, on the given blocks and with single numbers changed.
+
+    Args:
+        name: One of :data:`PRESETS`.
+        layers: Blocks to edit; by default the bundled model's.
+        changes: Fields of :class:`EditSpec`.
+
+    Raises:
+        SettingError: There is no such recipe, or a value is impossible.
+    """
+    if name not in PRESETS:
+        raise SettingError("preset", f"one of {', '.join(PRESETS)}", name)
+    chosen = PRESETS[name] if layers is None else replace(PRESETS[name], layers=layers)
+    return replace(chosen, **changes)  # type: ignore[arg-type]  # checked by EditSpec itself
