@@ -20,7 +20,7 @@ from sleepgym.lm.language_model import LanguageModel
 from sleepgym.overlay import Memory
 from sleepgym.state import State
 
-FORMAT = 1
+FORMAT = 2
 _STATE, _TERMS = "state.json", "terms.safetensors"
 
 
@@ -39,7 +39,7 @@ def save(folder: Path, state: State, lm: LanguageModel) -> None:
     tensors: dict[str, Tensor] = {}
     terms: list[dict[str, Any]] = []
     for index, (owner, term) in enumerate(state.memory.terms.items()):
-        terms.append({"owner": owner, "scale": term.scale})
+        terms.append({"owner": owner, "scale": term.scale, "weight": term.weight})
         for module, (a, b) in term.factors.items():
             tensors[f"{index}|{module}|A"] = a.cpu().contiguous()
             tensors[f"{index}|{module}|B"] = b.cpu().contiguous()
@@ -109,7 +109,7 @@ def _state(document: dict[str, Any], tensors: dict[str, Tensor], lm: LanguageMod
             device = next(lm.linear(module).parameters()).device
             factors[int(index)][module] = (tensors[name].to(device), tensors[f"{index}|{module}|B"].to(device))
     for term, pairs in zip(document["terms"], factors, strict=True):
-        memory.put(term["owner"], pairs, term["scale"])
+        memory.put(term["owner"], pairs, term["scale"], term["weight"])
     memory.version = int(document["version"])
     entries = [_entry(dict(raw)) for raw in document["entries"]]
     rng = np.random.default_rng()

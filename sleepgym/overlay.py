@@ -27,10 +27,18 @@ class OverlayError(ValueError):
 
 @dataclass(frozen=True)
 class Term:
-    """Low-rank factors of one owner over one or more modules, at one scale."""
+    """Low-rank factors of one owner over one or more modules, at one scale.
+
+    Attributes:
+        factors: ``A`` and ``B`` by module.
+        scale: Multiplies what the term adds.
+        weight: How much the term counted in the least squares it comes from. The forward pass ignores it; whoever
+            solves for more terms beside this one needs it.
+    """
 
     factors: Factors
     scale: float = 1.0
+    weight: float = 1.0
 
     @property
     def rank(self) -> int:
@@ -64,7 +72,7 @@ class Memory:
         """Numbers held by all terms."""
         return sum(a.numel() + b.numel() for t in self._terms.values() for a, b in t.factors.values())
 
-    def put(self, owner: str, factors: Factors, scale: float = 1.0) -> None:
+    def put(self, owner: str, factors: Factors, scale: float = 1.0, weight: float = 1.0) -> None:
         """Adds a term, replacing the owner's earlier one (never beside it).
 
         Raises:
@@ -78,7 +86,7 @@ class Memory:
             if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
                 raise OverlayError(f"expected finite factors for {module}, found NaN or infinity; nothing was added")
         self._terms.pop(owner, None)
-        self._terms[owner] = Term(dict(factors), scale)
+        self._terms[owner] = Term(dict(factors), scale, weight)
         self._touch()
 
     def remove(self, owner: str) -> None:

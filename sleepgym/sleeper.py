@@ -141,9 +141,8 @@ class SleepingLM:
             )
             new = {f.key for f in facts}
             others = [f for f in state.ledger.facts if f.key not in new]
-            self.base.editor.write(state.memory, facts, others if self.base.editor.spec.protect else ())
-            with self.base.overlay.use(state.memory):
-                margins = score(self.lm, [cycle.raw_probe(self.lm, f) for f in facts]).margin.tolist()
+            protected = others if self.base.editor.spec.protect else ()
+            margins = self.base.editor.write(state.memory, facts, protected).tolist()
             for fact in facts:
                 writes = state.ledger[fact.key].writes + 1 if fact.key in state.ledger else 1
                 state.ledger.put(Entry(fact, written_at=state.tick, writes=writes))
@@ -296,16 +295,13 @@ class SleepingLM:
             return RefreshReport((), 1.0, 1.0, edits=0)
         facts = [state.ledger[key].fact for key in keys]
         chosen = set(keys)
-        before = self._raw_recall(facts)
+        before = self.score([cycle.raw_probe(self.lm, f) for f in facts]).recall
         others = [e.fact for k, e in state.ledger.items() if k not in chosen]
-        self.base.editor.write(state.memory, facts, others)
+        margins = self.base.editor.write(state.memory, facts, others)
         for key in keys:
             # A refreshed edit is at full strength again, so the fact starts its way down anew.
             state.ledger.update(key, stage=0, scale=1.0, writes=state.ledger[key].writes + 1)
-        return RefreshReport(keys, before, self._raw_recall(facts), edits=len(facts))
-
-    def _raw_recall(self, facts: Sequence[Fact]) -> float:
-        return self.score([cycle.raw_probe(self.lm, f) for f in facts]).recall
+        return RefreshReport(keys, before, float((margins > 0).float().mean()), edits=len(facts))
 
 
 def make_base(lm: LanguageModel, edit: EditSpec, progress: Progress = _silent) -> Base:

@@ -1,18 +1,26 @@
 """Layer 3: MEMIT on an overlay, split where the paper is split: targets, keys, solve."""
 
+from sleepgym.editing.calibrate import Calibration, calibrate, spec_for
 from sleepgym.editing.editor import Editor, owner_of
+from sleepgym.editing.presets import PRESETS, preset
 from sleepgym.editing.solver import NormalMatrix
 from sleepgym.editing.spec import EditError, EditSpec
 from sleepgym.editing.statistics import ModelStatistics, statistics_for
-from sleepgym.editing.targets import optimize_targets
+from sleepgym.editing.targets import Target, optimize_targets
 
 __all__ = [
+    "PRESETS",
+    "Calibration",
     "EditError",
     "EditSpec",
     "Editor",
     "ModelStatistics",
     "NormalMatrix",
+    "Target",
+    "calibrate",
     "optimize_targets",
     "owner_of",
+    "preset",
+    "spec_for",
     "statistics_for",
 ]

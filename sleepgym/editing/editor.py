@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,15 @@ from sleepgym.editing.statistics import ModelStatistics
 from sleepgym.editing.target_cache import TargetCache
 from sleepgym.editing.targets import Target, contexts, key_position, optimize_targets
 from sleepgym.facts.fact import Fact
+from sleepgym.lm import score
 from sleepgym.lm.architecture import features
 from sleepgym.overlay import Memory, Overlay
 
 EDIT = "edit:"
 """Prefix of the owner names of edits; the rest of the name is the fact's key."""
+
+_HEAVIER = 4.0
+"""What the weight of a fact that was not recalled is multiplied by."""
 
 _REMEMBERED = 64
 """Solved systems kept: so many (learner, layer) pairs can take turns at one editor without solving anew."""
@@ -37,8 +41,19 @@ def owner_of(fact: Fact) -> str:
 class _Subject:
     """Facts that share a key."""
 
+    name: str
     facts: tuple[Fact, ...]
     links: tuple[Link, ...]  # empty where targets are not those of the frozen base
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What one call writes: targets by fact, by subject, and what has to hold still meanwhile."""
+
+    targets: Mapping[Fact, Target]
+    subjects: Sequence[_Subject]
+    held: Sequence[_Subject]
+    standing: Sequence[Fact]
 
 
 class Editor:
@@ -86,14 +101,15 @@ class Editor:
         """
         return [link.target for link in self.chains.of(facts)]
 
-    def write(self, memory: Memory, facts: Sequence[Fact], protected: Sequence[Fact] = ()) -> None:
+    def write(self, memory: Memory, facts: Sequence[Fact], protected: Sequence[Fact] = ()) -> Tensor:
         """Solves for all facts jointly and puts one term per fact into the memory.
 
         Facts of one subject share its key: their terms differ in what they add, not in what they listen to,
         so each of them can be reverted alone.
 
         With frozen targets on down-projections, facts written one after the other, each call protecting all
-        before it, add up to exactly what one joint solve of all of them gives (recursive least squares).
+        before it, add up to exactly what one joint solve of all of them with the same weights gives (recursive
+        least squares).
 
         Args:
             memory: Receives the terms; earlier terms of the same facts are replaced.
@@ -101,36 +117,52 @@ class Editor:
             protected: Facts whose terms are in the memory and whose keys must not be disturbed. What their
                 terms leak onto the new keys is made up for as well. Empty: a naive edit.
 
+        Returns:
+            Margin of each fact in its own prompt afterwards, ``[n]`` (nats; positive means recalled).
+
         Raises:
             EditError: A loss became NaN or infinite, or the normal matrix cannot be factored.
             FactError: A fact cannot be tokenised as needed.
         """
-        # All work is done on a draft: a failed solve leaves the memory as it was.
-        draft, written = memory.copy(), {fact.key for fact in facts}
+        # All work is done on drafts: a failed solve leaves the memory as it was.
+        bare, written = memory.copy(), {fact.key for fact in facts}
         for fact in facts:
-            if owner_of(fact) in draft.terms:
-                draft.remove(owner_of(fact))
+            if owner_of(fact) in bare.terms:
+                bare.remove(owner_of(fact))
         standing = [fact for fact in protected if fact.key not in written]
-        targets, subjects, held = self._plan(draft, facts, standing)
-        factors: list[dict[str, tuple[Tensor, Tensor]]] = [{} for _ in facts]
-        index = {fact.key: i for i, fact in enumerate(facts)}
+        plan = self._plan(bare, facts, standing)
+        probes = [self.lm.encode(fact.prompt, fact.object) for fact in facts]
+        weights = {subject.name: 1.0 for subject in plan.subjects}
+        while True:
+            draft = self._solved_for(bare, plan, weights)
+            with self.overlay.use(draft):
+                margins = score(self.lm, probes).margin
+            missed = {fact.subject for fact, margin in zip(facts, margins.tolist(), strict=True) if not margin > 0}
+            heavier = {name for name in missed if weights[name] * _HEAVIER <= self.spec.max_weight}
+            if not heavier:
+                break
+            weights |= {name: weights[name] * _HEAVIER for name in heavier}
+        for fact in facts:
+            term = draft.terms[owner_of(fact)]
+            memory.put(owner_of(fact), term.factors, weight=term.weight)
+        return margins
+
+    def _solved_for(self, bare: Memory, plan: _Plan, weights: Mapping[str, float]) -> Memory:
+        """A draft with the new terms, solved layer by layer."""
+        draft = bare.copy()
+        factors: dict[Fact, dict[str, tuple[Tensor, Tensor]]] = {fact: {} for fact in plan.targets}
         for depth, layer in enumerate(self.spec.layers):
             module = self.lm.blocks[layer].down_proj
-            keys = self._keys(draft, subjects, depth)
-            A = self._solve(draft, subjects, held, keys, depth)
-            R = self._residuals(draft, subjects, targets, standing, keys, depth)
-            for subject, a, of_facts in zip(subjects, A, R, strict=True):
+            keys = self._keys(draft, plan.subjects, depth)
+            A = self._solve(draft, plan, keys, weights, depth)
+            R = self._residuals(draft, plan, keys, depth)
+            for subject, a, of_facts in zip(plan.subjects, A, R, strict=True):
                 for fact, r in zip(subject.facts, of_facts, strict=True):
-                    pairs = factors[index[fact.key]]
-                    pairs[module] = (a[None].to(self.lm.dtype), r[:, None].to(self.lm.dtype))
-                    draft.put(owner_of(fact), pairs)
-        for fact, pairs in zip(facts, factors, strict=True):
-            memory.put(owner_of(fact), pairs)
+                    factors[fact][module] = (a[None].to(self.lm.dtype), r[:, None].to(self.lm.dtype))
+                    draft.put(owner_of(fact), factors[fact], weight=weights[subject.name])
+        return draft
 
-    def _plan(
-        self, draft: Memory, facts: Sequence[Fact], standing: Sequence[Fact]
-    ) -> tuple[dict[Fact, Target], list[_Subject], list[_Subject]]:
-        """Targets by fact, the subjects to write at, and the subjects to hold still."""
+    def _plan(self, draft: Memory, facts: Sequence[Fact], standing: Sequence[Fact]) -> _Plan:
         links: dict[Fact, Link] = {}
         if self.spec.frozen:
             everything = [*standing, *facts]
@@ -145,11 +177,14 @@ class Editor:
             groups: dict[str, list[Fact]] = {}
             for fact in of:
                 groups.setdefault(fact.subject, []).append(fact)
-            return [_Subject(tuple(g), tuple(links[f] for f in g if f in links)) for g in groups.values()]
+            return [
+                _Subject(name, tuple(group), tuple(links[fact] for fact in group if fact in links))
+                for name, group in groups.items()
+            ]
 
-        subjects = grouped(facts)
         new = {fact.subject for fact in facts}
-        return targets, subjects, grouped([fact for fact in standing if fact.subject not in new])
+        held = grouped([fact for fact in standing if fact.subject not in new])
+        return _Plan(targets, grouped(facts), held, standing)
 
     def _keys(self, draft: Memory, subjects: Sequence[_Subject], depth: int) -> Tensor:
         """One key per subject, ``[subjects, d_in]``: the mean over all contexts of its facts."""
@@ -174,65 +209,68 @@ class Editor:
             if not owner.startswith(EDIT)
         )
 
-    def _solve(
-        self, draft: Memory, subjects: Sequence[_Subject], held: Sequence[_Subject], keys: Tensor, depth: int
-    ) -> Tensor:
-        """One row ``A`` per subject, ``[subjects, d_in]``."""
+    def _solve(self, draft: Memory, plan: _Plan, keys: Tensor, weights: Mapping[str, float], depth: int) -> Tensor:
+        """One row ``A`` per subject, ``[subjects, d_in]``, by least squares with a weight per subject."""
         layer = self.spec.layers[depth]
         normal = self._normal_matrix(layer, keys.device)
-        if not self._undisturbed(draft, depth):
-            return normal.solve(keys, self._keys(draft, held, depth) if held else None)
-        white = normal.whiten(keys)
-        before = (layer, tuple(link.name for subject in held for link in subject.links))
-        after = (layer, (*before[1], *(link.name for subject in subjects for link in subject.links)))
-        if after not in self._solved:
-            if before not in self._solved:
-                solved = Solved.empty(white)
-                self._solved[before] = (
-                    solved.extended(normal.whiten(self._keys(draft, held, depth))) if held else solved
-                )
-            self._solved[after] = self._solved[before].extended(white)
-        self._solved.move_to_end(after)
-        while len(self._solved) > _REMEMBERED:
-            self._solved.popitem(last=False)
-        return normal.unwhiten(self._solved[after].rows(len(white)))
+        # A weight w is a key and a residual that are sqrt(w) times as long.
+        new = [(subject, weights[subject.name]) for subject in plan.subjects]
+        held = [
+            (subject, max(draft.terms[owner].weight for owner in owners))
+            for subject in plan.held
+            if (owners := [owner_of(fact) for fact in subject.facts if owner_of(fact) in draft.terms])
+        ]
+        roots = keys.new_tensor([weight for _, weight in new]).sqrt()[:, None]
+        before, after = (layer, _identity(held)), (layer, _identity([*held, *new]))
+        frozen = self._undisturbed(draft, depth)
+        solved = self._solved.get(after) if frozen else None
+        if solved is None:
+            solved = self._solved.get(before) if frozen else None
+            if solved is None:
+                solved = Solved.empty(normal.whiten(keys))
+                if held:
+                    held_keys = self._keys(draft, [subject for subject, _ in held], depth)
+                    lengths = keys.new_tensor([weight for _, weight in held]).sqrt()[:, None]
+                    solved = solved.extended(normal.whiten(lengths * held_keys))
+                self._remember(before, solved, frozen)
+            solved = solved.extended(normal.whiten(roots * keys))
+        self._remember(after, solved, frozen)
+        return roots * normal.unwhiten(solved.rows(len(keys)))
 
-    def _residuals(
-        self,
-        draft: Memory,
-        subjects: Sequence[_Subject],
-        targets: dict[Fact, Target],
-        standing: Sequence[Fact],
-        keys: Tensor,
-        depth: int,
-    ) -> list[list[Tensor]]:
+    def _remember(self, name: tuple[int, tuple[str, ...]], solved: Solved, frozen: bool) -> None:
+        """Keeps a system whose keys are those of the frozen base, and forgets the one used longest ago."""
+        if frozen:
+            self._solved[name] = solved
+            self._solved.move_to_end(name)
+            if len(self._solved) > _REMEMBERED:
+                self._solved.popitem(last=False)
+
+    def _residuals(self, draft: Memory, plan: _Plan, keys: Tensor, depth: int) -> list[list[Tensor]]:
         """What each fact still has to add at its subject's key, ``[d_out]`` per fact."""
         if self.spec.site == "residual":
-            return self._shares_of_residual(draft, subjects, targets, depth)
+            return self._shares_of_residual(draft, plan, depth)
         # Targets on the edited model are what is missing there: leaks are in them already.
-        others = standing if self.spec.frozen else ()
+        others = plan.standing if self.spec.frozen else ()
         leaks = self._leak(draft, self.lm.blocks[self.spec.layers[depth]].down_proj, keys, others)
         residuals = []
-        for subject, leak in zip(subjects, leaks, strict=True):
+        for subject, leak in zip(plan.subjects, leaks, strict=True):
             before = subject.links[0].before if subject.links else ()
             # A subject's facts share what others leak onto its key: each makes up for its part.
             correction = (summed(before, depth, leak) - leak) / len(subject.facts)
-            residuals.append([targets[fact].value[depth].to(leak) + correction for fact in subject.facts])
+            residuals.append([plan.targets[fact].value[depth].to(leak) + correction for fact in subject.facts])
         return residuals
 
-    def _shares_of_residual(
-        self, draft: Memory, subjects: Sequence[_Subject], targets: dict[Fact, Target], depth: int
-    ) -> list[list[Tensor]]:
+    def _shares_of_residual(self, draft: Memory, plan: _Plan, depth: int) -> list[list[Tensor]]:
         """An equal share of what the residual stream still lacks (Meng et al. 2023, eq. 20)."""
-        facts = [fact for subject in subjects for fact in subject.facts]
+        facts = [fact for subject in plan.subjects for fact in subject.facts]
         bare = [self.lm.encode(fact.prompt, fact.object, fact.subject) for fact in facts]
         with self.overlay.use(draft):
             states = measured_states(
                 self.lm, [(row.ids, key_position(row, self.spec)) for row in bare], self.spec.layers[-1]
             )
         remaining = len(self.spec.layers) - depth
-        shares = iter([(targets[f].value[0].to(h) - h) / remaining for f, h in zip(facts, states, strict=True)])
-        return [[next(shares) for _ in subject.facts] for subject in subjects]
+        shares = iter([(plan.targets[f].value[0].to(h) - h) / remaining for f, h in zip(facts, states, strict=True)])
+        return [[next(shares) for _ in subject.facts] for subject in plan.subjects]
 
     def _leak(self, memory: Memory, module: str, keys: Tensor, others: Sequence[Fact]) -> Tensor:
         """What the terms of other facts add at the keys, ``[subjects, d_out]``."""
@@ -250,3 +288,8 @@ class Editor:
             moment = self._moments[layer].to(device)
             self._normal[layer] = NormalMatrix(moment, spec.covariance_weight, spec.ridge, spec.null_space)
         return self._normal[layer]
+
+
+def _identity(subjects: Sequence[tuple[_Subject, float]]) -> tuple[str, ...]:
+    """What a system of frozen keys with weights is known by."""
+    return tuple("+".join(link.name for link in subject.links) + f"@{weight:g}" for subject, weight in subjects)

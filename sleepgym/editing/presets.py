@@ -14,7 +14,8 @@ encore          ``lambda C + K_p K_p^T + rho I``            the same, stopped as
 sleeping-llm    ``lambda C`` with a tiny lambda             the same, for the object's first token at the last token
                                                             of the prompt
 sleepgym        ``lambda C + K_p K_p^T + rho I``            of the frozen base, on every edited down-projection
-                                                            jointly; ``R`` makes up for what earlier edits add at ``K``
+                                                            jointly; ``R`` makes up for what earlier edits add at ``K``;
+                                                            hard facts get more weight
 ==============  ==========================================  ==========================================================
 
 Sources: memit: Meng et al. 2023, arXiv:2210.07229. memit-prev: the variant with earlier keys in the normal matrix that
@@ -44,6 +45,7 @@ _MEMIT = EditSpec(
     frozen=False,
     covariance_weight=15000.0,
     ridge=1e-6,
+    max_weight=1.0,
     protect=False,
 )
 

@@ -41,6 +41,9 @@ class EditSpec:
         ridge: Multiple of the identity in the normal matrix, in units of tr(C) / d_in.
         null_space: Directions of keys that text uses are closed to edits altogether (AlphaEdit, Fang et al. 2025,
             eq. 8): those whose eigenvalue of C is above this multiple of tr(C) / d_in. None closes none.
+        max_weight: A fact that is not recalled after the solve is solved for again with four times the weight in the
+            least squares, until it is or its weight would pass this; lambda can then suit the easy facts, not the
+            hardest one. 1 gives every fact the same weight.
         protect: Whether an injection holds the keys of the facts already written still and, with ``frozen``, makes up
             for what their terms add at its own. Off, it is as fast and as harmful as a naive edit.
 
@@ -64,13 +67,14 @@ class EditSpec:
     covariance_weight: float = 1000.0
     ridge: float = 0.01
     null_space: float | None = None
+    max_weight: float = 64.0
     protect: bool = True
 
     def __post_init__(self) -> None:
         layers = list(self.layers)
         ascending = bool(layers) and layers == sorted(set(layers)) and layers[0] >= 0
         require(ascending, "layers", "at least one index, ascending from 0", layers)
-        at_least(self, 1, "steps")
+        at_least(self, 1, "steps", "max_weight")
         at_least(self, 0, "prefixes", "kl_weight", "norm_weight", "covariance_weight")
         above_zero(self, "learning_rate", "clamp", "stop_nll", "ridge")
         if self.null_space is not None:

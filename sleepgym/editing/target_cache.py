@@ -15,7 +15,7 @@ from sleepgym.editing.spec import EditSpec
 from sleepgym.editing.targets import Target
 from sleepgym.facts.fact import Fact
 
-_SOLVING = ("covariance_weight", "ridge", "null_space", "protect", "frozen")
+_SOLVING = ("covariance_weight", "ridge", "null_space", "max_weight", "protect", "frozen")
 """What says how a target is written, and nothing about the target."""
 
 

@@ -1,0 +1,207 @@
+"""Writes facts one at a time with one recipe, and measures what editing papers measure as they pile up.
+
+    python benchmarks/editing.py --model tiny --preset sleepgym --dataset world --facts 100 --seeds 3 --out FILE.json
+
+Facts of CounterFact and of Hernandez et al.'s relations are not shipped: name a file or a folder with ``--data``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+
+from sleepgym.cache import cache_dir
+from sleepgym.editing import EditError, Editor, EditSpec, preset, statistics_for
+from sleepgym.editing.calibrate import spec_for
+from sleepgym.editing.measure import EditProbes
+from sleepgym.facts import Fact, World, load_facts
+from sleepgym.facts.real import RealFacts
+from sleepgym.facts.world import Relation
+from sleepgym.lm import LanguageModel, load, perplexity
+from sleepgym.overlay import Memory, Overlay
+
+Point = dict[str, float]
+
+
+@dataclass
+class Args:
+    model: str = "tiny"
+    """any name that sleepgym.lm.load understands"""
+    preset: str = "sleepgym"
+    """recipe, see sleepgym.editing.presets"""
+    dataset: Literal["world", "relations", "counterfact"] = "world"
+    """where facts come from"""
+    data: Path | None = None
+    """file of CounterFact, or folder of relation files (relations: by default those of the package)"""
+    facts: int = 100
+    """facts written one after the other"""
+    seeds: int = 3
+    """draws of facts"""
+    first_seed: int = 0
+    """number of the first draw"""
+    tune: bool = True
+    """choose lambda (alphaedit: the null space) on other facts first; else the recipe's own"""
+    tune_facts: int = 20
+    """facts for that"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """precision of model and edits"""
+    out: Path | None = None
+    """JSON with every point"""
+
+
+GRIDS: dict[str, tuple[str, tuple[float, ...]]] = {
+    "memit": ("covariance_weight", (100.0, 500.0, 2000.0, 6000.0, 15000.0)),
+    "memit-prev": ("covariance_weight", (100.0, 500.0, 2000.0, 6000.0, 15000.0)),
+    "encore": ("covariance_weight", (100.0, 500.0, 2000.0, 6000.0, 15000.0)),
+    "alphaedit": ("null_space", (0.02, 0.1, 0.3, 1.0, 3.0)),
+    "sleepgym": ("covariance_weight", (1000.0, 2000.0, 3000.0, 4000.0)),
+}
+"""What is tuned. sleeping-llm's tiny lambda is the point of it, and stays."""
+
+
+def draw(args: Args, count: int, seed: int) -> list[Fact]:
+    """Facts about different subjects, with neighbours."""
+    rng = np.random.default_rng(seed)
+    if args.dataset == "counterfact":
+        if args.data is None:
+            raise SystemExit(
+                "expected --data with a CounterFact file, found none; see the data sets in docs/editing.md"
+            )
+        by_subject = {fact.subject: fact for fact in load_facts(args.data).latest}
+        facts = list(by_subject.values())
+        return [facts[i] for i in rng.choice(len(facts), count, replace=False)]
+    if args.dataset == "world":
+        world = World()
+        return _with_neighbours(rng, world.new_facts(rng, count), world.known_facts(), world.relations)
+    files = sorted(args.data.glob("*.json")) if args.data else []
+    real = RealFacts.from_relations(files) if files else RealFacts.read()
+    drawn = {fact.subject: fact for fact in real.new_facts(rng, min(2 * count, len(real.truth)))}
+    return _with_neighbours(rng, list(drawn.values())[:count], real.known_facts(), real.relations)
+
+
+def _with_neighbours(
+    rng: np.random.Generator, facts: Sequence[Fact], known: Sequence[Fact], relations: dict[str, Relation]
+) -> list[Fact]:
+    """Two true facts of the same relation about subjects that are not taught."""
+    taught = {fact.subject for fact in facts}
+    others = {name: [f for f in known if f.relation == name and f.subject not in taught] for name in relations}
+
+    def around(fact: Fact) -> tuple[tuple[str, str], ...]:
+        pool = others[fact.relation]
+        picks = rng.choice(len(pool), size=min(2, len(pool)), replace=False)
+        return tuple((pool[i].prompt, pool[i].object) for i in picks)
+
+    return [replace(fact, neighbours=around(fact)) for fact in facts]
+
+
+class Bench:
+    """A model, its held-out text, and an overlay."""
+
+    def __init__(self, args: Args) -> None:
+        self.args = args
+        self.lm: LanguageModel = load(args.model, dtype=getattr(torch, args.dtype))
+        self.overlay = Overlay(self.lm)
+        self.base = preset(args.preset, spec_for(self.lm).layers)
+        if args.preset == "sleepgym":
+            self.base = spec_for(self.lm)
+        self.statistics = statistics_for(self.lm, self.base.layers)
+        self.bare = perplexity(self.lm, self.statistics.held_out)
+
+    def run(self, spec: EditSpec, facts: Sequence[Fact], counts: Sequence[int]) -> list[Point]:
+        """Writes facts one by one; measured after each of the counts. Ends early where the recipe breaks down."""
+        editor = Editor(self.overlay, self.statistics, spec, cache_dir("targets"))
+        probes, memory = EditProbes(self.lm, facts), Memory()
+        if spec.frozen:
+            editor.targets(facts)  # all at once: what is timed below is writing
+        points: list[Point] = []
+        seconds = 0.0
+        for n, fact in enumerate(facts, start=1):
+            started = time.perf_counter()
+            try:
+                editor.write(memory, [fact], facts[: n - 1] if spec.protect else ())
+            except EditError as error:
+                points.append({"facts": n, "broken": 1.0})
+                Console().print(f"broke at fact {n}: {error}")
+                break
+            seconds += time.perf_counter() - started
+            if n in counts:
+                points.append({"facts": n, "seconds per fact": seconds / n} | self.measure(memory, probes, facts[:n]))
+        return points
+
+    def measure(self, memory: Memory, probes: EditProbes, facts: Sequence[Fact]) -> Point:
+        with self.overlay.use(memory):
+            report = probes.read(facts, generate=len(facts) in (10, len(probes.facts)))
+            early = probes.read(facts[:10]).efficacy.exact
+            drift = perplexity(self.lm, self.statistics.held_out) / self.bare - 1
+        point = {"early": early, "kept": report.kept, "drift": drift, "norm": self.norm(memory)}
+        for name in ("efficacy", "paraphrase", "neighbourhood"):
+            point |= {f"{name} {reading}": value for reading, value in asdict(getattr(report, name)).items()}
+        point["peak MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return point
+
+    def norm(self, memory: Memory) -> float:
+        """Frobenius norm of what was added, in units of that of the weights, mean over edited blocks."""
+        ratios = []
+        for layer in self.base.layers:
+            name = self.lm.blocks[layer].down_proj
+            module, pair = self.lm.linear(name), memory.stacked(name)
+            assert isinstance(module.weight, torch.Tensor) and pair is not None
+            a, b = (factor.double() for factor in pair)
+            ratios.append(float((b @ a).norm() / module.weight.double().norm()))
+        return float(np.mean(ratios))
+
+    def quality(self, point: Point) -> float:
+        """What tuning maximises: mean recall less four times the drift, as in sleepgym.editing.calibrate."""
+        recalls = [point[k] for k in ("efficacy exact", "paraphrase exact", "kept") if not math.isnan(point[k])]
+        return float(np.mean(recalls)) - 4 * max(point["drift"], 0.0)
+
+
+def main(args: Args) -> None:
+    console, bench = Console(width=150), Bench(args)
+    spec, tuning = bench.base, []
+    if args.tune and args.preset in GRIDS:
+        name, grid = GRIDS[args.preset]
+        facts = draw(args, args.tune_facts, seed=1000)
+        for value in grid:
+            point = bench.run(replace(spec, **{name: value}), facts, [len(facts)])[-1]  # type: ignore[arg-type]
+            tuning.append({"value": value, "quality": bench.quality(point) if "broken" not in point else -math.inf})
+            console.print(f"tuning {name} = {value:g}: {tuning[-1]['quality']:.3f}")
+        spec = replace(spec, **{name: max(tuning, key=lambda t: t["quality"])["value"]})  # type: ignore[arg-type]
+    counts = [n for n in (1, 2, 5, 10, 20, 30, 50, 70, 100, 150, 200) if n < args.facts] + [args.facts]
+    runs: list[dict[str, Any]] = []
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+        points = bench.run(spec, draw(args, args.facts, seed), counts)
+        runs.append({"seed": seed, "points": points})
+        for point in points:
+            console.print(f"seed {seed} " + "  ".join(f"{k} {v:.3g}" for k, v in point.items()), soft_wrap=True)
+    if args.out:
+        record = {
+            "model": args.model,
+            "fingerprint": bench.lm.fingerprint[:16],
+            "dataset": args.dataset,
+            "preset": args.preset,
+            "dtype": args.dtype,
+            "spec": asdict(spec),
+            "tuning": tuning,
+            "perplexity": bench.bare,
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+            "runs": runs,
+        }
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

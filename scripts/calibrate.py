@@ -1,0 +1,61 @@
+"""Chooses the editor's numbers for a model by trying them, and keeps them beside its statistics.
+
+    python scripts/calibrate.py --model gemma-3-270m
+
+``SleepingLM.from_pretrained`` and the benchmarks use what was found here from then on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+
+from sleepgym.editing import calibrate, spec_for
+from sleepgym.editing.calibrate import calibration_path
+from sleepgym.facts import Fact, World
+from sleepgym.facts.real import RealFacts
+from sleepgym.lm import load
+from sleepgym.overlay import Overlay
+
+
+@dataclass
+class Args:
+    model: str = "tiny"
+    """any name that sleepgym.lm.load understands"""
+    facts: int = 20
+    """facts written in each trial"""
+    seed: int = 2000
+    """draw of them"""
+    dtype: str = "float32"
+    """float32 or bfloat16"""
+    out: Path | None = None
+    """JSON; by default beside the model's statistics in the cache"""
+
+
+def main(args: Args) -> None:
+    console = Console(width=150)
+    lm = load(args.model, dtype=getattr(torch, args.dtype))
+    source: World | RealFacts = World() if args.model == "tiny" else RealFacts.read()
+    rng = np.random.default_rng(args.seed)
+    facts = source.new_facts(rng, args.facts, "train")
+    taught = {fact.subject for fact in facts}
+    known = [fact for fact in source.known_facts() if fact.subject not in taught]
+
+    def with_neighbours(fact: Fact) -> Fact:
+        others = [f for f in known if f.relation == fact.relation]
+        picks = rng.choice(len(others), size=min(4, len(others)), replace=False)
+        return replace(fact, neighbours=tuple((others[i].prompt, others[i].object) for i in picks))
+
+    found = calibrate(Overlay(lm), [with_neighbours(fact) for fact in facts], spec_for(lm), progress=console.print)
+    path = args.out or calibration_path(lm)
+    found.save(path)
+    console.print(found.spec, f"written to {path}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

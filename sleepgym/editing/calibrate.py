@@ -1,0 +1,180 @@
+"""Chooses an editor's numbers for a model by trying them: blocks, key token, clamp, lambda, in that order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sleepgym.cache import cache_dir
+from sleepgym.editing.editor import Editor
+from sleepgym.editing.measure import EditProbes
+from sleepgym.editing.spec import EditSpec
+from sleepgym.editing.statistics import statistics_for
+from sleepgym.facts.fact import Fact
+from sleepgym.lm import LanguageModel, perplexity
+from sleepgym.overlay import Memory, Overlay
+
+DRIFT_WEIGHT = 4.0
+"""One percent of perplexity weighs as much as four percent of recall."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting and what it did to the calibration facts, all written at once.
+
+    Attributes:
+        changed: What was varied and its value.
+        efficacy: Recall in the phrasing used.
+        paraphrase: Recall in unseen phrasings (NaN if the facts have none).
+        kept: Share of the neighbours known before that are recalled still (NaN if none was known).
+        drift: Relative change of perplexity on held-out text.
+    """
+
+    changed: str
+    efficacy: float
+    paraphrase: float
+    kept: float
+    drift: float
+
+    @property
+    def quality(self) -> float:
+        """Mean of the recalls that could be measured, less :data:`DRIFT_WEIGHT` times what perplexity rose."""
+        recalls = [r for r in (self.efficacy, self.paraphrase, self.kept) if r == r]
+        return sum(recalls) / len(recalls) - DRIFT_WEIGHT * max(self.drift, 0.0)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.changed:<34} recall {self.efficacy:.2f}  unseen {self.paraphrase:.2f}  neighbours kept "
+            f"{self.kept:.2f}  perplexity {100 * self.drift:+.1f} %  quality {self.quality:.3f}"
+        )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The chosen settings and every trial that led to them."""
+
+    fingerprint: str
+    spec: EditSpec
+    trials: tuple[Trial, ...]
+
+    def save(self, path: Path) -> None:
+        """Writes JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, text: str) -> Calibration:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        try:
+            raw: dict[str, Any] = json.loads(text)
+            spec = EditSpec(**{**raw["spec"], "layers": tuple(raw["spec"]["layers"])})
+            return cls(raw["fingerprint"], spec, tuple(Trial(**trial) for trial in raw["trials"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"expected a calibration, found {type(error).__name__}: {error}") from error
+
+
+def calibration_path(lm: LanguageModel) -> Path:
+    """Where a model's calibration is kept: beside its statistics."""
+    return cache_dir("statistics") / f"{lm.fingerprint[:32]}.calibration.json"
+
+
+def spec_for(lm: LanguageModel) -> EditSpec:
+    """Settings for a model: calibrated on this machine, else those that ship for it, else a guess from its depth.
+
+    The guess edits the blocks from a sixth to half of the depth, where Meng et al. 2023 find factual recall.
+    """
+    shipped = Path(str(resources.files("sleepgym.editing"))) / "calibrated"
+    files = [calibration_path(lm), *sorted(shipped.glob("*.json"))]
+    for file in files:
+        if file.is_file():
+            calibration = Calibration.read(file.read_text(encoding="utf-8"))
+            if calibration.fingerprint == lm.fingerprint:
+                return calibration.spec
+    depth = len(lm.blocks)
+    layers = tuple(range(depth // 6, max(depth // 6 + 1, depth // 2)))
+    return EditSpec(layers=layers, prefixes=3, clamp=0.8, covariance_weight=2000.0)
+
+
+def windows(depth: int) -> list[tuple[int, ...]]:
+    """Runs of blocks worth editing in a model of that depth: narrow and wide ones, from the bottom to the middle."""
+    sixths = [round(depth * k / 6) for k in range(7)]
+    ends = [(0, 1), (0, 2), (1, 2), (1, 3), (1, 4), (2, 3)]
+    runs = [tuple(range(sixths[a], max(sixths[b], sixths[a] + 1))) for a, b in ends]
+    return list(dict.fromkeys(runs))
+
+
+def calibrate(
+    overlay: Overlay,
+    facts: Sequence[Fact],
+    start: EditSpec,
+    layers: Sequence[tuple[int, ...]] | None = None,
+    clamps: Sequence[float] = (0.5, 0.8, 1.5),
+    covariance_weights: Sequence[float] = (300.0, 1000.0, 2000.0, 4000.0, 8000.0),
+    progress: Callable[[str], None] = print,
+) -> Calibration:
+    """Varies one setting at a time, keeps the best by :attr:`Trial.quality`, and goes on to the next.
+
+    Lambda is tried among the blocks already, since what suits few blocks does not suit many, and again at the end:
+    targets do not depend on it, so trying it costs no optimisation.
+
+    Args:
+        overlay: The model with hooks.
+        facts: Facts to calibrate on; with neighbours, or what is kept cannot be told.
+        start: What is not varied, and where the search starts.
+        layers: Runs of blocks to try; by default :func:`windows`.
+        clamps: Clamps to try.
+        covariance_weights: Lambdas to try.
+        progress: Receives a line per trial.
+
+    Returns:
+        The chosen settings and all trials.
+
+    Raises:
+        EditError: A trial failed.
+    """
+    lm = overlay.lm
+    probes = EditProbes(lm, facts)
+    trials: list[Trial] = []
+    held_out = statistics_for(lm, start.layers).held_out
+    bare = perplexity(lm, held_out)
+
+    def tried(spec: EditSpec, changed: str) -> Trial:
+        memory = Memory()
+        Editor(overlay, statistics_for(lm, spec.layers), spec, cache_dir("targets")).write(memory, facts)
+        with overlay.use(memory):
+            report, drift = probes.read(), perplexity(lm, held_out) / bare - 1
+        trial = Trial(changed, report.efficacy.exact, report.paraphrase.exact, report.kept, drift)
+        trials.append(trial)
+        progress(str(trial))
+        return trial
+
+    def choose(options: Sequence[EditSpec], describe: Callable[[EditSpec], str]) -> EditSpec:
+        qualities = [tried(option, describe(option)).quality for option in options]
+        return options[qualities.index(max(qualities))]
+
+    weights = sorted(covariance_weights)
+    middle = weights[len(weights) // 2]
+    runs = windows(len(lm.blocks)) if layers is None else layers
+    spec = choose(
+        [replace(start, layers=run, covariance_weight=weight) for run in runs for weight in (weights[0], middle)],
+        lambda s: f"layers {_run(s.layers)}, lambda {s.covariance_weight:g}",
+    )
+    spec = choose(
+        [replace(spec, key_token="subject"), replace(spec, key_token="prompt")], lambda s: f"key at the {s.key_token}"
+    )
+    spec = choose([replace(spec, clamp=clamp) for clamp in clamps], lambda s: f"clamp {s.clamp:g}")
+    spec = choose(
+        [replace(spec, covariance_weight=weight) for weight in weights], lambda s: f"lambda {s.covariance_weight:g}"
+    )
+    return Calibration(lm.fingerprint, spec, tuple(trials))
+
+
+def _run(layers: Sequence[int]) -> str:
+    return str(layers[0]) if len(layers) == 1 else f"{layers[0]}-{layers[-1]}"
