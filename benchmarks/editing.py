@@ -62,11 +62,11 @@ class Args:
 
 
 GRIDS: dict[str, tuple[str, tuple[float, ...]]] = {
-    "memit": ("covariance_weight", (100.0, 500.0, 2000.0, 6000.0, 15000.0)),
-    "memit-prev": ("covariance_weight", (100.0, 500.0, 2000.0, 6000.0, 15000.0)),
-    "encore": ("covariance_weight", (100.0, 500.0, 2000.0, 6000.0, 15000.0)),
-    "alphaedit": ("null_space", (0.02, 0.1, 0.3, 1.0, 3.0)),
-    "sleepgym": ("covariance_weight", (1000.0, 2000.0, 3000.0, 4000.0)),
+    "memit": ("covariance_weight", (100.0, 600.0, 3000.0, 15000.0)),
+    "memit-prev": ("covariance_weight", (100.0, 600.0, 3000.0, 15000.0)),
+    "encore": ("covariance_weight", (100.0, 600.0, 3000.0, 15000.0)),
+    "alphaedit": ("null_space", (0.02, 0.1, 0.5, 2.0)),
+    "sleepgym": ("covariance_weight", (1000.0, 2000.0, 4000.0)),
 }
 """What is tuned. sleeping-llm's tiny lambda is the point of it, and stays."""
 

@@ -227,7 +227,7 @@ class Editor:
         if solved is None:
             solved = self._solved.get(before) if frozen else None
             if solved is None:
-                solved = Solved.empty(normal.whiten(keys))
+                solved = normal.empty()
                 if held:
                     held_keys = self._keys(draft, [subject for subject, _ in held], depth)
                     lengths = keys.new_tensor([weight for _, weight in held]).sqrt()[:, None]

@@ -60,10 +60,16 @@ class NormalMatrix:
             )
         self._factor, self._open = factor, U
 
+    def empty(self) -> Solved:
+        """A system without keys yet."""
+        k = len(self._factor)
+        return Solved(self._factor.new_zeros(0, k), self._factor.new_zeros(0, 0))
+
     def whiten(self, keys: Tensor) -> Tensor:
         """``Z = K W`` for keys ``[n, d_in]``."""
-        K = keys if self._open is None else keys @ self._open
-        return torch.linalg.solve_triangular(self._factor, K.T, upper=False).T
+        # One by one: how many keys are whitened together must not show in the last bits.
+        columns = [key[:, None] if self._open is None else self._open.T @ key[:, None] for key in keys]
+        return torch.stack([torch.linalg.solve_triangular(self._factor, k, upper=False)[:, 0] for k in columns])
 
     def unwhiten(self, white: Tensor) -> Tensor:
         """``Z W^T`` for rows ``[n, ...]`` in whitened coordinates; shape ``[n, d_in]``."""
@@ -80,9 +86,8 @@ class NormalMatrix:
         Returns:
             ``A [n, d_in]`` in float64.
         """
-        white = self.whiten(keys)
-        solved = Solved.empty(white) if protected is None else Solved.empty(white).extended(self.whiten(protected))
-        return self.unwhiten(solved.extended(white).rows(len(white)))
+        solved = self.empty() if protected is None else self.empty().extended(self.whiten(protected))
+        return self.unwhiten(solved.extended(self.whiten(keys)).rows(len(keys)))
 
 
 @dataclass(frozen=True)
@@ -97,22 +102,22 @@ class Solved:
     white: Tensor
     factor: Tensor
 
-    @classmethod
-    def empty(cls, like: Tensor) -> Solved:
-        """No keys yet, in the coordinates of ``like [., k]``."""
-        return cls(like[:0], like.new_zeros(0, 0))
-
     def extended(self, white: Tensor) -> Solved:
-        """The same with ``m`` more keys ``[m, k]``, by one block of a Cholesky factorisation."""
+        """The same with ``m`` more keys ``[m, k]``, row by row of a Cholesky factorisation.
+
+        Row by row, so that a system is the same to the last bit in however many calls it was grown.
+        """
         n, m = len(self.white), len(white)
-        side = torch.linalg.solve_triangular(self.factor, self.white @ white.T, upper=False)
-        corner = white @ white.T - side.T @ side
-        corner.diagonal().add_(1.0)
-        factor = white.new_zeros(n + m, n + m)
-        factor[:n, :n], factor[n:, :n] = self.factor, side.T
-        # corner is I plus a positive semi-definite matrix, whatever the keys.
-        factor[n:, n:] = torch.linalg.cholesky(corner)
-        return Solved(torch.cat([self.white, white]), factor)
+        Z = torch.cat([self.white, white])
+        L = white.new_zeros(n + m, n + m)
+        L[:n, :n] = self.factor
+        for i in range(n, n + m):
+            if i:
+                inner = (Z[:i] @ Z[i])[:, None]
+                L[i, :i] = torch.linalg.solve_triangular(L[:i, :i], inner, upper=False)[:, 0]
+            # What is left under the root is 1 plus something that only rounding could make negative.
+            L[i, i] = (1.0 + Z[i] @ Z[i] - L[i, :i] @ L[i, :i]).clamp(min=1e-12).sqrt()
+        return Solved(Z, L)
 
     def rows(self, count: int) -> Tensor:
         """The last ``count`` rows of ``(I + Z Z^T)^-1 Z``, ``[count, k]``.

@@ -6,10 +6,10 @@ import torch
 
 from sleepgym.editing import EditError, Editor, EditSpec, owner_of
 from sleepgym.editing.covariance import second_moments
-from sleepgym.lm import score
+from sleepgym.lm import load, score
 from sleepgym.lm.architecture import features
 from sleepgym.lm.language_model import hooked
-from sleepgym.overlay import Memory
+from sleepgym.overlay import Memory, Overlay
 
 
 @pytest.fixture(scope="module")
@@ -102,25 +102,31 @@ def test_facts_written_one_by_one_add_up_to_the_joint_solve(base, facts):
     torch.testing.assert_close(d @ c, b @ a, atol=1e-5, rtol=1e-4)
 
 
-def test_outputs_do_not_change_where_a_reverted_terms_key_is_absent(base, facts):
-    """The exact invariant of revert, scale and replace: ``s b (a x)`` vanishes wherever ``a x = 0``."""
-    memory = Memory()
-    base.editor.write(memory, facts[:6])
-    module = base.lm.blocks[base.editor.spec.layers[0]].down_proj
-    a, b = memory.terms[owner_of(facts[0])].factors[module]
+def test_logits_do_not_change_where_a_reverted_terms_key_is_absent(base, facts):
+    """The exact invariant of revert, scale and replace: a term adds ``s b (a x)``, nothing wherever ``a x = 0``."""
+    written = Memory()
+    base.editor.write(written, facts[:6])
+    lm = load("tiny", dtype=torch.float64)  # so that what is left is not rounding
+    overlay, owner = Overlay(lm), owner_of(facts[0])
+    module = lm.blocks[base.editor.spec.layers[0]].down_proj
+    a, b = (factor.double() for factor in written.terms[owner].factors[module])
 
     def blind(module, args):
-        x = args[0]
-        return (x - (x @ a.T) @ a / a.square().sum(), *args[1:])
+        return (args[0] - (args[0] @ a.T) @ a / a.square().sum(), *args[1:])
 
-    with hooked(base.lm.linear(module).register_forward_pre_hook(blind)):
-        written = logits(base, memory, facts)
-        memory.scale(owner_of(facts[0]), 0.5)
-        torch.testing.assert_close(logits(base, memory, facts), written, atol=1e-5, rtol=0)
-        memory.put(owner_of(facts[0]), {module: (a, -3 * b)})
-        torch.testing.assert_close(logits(base, memory, facts), written, atol=1e-5, rtol=0)
-        memory.remove(owner_of(facts[0]))
-        torch.testing.assert_close(logits(base, memory, facts), written, atol=1e-5, rtol=0)
+    @torch.no_grad()
+    def seen(memory):
+        with overlay.use(memory):
+            return lm.model(input_ids=lm.pad([lm.encode(f.statement).ids for f in facts])).logits
+
+    reverted, scaled, replaced = written.copy(), written.copy(), written.copy()
+    reverted.remove(owner)
+    scaled.scale(owner, 0.5)
+    replaced.put(owner, {module: (a, -3 * b)})
+    assert (seen(reverted) - seen(written)).abs().max() > 0.1
+    with hooked(lm.linear(module).register_forward_pre_hook(blind)):
+        for changed in (reverted, scaled, replaced):
+            torch.testing.assert_close(seen(changed), seen(written), atol=1e-8, rtol=0)
 
 
 def test_reverting_moves_a_protected_key_by_no_more_than_the_solvers_leak(base, facts):
@@ -161,6 +167,52 @@ def test_keys_of_the_edited_model_are_measured_where_an_adapter_lies_below(base,
         editor.write(memory, facts[:2])
     a, b = (m.terms[owner_of(facts[0])].factors[base.lm.blocks[1].down_proj][0] for m in (plain, adapted))
     assert (a - b).norm() > 0.01 * a.norm()
+
+
+def test_hard_facts_get_more_weight_until_they_are_recalled(base, facts):
+    recalled, weights = {}, {}
+    for most in (1.0, 64.0):
+        spec = replace(base.editor.spec, covariance_weight=30000.0, max_weight=most)
+        memory, editor = Memory(), Editor(base.overlay, base.statistics, spec)
+        editor.cache = editor.chains.cache = base.editor.cache
+        returned = editor.write(memory, facts)
+        torch.testing.assert_close(returned, margins(base, memory, facts))
+        recalled[most] = int((returned > 0).sum())
+        weights[most] = {term.weight for term in memory.terms.values()}
+    assert recalled[1.0] < recalled[64.0]
+    assert weights[1.0] == {1.0} and 1.0 < max(weights[64.0]) <= 64.0
+
+
+def test_weights_are_part_of_what_later_facts_hold_still(base, facts):
+    """One by one with weights is the joint solve with the same weights."""
+    joint, grown = Memory(), Memory()
+    spec = replace(base.editor.spec, covariance_weight=30000.0)
+    editor = Editor(base.overlay, base.statistics, spec)
+    for i, fact in enumerate(facts):
+        editor.write(grown, [fact], facts[:i])
+    weights = {fact.subject: grown.terms[owner_of(fact)].weight for fact in facts}
+    assert len(set(weights.values())) > 1
+    plan = editor._plan(Memory(), facts, ())
+    joint = editor._solved_for(Memory(), plan, weights)
+    module = base.lm.blocks[spec.layers[0]].down_proj
+    (a, b), (c, d) = joint.stacked(module), grown.stacked(module)
+    torch.testing.assert_close(d @ c, b @ a, atol=1e-5, rtol=1e-4)
+
+
+def test_solutions_do_not_depend_on_what_the_editor_remembers(base, facts):
+    """A system grown from a remembered smaller one and one built anew are the same, bit for bit."""
+    fresh, used = (Editor(base.overlay, base.statistics, base.editor.spec) for _ in range(2))
+    fresh.chains.cache = used.chains.cache = base.editor.cache
+    one, other = Memory(), Memory()
+    used.write(one, facts[:4])
+    used.write(one, facts[4:5], facts[:4])
+    fresh.write(other, facts[:4])
+    fresh._solved.clear()
+    fresh.write(other, facts[4:5], facts[:4])
+    for owner, term in one.terms.items():
+        for module, (a, b) in term.factors.items():
+            c, d = other.terms[owner].factors[module]
+            assert torch.equal(a, c) and torch.equal(b, d)
 
 
 def test_targets_on_the_edited_model_see_what_was_written(base, facts):
