@@ -146,7 +146,7 @@ class Bench:
             early = probes.read(facts[:10]).efficacy.exact
             drift = perplexity(self.lm, self.statistics.held_out) / self.bare - 1
         point = {"early": early, "kept": report.kept, "drift": drift, "norm": self.norm(memory)}
-        for name in ("efficacy", "paraphrase", "neighbourhood"):
+        for name in ("efficacy", "paraphrase", "question", "neighbourhood"):
             point |= {f"{name} {reading}": value for reading, value in asdict(getattr(report, name)).items()}
         point["peak MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return point
@@ -164,7 +164,11 @@ class Bench:
 
     def quality(self, point: Point) -> float:
         """What tuning maximises: mean recall less four times the drift, as in sleepgym.editing.calibrate."""
-        recalls = [point[k] for k in ("efficacy exact", "paraphrase exact", "kept") if not math.isnan(point[k])]
+        recalls = [
+            point[k]
+            for k in ("efficacy exact", "paraphrase exact", "question exact", "kept")
+            if not math.isnan(point[k])
+        ]
         return float(np.mean(recalls)) - 4 * max(point["drift"], 0.0)
 
 

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 import tyro
 from rich.console import Console
 
-from sleepgym.editing import calibrate, spec_for
+from sleepgym.editing import EditSpec, calibrate
 from sleepgym.editing.calibrate import calibration_path
 from sleepgym.facts import Fact, World
 from sleepgym.facts.real import RealFacts
@@ -33,6 +33,10 @@ class Args:
     """draw of them"""
     dtype: str = "float32"
     """float32 or bfloat16"""
+    layers: tuple[int, ...] = ()
+    """blocks to edit; by default several runs of blocks are tried"""
+    start: EditSpec = field(default_factory=EditSpec)
+    """what is not tried, such as the number of prefixes"""
     out: Path | None = None
     """JSON; by default beside the model's statistics in the cache"""
 
@@ -51,7 +55,9 @@ def main(args: Args) -> None:
         picks = rng.choice(len(others), size=min(4, len(others)), replace=False)
         return replace(fact, neighbours=tuple((others[i].prompt, others[i].object) for i in picks))
 
-    found = calibrate(Overlay(lm), [with_neighbours(fact) for fact in facts], spec_for(lm), progress=console.print)
+    taught_facts = [with_neighbours(fact) for fact in facts]
+    layers = [args.layers] if args.layers else None
+    found = calibrate(Overlay(lm), taught_facts, args.start, layers, progress=console.print)
     path = args.out or calibration_path(lm)
     found.save(path)
     console.print(found.spec, f"written to {path}")

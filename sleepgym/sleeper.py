@@ -13,7 +13,7 @@ from sleepgym import checkpoint
 from sleepgym.cache import cache_dir
 from sleepgym.consolidation import adapter_io, cycle, merged
 from sleepgym.consolidation.spec import SleepSpec
-from sleepgym.editing import EditError, Editor, EditSpec, ModelStatistics, owner_of, statistics_for
+from sleepgym.editing import EditError, Editor, EditSpec, ModelStatistics, owner_of, spec_for, statistics_for
 from sleepgym.facts.fact import Fact
 from sleepgym.ledger import Entry, Key
 from sleepgym.lm import LanguageModel, Scores, generate, load, perplexity, score
@@ -76,7 +76,8 @@ class SleepingLM:
 
         Args:
             name_or_path: ``"tiny"``, ``"gemma-3-270m"``, a folder, a GGUF file or a hub id.
-            edit: How facts are written.
+            edit: How facts are written; by default what was calibrated for the model, see
+                :func:`sleepgym.editing.spec_for`.
             sleep: How nights go.
             capacity: Largest number of facts.
             seed: Seed of the learner.
@@ -86,7 +87,7 @@ class SleepingLM:
             progress: Called as ``(what, done, total)`` while statistics are measured.
         """
         lm = load(name_or_path, device=device, dtype=dtype, quantization=quantization)
-        return cls(make_base(lm, edit or EditSpec(), progress), sleep, capacity, seed)
+        return cls(make_base(lm, edit or spec_for(lm), progress), sleep, capacity, seed)
 
     # ---------------------------------------------------------------- queries
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
@@ -30,6 +31,7 @@ class Trial:
         changed: What was varied and its value.
         efficacy: Recall in the phrasing used.
         paraphrase: Recall in unseen phrasings (NaN if the facts have none).
+        question: Recall when asked in chat (NaN if the facts have no questions).
         kept: Share of the neighbours known before that are recalled still (NaN if none was known).
         drift: Relative change of perplexity on held-out text.
     """
@@ -37,19 +39,20 @@ class Trial:
     changed: str
     efficacy: float
     paraphrase: float
+    question: float
     kept: float
     drift: float
 
     @property
     def quality(self) -> float:
         """Mean of the recalls that could be measured, less :data:`DRIFT_WEIGHT` times what perplexity rose."""
-        recalls = [r for r in (self.efficacy, self.paraphrase, self.kept) if r == r]
+        recalls = [r for r in (self.efficacy, self.paraphrase, self.question, self.kept) if r == r]
         return sum(recalls) / len(recalls) - DRIFT_WEIGHT * max(self.drift, 0.0)
 
     def __str__(self) -> str:
         return (
-            f"{self.changed:<34} recall {self.efficacy:.2f}  unseen {self.paraphrase:.2f}  neighbours kept "
-            f"{self.kept:.2f}  perplexity {100 * self.drift:+.1f} %  quality {self.quality:.3f}"
+            f"{self.changed:<28} recall {self.efficacy:.2f}  unseen {self.paraphrase:.2f}  asked {self.question:.2f}  "
+            f"neighbours kept {self.kept:.2f}  perplexity {100 * self.drift:+.1f} %  quality {self.quality:.3f}"
         )
 
 
@@ -103,11 +106,10 @@ def spec_for(lm: LanguageModel) -> EditSpec:
 
 
 def windows(depth: int) -> list[tuple[int, ...]]:
-    """Runs of blocks worth editing in a model of that depth: narrow and wide ones, from the bottom to the middle."""
-    sixths = [round(depth * k / 6) for k in range(7)]
-    ends = [(0, 1), (0, 2), (1, 2), (1, 3), (1, 4), (2, 3)]
-    runs = [tuple(range(sixths[a], max(sixths[b], sixths[a] + 1))) for a, b in ends]
-    return list(dict.fromkeys(runs))
+    """Runs of blocks worth editing in a model of that depth: short and long ones from the bottom to the middle."""
+    starts = (0, depth // 6, depth // 3)
+    lengths = (1, math.ceil(depth / 6), math.ceil(depth / 3))
+    return sorted({tuple(range(start, min(start + length, depth))) for start in starts for length in lengths})
 
 
 def calibrate(
@@ -150,7 +152,8 @@ def calibrate(
         Editor(overlay, statistics_for(lm, spec.layers), spec, cache_dir("targets")).write(memory, facts)
         with overlay.use(memory):
             report, drift = probes.read(), perplexity(lm, held_out) / bare - 1
-        trial = Trial(changed, report.efficacy.exact, report.paraphrase.exact, report.kept, drift)
+        readings = (report.efficacy.exact, report.paraphrase.exact, report.question.exact)
+        trial = Trial(changed, *readings, report.kept, drift)
         trials.append(trial)
         progress(str(trial))
         return trial

@@ -38,12 +38,14 @@ class EditReport:
     Attributes:
         efficacy: The prompts that facts were taught with.
         paraphrase: Their unseen phrasings.
+        question: Questions about them, asked in the model's chat format.
         neighbourhood: Prompts about other subjects; right is what the bare model should go on to say.
         kept: Of the neighbours that the bare model recalls exactly, the share that is recalled still.
     """
 
     efficacy: Reading
     paraphrase: Reading
+    question: Reading
     neighbourhood: Reading
     kept: float
 
@@ -83,16 +85,21 @@ class EditProbes:
             generate: Whether to decode as well, which takes a pass per token.
         """
         facts = self.facts if facts is None else facts
-        used = _Prompts([f.prompt for f in facts], [f.object for f in facts], [f.true_object for f in facts])
-        pairs = [(p, f) for f in facts for p in f.paraphrases]
-        unseen = _Prompts([p for p, _ in pairs], [f.object for _, f in pairs], [f.true_object for _, f in pairs])
+        used = self._of([(fact.prompt, fact) for fact in facts])
+        unseen = self._of([(prompt, fact) for fact in facts for prompt in fact.paraphrases])
+        asked = self._of([(self.lm.chat(question), fact) for fact in facts for question in fact.questions])
         now = _correct(self.lm, self._neighbours.encoded(self.lm, self._neighbours.right))
         return EditReport(
             efficacy=self._reading(used, generate),
             paraphrase=self._reading(unseen, generate),
+            question=self._reading(asked, generate),
             neighbourhood=self._reading(self._neighbours, generate),
             kept=_share(now[self._known]),
         )
+
+    @staticmethod
+    def _of(pairs: Sequence[tuple[str, Fact]]) -> _Prompts:
+        return _Prompts([p for p, _ in pairs], [f.object for _, f in pairs], [f.true_object for _, f in pairs])
 
     @staticmethod
     def _neighbourhood(facts: Sequence[Fact]) -> _Prompts:

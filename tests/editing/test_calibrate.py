@@ -1,0 +1,80 @@
+"""Calibration tries, keeps the best, and is found again."""
+
+from dataclasses import replace
+
+import pytest
+
+from sleepgym.editing import Calibration, EditSpec, calibrate, spec_for
+from sleepgym.editing.calibrate import Trial, calibration_path, windows
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLEEPGYM_CACHE", str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def calibration(base, facts, world):
+    known = world.known_facts()
+    taught = [replace(f, neighbours=tuple((k.prompt, k.object) for k in known[i : i + 2])) for i, f in enumerate(facts)]
+    lines: list[str] = []
+    start = EditSpec(steps=10, prefixes=1)
+    found = calibrate(
+        base.overlay, taught[:4], start, layers=[(0,), (2,)], clamps=(0.3, 1.5), covariance_weights=(300.0, 3e5),
+        progress=lines.append,
+    )  # fmt: skip
+    assert len(lines) == len(found.trials) == 2 * 2 + 2 + 2 + 2
+    return found
+
+
+def test_the_best_of_what_was_tried_is_chosen(calibration):
+    quality = {trial.changed: trial.quality for trial in calibration.trials}
+    by_layers = {k: v for k, v in quality.items() if k.startswith("layers")}
+    assert str(calibration.spec.layers[0]) in max(by_layers, key=by_layers.get).split(",")[0]
+    assert calibration.spec.covariance_weight == 300.0
+
+
+def test_it_survives_the_disk(calibration, tmp_path):
+    calibration.save(tmp_path / "c.json")
+    assert Calibration.read((tmp_path / "c.json").read_text()) == calibration
+
+
+def test_calibrated_settings_are_found_again(base, calibration, own_cache):
+    assert spec_for(base.lm) != calibration.spec
+    calibration.save(calibration_path(base.lm))
+    assert spec_for(base.lm) == calibration.spec
+
+
+def test_calibration_of_another_model_is_not_used(base, calibration, own_cache):
+    before = spec_for(base.lm)
+    replace(calibration, fingerprint="another").save(calibration_path(base.lm))
+    assert spec_for(base.lm) == before
+
+
+def test_bundled_model_ships_with_the_default_settings(base, own_cache):
+    assert spec_for(base.lm) == EditSpec()
+
+
+def test_unknown_model_gets_blocks_from_a_sixth_to_half_of_its_depth(base, own_cache):
+    class Deep:
+        blocks, fingerprint = range(18), "unknown"
+
+    assert spec_for(Deep()).layers == (3, 4, 5, 6, 7, 8)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"fingerprint": "x", "spec": {"layers": [0], "colour": 1}, "trials": []}'])
+def test_something_else_is_refused(text):
+    with pytest.raises(ValueError, match="expected a calibration"):
+        Calibration.read(text)
+
+
+def test_drift_outweighs_recall_and_unknown_shares_do_not_count():
+    nan = float("nan")
+    assert Trial("", 1.0, nan, nan, nan, 0.0).quality == 1.0
+    assert Trial("", 1.0, 0.5, nan, nan, 0.05).quality == pytest.approx(0.75 - 0.2)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 18, 32])
+def test_windows_are_runs_within_the_model(depth):
+    for run in windows(depth):
+        assert run and run == tuple(range(run[0], run[-1] + 1)) and run[-1] < depth
