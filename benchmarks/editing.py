@@ -51,6 +51,8 @@ class Args:
     """draws of facts"""
     first_seed: int = 0
     """number of the first draw"""
+    site: Literal["recipe", "down_proj"] = "recipe"
+    """down_proj: targets sit on down-projections whatever the recipe says, as models with a norm after the MLP need"""
     tune: bool = True
     """choose lambda (alphaedit: the null space) on other facts first; else the recipe's own"""
     tune_facts: int = 20
@@ -116,6 +118,8 @@ class Bench:
         self.base = preset(args.preset, spec_for(self.lm).layers)
         if args.preset == "sleepgym":
             self.base = spec_for(self.lm)
+        if args.site == "down_proj":
+            self.base = replace(self.base, site="down_proj")
         self.statistics = statistics_for(self.lm, self.base.layers)
         self.bare = perplexity(self.lm, self.statistics.held_out)
 

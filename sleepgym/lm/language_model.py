@@ -213,7 +213,11 @@ def sampled(lm: LanguageModel, ids: Tensor, mask: Tensor | None = None, **settin
     """
     generate: Callable[..., Tensor] = lm.model.generate  # type: ignore[assignment]  # seen as a submodule by the types
     attended = torch.ones_like(ids) if mask is None else mask.long()
-    return generate(ids, attention_mask=attended, pad_token_id=lm.tokenizer.pad_token_id, **settings)
+    head = lm.model.get_output_embeddings()
+    # A slice of hidden states is not contiguous, and torch then copies the whole head once per row.
+    whole = head.register_forward_pre_hook(lambda module, args: (args[0].contiguous(), *args[1:]))
+    with hooked(whole):
+        return generate(ids, attention_mask=attended, pad_token_id=lm.tokenizer.pad_token_id, **settings)
 
 
 @contextmanager
