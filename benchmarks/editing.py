@@ -57,6 +57,10 @@ class Args:
     """choose lambda (alphaedit: the null space) on other facts first; else the recipe's own"""
     tune_facts: int = 20
     """facts for that"""
+    counts: tuple[int, ...] = (1, 2, 5, 10, 20, 30, 50, 70)
+    """measured after so many facts, and after the last"""
+    held_out: int = 128
+    """rows of text that perplexity is taken on"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """precision of model and edits"""
     out: Path | None = None
@@ -121,7 +125,8 @@ class Bench:
         if args.site == "down_proj":
             self.base = replace(self.base, site="down_proj")
         self.statistics = statistics_for(self.lm, self.base.layers)
-        self.bare = perplexity(self.lm, self.statistics.held_out)
+        self.text = self.statistics.held_out[: args.held_out]
+        self.bare = perplexity(self.lm, self.text)
 
     def run(self, spec: EditSpec, facts: Sequence[Fact], counts: Sequence[int]) -> list[Point]:
         """Writes facts one by one; measured after each of the counts. Ends early where the recipe breaks down."""
@@ -148,7 +153,7 @@ class Bench:
         with self.overlay.use(memory):
             report = probes.read(facts, generate=len(facts) in (10, len(probes.facts)))
             early = probes.read(facts[:10]).efficacy.exact
-            drift = perplexity(self.lm, self.statistics.held_out) / self.bare - 1
+            drift = perplexity(self.lm, self.text) / self.bare - 1
         point = {"early": early, "kept": report.kept, "drift": drift, "norm": self.norm(memory)}
         for name in ("efficacy", "paraphrase", "question", "neighbourhood"):
             point |= {f"{name} {reading}": value for reading, value in asdict(getattr(report, name)).items()}
@@ -187,7 +192,7 @@ def main(args: Args) -> None:
             tuning.append({"value": value, "quality": bench.quality(point) if "broken" not in point else -math.inf})
             console.print(f"tuning {name} = {value:g}: {tuning[-1]['quality']:.3f}")
         spec = replace(spec, **{name: max(tuning, key=lambda t: t["quality"])["value"]})  # type: ignore[arg-type]
-    counts = [n for n in (1, 2, 5, 10, 20, 30, 50, 70, 100, 150, 200) if n < args.facts] + [args.facts]
+    counts = [n for n in args.counts if n < args.facts] + [args.facts]
     runs: list[dict[str, Any]] = []
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         points = bench.run(spec, draw(args, args.facts, seed), counts)

@@ -1,0 +1,204 @@
+"""Speed of the editor as ratios of two timings in one run.
+
+    python benchmarks/editing_speed.py --model tiny --out docs/editing/speed.tiny.json
+
+Each pair is timed in turns, and the ratio is that of the medians, so that a busy machine slows both sides alike.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from unittest import mock
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from sleepgym.editing import Editor, EditSpec, optimize_targets, spec_for, statistics_for
+from sleepgym.editing.solver import NormalMatrix
+from sleepgym.editing.targets import contexts, key_position
+from sleepgym.facts import Fact, World
+from sleepgym.facts.real import RealFacts
+from sleepgym.lm import LanguageModel, load, score
+from sleepgym.lm.continuation import Continuation
+from sleepgym.lm.language_model import Encoded, hooked
+from sleepgym.overlay import Memory, Overlay
+
+
+@dataclass
+class Args:
+    model: str = "tiny"
+    """any name that sleepgym.lm.load understands"""
+    facts: int = 32
+    """facts of a batch"""
+    repeats: int = 5
+    """timings of each side"""
+    device: str | None = None
+    """cpu or cuda; by default cuda if there is one"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """precision"""
+    out: Path | None = None
+    """JSON with every figure"""
+
+
+Row = dict[str, str | float]
+
+
+class Bench:
+    """A model, its editor and facts to write."""
+
+    def __init__(self, args: Args) -> None:
+        self.args = args
+        self.lm: LanguageModel = load(args.model, device=args.device, dtype=getattr(torch, args.dtype))
+        self.overlay = Overlay(self.lm)
+        self.spec: EditSpec = spec_for(self.lm)
+        self.statistics = statistics_for(self.lm, self.spec.layers)
+        source: World | RealFacts = World() if args.model == "tiny" else RealFacts.read()
+        self.facts: list[Fact] = source.new_facts(np.random.default_rng(0), args.facts, "train")
+        self.editor = Editor(self.overlay, self.statistics, self.spec)
+
+    def seconds(self, call: Callable[[], object]) -> float:
+        if self.lm.device.type == "cuda":
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        call()
+        if self.lm.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    def pair(self, name: str, slow: Callable[[], object], fast: Callable[[], object], goal: str) -> Row:
+        """Times two calls in turns after one warm-up of each."""
+        slow(), fast()
+        times = [(self.seconds(slow), self.seconds(fast)) for _ in range(self.args.repeats)]
+        a, b = (statistics.median(side) for side in zip(*times, strict=True))
+        ratios = sorted(x / y for x, y in times)
+        return {
+            "what": name, "slow (ms)": 1e3 * a, "fast (ms)": 1e3 * b, "ratio": a / b,
+            "lowest": ratios[0], "highest": ratios[-1], "goal": goal,
+        }  # fmt: skip
+
+    def targets(self) -> list[Row]:
+        prefixes = self.editor.prefixes
+
+        def batched() -> None:
+            optimize_targets(self.lm, self.facts, prefixes, self.spec)
+
+        def one_at_a_time() -> None:
+            for fact in self.facts:
+                optimize_targets(self.lm, [fact], prefixes, self.spec)
+
+        def plain() -> None:
+            # Pretends that what is kept disagrees with a full pass, so that nothing is.
+            with mock.patch.object(Continuation, "_agrees", lambda run, rows: False):
+                one_at_a_time()
+
+        n, goal = len(self.facts), ">= 8 (tiny), >= 2.5 (Gemma)"
+        return [
+            self.pair(f"targets of {n} facts: one at a time / batched", one_at_a_time, batched, goal),
+            self.pair("the same, one at a time in full passes / batched, nothing run twice", plain, batched, goal),
+        ]
+
+    def prefix(self) -> Row:
+        """A step of the optimisation: forward and backward to a perturbation at the key."""
+        rows = [row for fact in self.facts for row in contexts(self.lm, fact, self.editor.prefixes)]
+        ids = [row.ids[:-1] for row in rows]
+        starts = [key_position(row, self.spec) for row in rows]
+        at = torch.arange(len(rows), device=self.lm.device)
+        last = torch.tensor([len(i) - 1 for i in ids], device=self.lm.device)
+        module = self.lm.linear(self.lm.blocks[self.spec.layers[0]].down_proj)
+
+        def step(run: Continuation) -> Callable[[], None]:
+            where = torch.tensor(starts, device=self.lm.device) - run.starts
+
+            def call() -> None:
+                delta = torch.zeros(1, device=self.lm.device, dtype=self.lm.dtype, requires_grad=True)
+
+                def add(module: torch.nn.Module, args: tuple[torch.Tensor, ...], out: torch.Tensor) -> torch.Tensor:
+                    return out.index_put((at, where), delta.expand(len(rows), out.shape[-1]), accumulate=True)
+
+                with hooked(module.register_forward_hook(add)):
+                    run.logits(at, last).logsumexp(-1).sum().backward()
+
+            return call
+
+        full = Continuation(self.lm, ids, [0] * len(ids), 0)
+        kept = Continuation(self.lm, ids, starts, self.spec.layers[0])
+        return self.pair(
+            "one optimisation step: full pass / kept prefix and lower blocks", step(full), step(kept), ">= 1.5"
+        )
+
+    def injection(self) -> list[Row]:
+        """Writing with cached targets against one forward pass over the same prompts."""
+        rows = []
+        for count in (1, len(self.facts)):
+            facts = self.facts[:count]
+            self.editor.targets(facts)
+            probes = [self.lm.encode(fact.prompt, fact.object) for fact in facts]
+
+            def write(facts: list[Fact] = facts) -> None:
+                self.editor.write(Memory(), facts)
+
+            def forward(probes: list[Encoded] = probes) -> None:
+                score(self.lm, probes)
+
+            rows.append(self.pair(f"{count} cached: injection / one pass over the prompts", write, forward, "<= 2"))
+        return rows
+
+    def solve(self, counts: Sequence[int] = (10, 50, 100, 200, 400)) -> list[Row]:
+        """The n-th fact added to a solved system against solving for all n."""
+        layer = self.spec.layers[0]
+        normal = NormalMatrix(
+            self.statistics.moments[layer].to(self.lm.device), self.spec.covariance_weight, self.spec.ridge
+        )
+        d_in = len(self.statistics.moments[layer])
+        generator = torch.Generator().manual_seed(0)
+        keys = torch.randn(max(counts), d_in, dtype=torch.float64, generator=generator).to(self.lm.device)
+        rows = []
+        for n in counts:
+            before = normal.empty().extended(normal.whiten(keys[: n - 1]))
+
+            def nth(before=before, n=n) -> None:  # type: ignore[no-untyped-def]  # late binding
+                normal.unwhiten(before.extended(normal.whiten(keys[n - 1 : n])).rows(1))
+
+            def scratch(n: int = n) -> None:
+                normal.solve(keys[n - 1 : n], keys[: n - 1])
+
+            rows.append(self.pair(f"fact {n}: solving from scratch / incrementally", scratch, nth, "cost flat in n"))
+        return rows
+
+    def memory(self) -> Row:
+        memory = Memory()
+        self.editor.write(memory, self.facts)
+        size = torch.finfo(self.lm.dtype).bits // 8
+        return {"what": "memory per fact (kB)", "kB": memory.parameters * size / len(self.facts) / 1000}
+
+
+def main(args: Args) -> None:
+    bench = Bench(args)
+    rows = [*bench.targets(), bench.prefix(), *bench.injection(), *bench.solve(), bench.memory()]
+    device = torch.cuda.get_device_name() if bench.lm.device.type == "cuda" else platform.machine()
+    machine = f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.dtype}"
+    table = Table(title=f"{args.model}: {machine}, medians of {args.repeats}")
+    for column in ("", "first (ms)", "second (ms)", "ratio (range)", "goal"):
+        table.add_column(column)
+    for row in rows[:-1]:
+        spread = f"{row['ratio']:.2f} ({row['lowest']:.2f} to {row['highest']:.2f})"
+        table.add_row(str(row["what"]), f"{row['slow (ms)']:.2f}", f"{row['fast (ms)']:.2f}", spread, str(row["goal"]))
+    table.add_row("memory per fact", f"{rows[-1]['kB']:.1f} kB", "", "", "")
+    Console(width=140).print(table)
+    if args.out:
+        record = {"model": args.model, "machine": machine, "facts": args.facts, "rows": rows}
+        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
