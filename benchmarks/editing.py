@@ -13,7 +13,7 @@ import platform
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +53,8 @@ class Args:
     """number of the first draw"""
     site: Literal["recipe", "down_proj"] = "recipe"
     """down_proj: targets sit on down-projections whatever the recipe says, as models with a norm after the MLP need"""
+    changes: dict[str, float] = field(default_factory=dict)
+    """numbers of the recipe to change, such as ``--changes max_weight 1``"""
     tune: bool = True
     """choose lambda (alphaedit: the null space) on other facts first; else the recipe's own"""
     tune_facts: int = 20
@@ -124,6 +126,7 @@ class Bench:
             self.base = spec_for(self.lm)
         if args.site == "down_proj":
             self.base = replace(self.base, site="down_proj")
+        self.base = replace(self.base, **args.changes)  # type: ignore[arg-type]  # checked by EditSpec itself
         self.statistics = statistics_for(self.lm, self.base.layers)
         self.text = self.statistics.held_out[: args.held_out]
         self.bare = perplexity(self.lm, self.text)

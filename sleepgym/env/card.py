@@ -39,15 +39,19 @@ def _ordered(value: tuple[Any, Any]) -> tuple[Any, Any]:
 
 
 def _every_field_of(spec: type) -> BeforeValidator:
-    """Checks the keys of a section that is a plain dataclass: all of them, and no others."""
+    """Checks the keys of a section that is a plain dataclass: all of them, and no others.
+
+    Those that are None by default may be left out, since TOML cannot say None.
+    """
     names = {field.name for field in fields(spec)}
+    needed = {field.name for field in fields(spec) if field.default is not None}
 
     def check(section: Any) -> Any:
         if not isinstance(section, Mapping):
             return section
         for key in sorted(section.keys() - names):
             raise SettingError(key, f"one of the keys {', '.join(sorted(names))}", key)
-        for key in sorted(names - section.keys()):
+        for key in sorted(needed - section.keys()):
             raise SettingError(key, "a value", None)
         # A validator in Python ends JSON mode for what it returns, where strictness wants a tuple for a tuple.
         return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
