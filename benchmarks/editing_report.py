@@ -33,6 +33,7 @@ COLUMNS = {
     "perplexity": "drift",
     "norm": "norm",
     "s / fact": "seconds per fact",
+    "peak MB": "peak MB",
 }
 READINGS = ("likelier", "exact", "written")
 
@@ -62,6 +63,8 @@ def cell(record: Record, facts: int, key: str) -> str:
     mean, low, high = statistics.mean(values), min(values), max(values)
     if key == "drift":
         return f"{100 * mean:+.1f} % ({100 * low:+.1f} to {100 * high:+.1f})" if mean < 10 else f"x {1 + mean:.0f}"
+    if key == "peak MB":
+        return f"{mean:.0f}"
     if key in ("norm", "seconds per fact"):
         return f"{mean:.2g}"
     return f"{mean:.2f} ({low:.2f}-{high:.2f})"
