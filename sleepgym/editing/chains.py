@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from sleepgym.editing.spec import EditSpec
 from sleepgym.editing.target_cache import TargetCache
 from sleepgym.editing.targets import Target, optimize_targets
@@ -16,17 +14,15 @@ from sleepgym.overlay import Overlay
 
 @dataclass(frozen=True)
 class Link:
-    """A fact's target on the frozen base, and its place among the targets at its subject.
+    """A fact's target on the frozen base.
 
     Attributes:
         name: What the target is cached under: equal names mean equal keys and values.
         target: The target.
-        before: The targets at the same subject that it was made to stand beside.
     """
 
     name: str
     target: Target
-    before: tuple[Target, ...]
 
 
 class Chains:
@@ -71,7 +67,7 @@ class Chains:
                 for i, target in zip(batch, targets, strict=True):
                     found[i] = target
                     self.cache.put(names[i], target)
-        return [Link(names[i], found[i], tuple(found[j] for j in before[i])) for i in range(len(facts))]
+        return [Link(name, found[i]) for i, name in enumerate(names)]
 
 
 def _earlier(facts: Sequence[Fact]) -> list[list[int]]:
@@ -83,11 +79,3 @@ def _earlier(facts: Sequence[Fact]) -> list[list[int]]:
         before.append(list(same))
         same.append(i)
     return before
-
-
-def summed(targets: Sequence[Target], depth: int, like: Tensor) -> Tensor:
-    """What targets add together at one edited layer, ``[d_out]`` in the type of ``like``."""
-    total = like.new_zeros(like.shape[-1])
-    for target in targets:
-        total += target.value[depth].to(like)
-    return total

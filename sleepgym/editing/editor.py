@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sleepgym.editing.chains import Chains, Link, summed
+from sleepgym.editing.chains import Chains, Link
 from sleepgym.editing.keys import At, measured_keys, measured_states
 from sleepgym.editing.solver import NormalMatrix, Solved
 from sleepgym.editing.spec import EditError, EditSpec
@@ -44,6 +44,7 @@ class _Subject:
     name: str
     facts: tuple[Fact, ...]
     links: tuple[Link, ...]  # empty where targets are not those of the frozen base
+    beside: tuple[tuple[Fact, Target], ...] = ()  # what stands at the key already
 
 
 @dataclass(frozen=True)
@@ -173,18 +174,16 @@ class Editor:
                 found = optimize_targets(self.lm, facts, self.prefixes, self.spec)
             targets = dict(zip(facts, found, strict=True))
 
-        def grouped(of: Sequence[Fact]) -> list[_Subject]:
-            groups: dict[str, list[Fact]] = {}
-            for fact in of:
-                groups.setdefault(fact.subject, []).append(fact)
-            return [
-                _Subject(name, tuple(group), tuple(links[fact] for fact in group if fact in links))
-                for name, group in groups.items()
-            ]
-
-        new = {fact.subject for fact in facts}
-        held = grouped([fact for fact in standing if fact.subject not in new])
-        return _Plan(targets, grouped(facts), held, standing)
+        new, old = _by_subject(facts), _by_subject(standing)
+        subjects = {
+            name: _Subject(name, tuple(group), tuple(links[fact] for fact in group if fact in links))
+            for name, group in (old | new).items()
+        }
+        written = [
+            replace(subjects[name], beside=tuple((f, links[f].target) for f in old.get(name, ()) if f in links))
+            for name in new
+        ]
+        return _Plan(targets, written, [subjects[name] for name in old if name not in new], standing)
 
     def _keys(self, draft: Memory, subjects: Sequence[_Subject], depth: int) -> Tensor:
         """One key per subject, ``[subjects, d_in]``: the mean over all contexts of its facts."""
@@ -254,9 +253,12 @@ class Editor:
         leaks = self._leak(draft, self.lm.blocks[self.spec.layers[depth]].down_proj, keys, others)
         residuals = []
         for subject, leak in zip(plan.subjects, leaks, strict=True):
-            before = subject.links[0].before if subject.links else ()
+            # What stands at the key is meant to, as far as it is not dissolved: it is no leak.
+            meant = [(fact, target) for fact, target in subject.beside if owner_of(fact) in draft.terms]
+            for fact, target in meant:
+                leak = leak - draft.terms[owner_of(fact)].scale * target.value[depth].to(leak)
             # A subject's facts share what others leak onto its key: each makes up for its part.
-            correction = (summed(before, depth, leak) - leak) / len(subject.facts)
+            correction = -leak / len(subject.facts)
             residuals.append([plan.targets[fact].value[depth].to(leak) + correction for fact in subject.facts])
         return residuals
 
@@ -288,6 +290,14 @@ class Editor:
             moment = self._moments[layer].to(device)
             self._normal[layer] = NormalMatrix(moment, spec.covariance_weight, spec.ridge, spec.null_space)
         return self._normal[layer]
+
+
+def _by_subject(facts: Sequence[Fact]) -> dict[str, list[Fact]]:
+    """Facts grouped by subject, both in the order given."""
+    groups: dict[str, list[Fact]] = {}
+    for fact in facts:
+        groups.setdefault(fact.subject, []).append(fact)
+    return groups
 
 
 def _identity(subjects: Sequence[tuple[_Subject, float]]) -> tuple[str, ...]:

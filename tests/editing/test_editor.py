@@ -91,6 +91,17 @@ def test_facts_about_one_subject_are_recalled_together(base, pairs, at_once):
     assert sum(recalled) >= 0.9 * len(recalled)
 
 
+def test_dissolved_fact_is_not_written_again_by_another_one_about_its_subject(base, pairs):
+    """Its share of the key is meant to be gone: whoever holds it now, the second fact must not bring it back."""
+    one, two = pairs[0]
+    memory = Memory()
+    base.editor.write(memory, [one])
+    memory.scale(owner_of(one), 0.0)
+    base.editor.write(memory, [two], [one])
+    after = margins(base, memory, [one, two])
+    assert after[0] <= 0 < after[1]
+
+
 def test_facts_written_one_by_one_add_up_to_the_joint_solve(base, facts):
     every = facts
     joint, grown = Memory(), Memory()
