@@ -129,29 +129,29 @@ def section(model: str, dataset: str, records: list[Record], args: Args) -> list
     picture = args.folder / f"{model}.{dataset}.png"
     draw(records, f"{model}, {dataset}", picture)
     first = records[0]
-    seeds = sorted({len(r["runs"]) for r in records})
     lines = [
         f"### {model}, {dataset}",
         "",
         f"![Recall, neighbours kept and perplexity as facts pile up]({picture.relative_to(args.page.parent)})",
         "",
-        f"{first['machine']}, {first['dtype']}; {'/'.join(map(str, seeds))} seeds, mean (lowest-highest). "
+        f"{first['machine']}, {first['dtype']}; mean over seeds (lowest-highest). "
         f"Bare perplexity {first['perplexity']:.2f}.",
     ]
     counts = {p["facts"] for r in records for run in r["runs"] for p in run["points"]}
     for facts in sorted(counts & {10, 30, 50, 100}):
         lines += ["", *table(records, facts)]
-    lines += ["", *readings(records), "", "Settings chosen on other facts: " + "; ".join(map(tuned, records)) + ".", ""]
+    lines += ["", *readings(records), "", "Settings: " + "; ".join(map(settings, records)) + ".", ""]
     return lines
 
 
-def tuned(record: Record) -> str:
-    """What tuning chose."""
-    spec = record["spec"]
+def settings(record: Record) -> str:
+    """What a recipe ran with, and whether that was chosen on other facts."""
+    spec, layers = record["spec"], record["spec"]["layers"]
     parts = [f"lambda {spec['covariance_weight']:g}"] if spec["covariance_weight"] else []
     parts += [f"null space {spec['null_space']:g}"] if spec["null_space"] else []
-    layers = spec["layers"]
-    return f"{record['preset']} {', '.join(parts)}, blocks {layers[0]}-{layers[-1]}, {spec['site']}"
+    blocks = f"block {layers[0]}" if len(layers) == 1 else f"blocks {layers[0]}-{layers[-1]}"
+    how = "tuned on other facts" if record["tuning"] else "not tuned here"
+    return f"{record['preset']} {', '.join(parts)}, {blocks}, {spec['site']}, {len(record['runs'])} seeds ({how})"
 
 
 def main(args: Args) -> None:

@@ -175,8 +175,10 @@ class Overlay:
             for a, b in self._shared(name):
                 output = output + (x @ a.to(x.device, x.dtype).T) @ b.to(x.device, x.dtype).T
             if self._rows:
-                # Some models flatten rows and tokens before the MLP.
-                delta = self._rowwise(name, x.reshape(len(self._rows), -1, x.shape[-1]))
+                if x.ndim == 2 and len(x) % len(self._rows) == 0:
+                    # Some models flatten rows and tokens before the MLP.
+                    x = x.reshape(len(self._rows), -1, x.shape[-1])
+                delta = self._rowwise(name, x)
                 output = output if delta is None else output + delta.reshape(output.shape)
             return output
 
