@@ -113,8 +113,9 @@ class Continuation:
         at = torch.tensor(ends, device=self.lm.device)
         plain = self.lm.logits_at(self.lm.pad([rows[i] for i in chosen.tolist()]), which, at)
         kept = self.select(chosen).logits(which, at)
-        tolerance = 1e-3 if self.lm.dtype == torch.float32 else 5e-2
-        return bool((plain - kept).abs().max() <= tolerance * plain.std())
+        # In half precision the order of a sum shows in many logits a little; a cache gone wrong shows in all of them.
+        tolerance = 1e-3 if self.lm.dtype == torch.float32 else 0.1
+        return bool((plain - kept).square().mean().sqrt() <= tolerance * plain.std())
 
 
 def _stop(module: nn.Module, args: Any) -> None:
