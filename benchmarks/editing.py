@@ -24,11 +24,11 @@ from rich.console import Console
 
 from sleepgym.cache import cache_dir
 from sleepgym.editing import EditError, Editor, EditSpec, preset, statistics_for
-from sleepgym.editing.calibrate import spec_for
+from sleepgym.editing.calibrate import quality, spec_for
 from sleepgym.editing.measure import EditProbes
 from sleepgym.facts import Fact, World, load_facts
 from sleepgym.facts.real import RealFacts
-from sleepgym.facts.world import Relation
+from sleepgym.facts.source import with_neighbours
 from sleepgym.lm import LanguageModel, load, perplexity
 from sleepgym.overlay import Memory, Overlay
 
@@ -92,26 +92,11 @@ def draw(args: Args, count: int, seed: int) -> list[Fact]:
         return [facts[i] for i in rng.choice(len(facts), count, replace=False)]
     if args.dataset == "world":
         world = World()
-        return _with_neighbours(rng, world.new_facts(rng, count), world.known_facts(), world.relations)
+        return with_neighbours(rng, world.new_facts(rng, count), world.known_facts(), 2)
     files = sorted(args.data.glob("*.json")) if args.data else []
     real = RealFacts.from_relations(files) if files else RealFacts.read()
     drawn = {fact.subject: fact for fact in real.new_facts(rng, min(2 * count, len(real.truth)))}
-    return _with_neighbours(rng, list(drawn.values())[:count], real.known_facts(), real.relations)
-
-
-def _with_neighbours(
-    rng: np.random.Generator, facts: Sequence[Fact], known: Sequence[Fact], relations: dict[str, Relation]
-) -> list[Fact]:
-    """Two true facts of the same relation about subjects that are not taught."""
-    taught = {fact.subject for fact in facts}
-    others = {name: [f for f in known if f.relation == name and f.subject not in taught] for name in relations}
-
-    def around(fact: Fact) -> tuple[tuple[str, str], ...]:
-        pool = others[fact.relation]
-        picks = rng.choice(len(pool), size=min(2, len(pool)), replace=False)
-        return tuple((pool[i].prompt, pool[i].object) for i in picks)
-
-    return [replace(fact, neighbours=around(fact)) for fact in facts]
+    return with_neighbours(rng, list(drawn.values())[:count], real.known_facts(), 2)
 
 
 class Bench:
@@ -174,14 +159,13 @@ class Bench:
             ratios.append(float((b @ a).norm() / module.weight.double().norm()))
         return float(np.mean(ratios))
 
-    def quality(self, point: Point) -> float:
-        """What tuning maximises: mean recall less four times the drift, as in sleepgym.editing.calibrate."""
-        recalls = [
-            point[k]
-            for k in ("efficacy exact", "paraphrase exact", "question exact", "kept")
-            if not math.isnan(point[k])
-        ]
-        return float(np.mean(recalls)) - 4 * max(point["drift"], 0.0)
+
+def quality_of(point: Point) -> float:
+    """What tuning maximises; minus infinity where the recipe broke down."""
+    if "broken" in point:
+        return -math.inf
+    recalls = ("efficacy exact", "paraphrase exact", "question exact", "kept")
+    return quality([point[name] for name in recalls], point["drift"])
 
 
 def main(args: Args) -> None:
@@ -192,7 +176,7 @@ def main(args: Args) -> None:
         facts = draw(args, args.tune_facts, seed=1000)
         for value in grid:
             point = bench.run(replace(spec, **{name: value}), facts, [len(facts)])[-1]  # type: ignore[arg-type]
-            tuning.append({"value": value, "quality": bench.quality(point) if "broken" not in point else -math.inf})
+            tuning.append({"value": value, "quality": quality_of(point)})
             console.print(f"tuning {name} = {value:g}: {tuning[-1]['quality']:.3f}")
         spec = replace(spec, **{name: max(tuning, key=lambda t: t["quality"])["value"]})  # type: ignore[arg-type]
     counts = [n for n in args.counts if n < args.facts] + [args.facts]

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ from rich.console import Console
 
 from sleepgym.editing import EditSpec, calibrate
 from sleepgym.editing.calibrate import calibration_path
-from sleepgym.facts import Fact, World
+from sleepgym.facts import World
 from sleepgym.facts.real import RealFacts
+from sleepgym.facts.source import with_neighbours
 from sleepgym.lm import load
 from sleepgym.overlay import Overlay
 
@@ -47,15 +48,7 @@ def main(args: Args) -> None:
     source: World | RealFacts = World() if args.model == "tiny" else RealFacts.read()
     rng = np.random.default_rng(args.seed)
     facts = source.new_facts(rng, args.facts, "train")
-    taught = {fact.subject for fact in facts}
-    known = [fact for fact in source.known_facts() if fact.subject not in taught]
-
-    def with_neighbours(fact: Fact) -> Fact:
-        others = [f for f in known if f.relation == fact.relation]
-        picks = rng.choice(len(others), size=min(4, len(others)), replace=False)
-        return replace(fact, neighbours=tuple((others[i].prompt, others[i].object) for i in picks))
-
-    taught_facts = [with_neighbours(fact) for fact in facts]
+    taught_facts = with_neighbours(rng, facts, source.known_facts(), count=4)
     layers = [args.layers] if args.layers else None
     found = calibrate(Overlay(lm), taught_facts, args.start, layers, progress=console.print)
     path = args.out or calibration_path(lm)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,22 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["SLEEPGYM_CACHE"] = str(config.cache.mkdir("sleepgym"))
     # A test that reaches for a hub by mistake fails at once instead of hanging without a network.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def run_script() -> Callable[..., str]:
+    """Runs a script of the repository in a folder, as ``run_script("agents/demo.py", "--seed", "1", cwd=folder)``."""
+    root = Path(__file__).parents[1]
+
+    def run(script: str, *arguments: str, cwd: Path) -> str:
+        command = [sys.executable, str(root / script), *arguments]
+        # The checkout's package, installed or not.
+        environment = {**os.environ, "PYTHONPATH": str(root)}
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,12 @@ DRIFT_WEIGHT = 4.0
 """One percent of perplexity weighs as much as four percent of recall."""
 
 
+def quality(recalls: Sequence[float], drift: float) -> float:
+    """Mean of the recalls that could be measured (not NaN), less :data:`DRIFT_WEIGHT` times what perplexity rose."""
+    measured = [recall for recall in recalls if not math.isnan(recall)]
+    return sum(measured) / len(measured) - DRIFT_WEIGHT * max(drift, 0.0)
+
+
 @dataclass(frozen=True)
 class Trial:
     """One setting and what it did to the calibration facts, all written at once.
@@ -45,9 +51,8 @@ class Trial:
 
     @property
     def quality(self) -> float:
-        """Mean of the recalls that could be measured, less :data:`DRIFT_WEIGHT` times what perplexity rose."""
-        recalls = [r for r in (self.efficacy, self.paraphrase, self.question, self.kept) if r == r]
-        return sum(recalls) / len(recalls) - DRIFT_WEIGHT * max(self.drift, 0.0)
+        """See :func:`quality`."""
+        return quality((self.efficacy, self.paraphrase, self.question, self.kept), self.drift)
 
     def __str__(self) -> str:
         return (

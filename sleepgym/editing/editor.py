@@ -154,8 +154,9 @@ class Editor:
         factors: dict[Fact, dict[str, tuple[Tensor, Tensor]]] = {fact: {} for fact in plan.targets}
         for depth, layer in enumerate(self.spec.layers):
             module = self.lm.blocks[layer].down_proj
-            keys = self._keys(draft, plan.subjects, depth)
-            A = self._solve(draft, plan, keys, weights, depth)
+            frozen = self._undisturbed(draft, depth)
+            keys = self._keys(draft, plan.subjects, depth, frozen)
+            A = self._solve(draft, plan, keys, weights, depth, frozen)
             R = self._residuals(draft, plan, keys, depth)
             for subject, a, of_facts in zip(plan.subjects, A, R, strict=True):
                 for fact, r in zip(subject.facts, of_facts, strict=True):
@@ -185,9 +186,9 @@ class Editor:
         ]
         return _Plan(targets, written, [subjects[name] for name in old if name not in new], standing)
 
-    def _keys(self, draft: Memory, subjects: Sequence[_Subject], depth: int) -> Tensor:
+    def _keys(self, draft: Memory, subjects: Sequence[_Subject], depth: int, frozen: bool) -> Tensor:
         """One key per subject, ``[subjects, d_in]``: the mean over all contexts of its facts."""
-        if self._undisturbed(draft, depth):
+        if frozen:
             means = [torch.stack([link.target.keys[depth] for link in s.links]).mean(0) for s in subjects]
             return torch.stack(means).to(self.lm.device, torch.float64)
         groups: list[list[At]] = []
@@ -208,7 +209,9 @@ class Editor:
             if not owner.startswith(EDIT)
         )
 
-    def _solve(self, draft: Memory, plan: _Plan, keys: Tensor, weights: Mapping[str, float], depth: int) -> Tensor:
+    def _solve(
+        self, draft: Memory, plan: _Plan, keys: Tensor, weights: Mapping[str, float], depth: int, frozen: bool
+    ) -> Tensor:
         """One row ``A`` per subject, ``[subjects, d_in]``, by least squares with a weight per subject."""
         layer = self.spec.layers[depth]
         normal = self._normal_matrix(layer, keys.device)
@@ -221,14 +224,13 @@ class Editor:
         ]
         roots = keys.new_tensor([weight for _, weight in new]).sqrt()[:, None]
         before, after = (layer, _identity(held)), (layer, _identity([*held, *new]))
-        frozen = self._undisturbed(draft, depth)
         solved = self._solved.get(after) if frozen else None
         if solved is None:
             solved = self._solved.get(before) if frozen else None
             if solved is None:
                 solved = normal.empty()
                 if held:
-                    held_keys = self._keys(draft, [subject for subject, _ in held], depth)
+                    held_keys = self._keys(draft, [subject for subject, _ in held], depth, frozen)
                     lengths = keys.new_tensor([weight for _, weight in held]).sqrt()[:, None]
                     solved = solved.extended(normal.whiten(lengths * held_keys))
                 self._remember(before, solved, frozen)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -25,3 +27,26 @@ class FactSource(Protocol):
 
     def known_facts(self) -> list[Fact]:
         """Facts the model was trained on, in a fixed order."""
+
+
+def with_neighbours(rng: np.random.Generator, facts: Sequence[Fact], known: Sequence[Fact], count: int) -> list[Fact]:
+    """The facts, each with known facts of the same relation about subjects that none of them is about.
+
+    Args:
+        rng: Draws the neighbours.
+        facts: Facts to be taught.
+        known: What the model knows.
+        count: Neighbours of each fact at most.
+    """
+    taught = {fact.subject for fact in facts}
+    others: dict[str, list[Fact]] = {}
+    for fact in known:
+        if fact.subject not in taught:
+            others.setdefault(fact.relation, []).append(fact)
+
+    def around(fact: Fact) -> tuple[tuple[str, str], ...]:
+        pool = others.get(fact.relation, [])
+        picks = rng.choice(len(pool), size=min(count, len(pool)), replace=False) if pool else ()
+        return tuple((pool[i].prompt, pool[i].object) for i in picks)
+
+    return [replace(fact, neighbours=around(fact)) for fact in facts]

@@ -100,12 +100,9 @@ def perplexity(lm: LanguageModel, texts: Sequence[Sequence[int]], batch_rows: in
     return math.exp(total / count) if total / count < 700 else math.inf
 
 
-@torch.no_grad()
 def generate(lm: LanguageModel, prompt: str, max_new_tokens: int = 16) -> str:
     """Greedy continuation of a prompt, without special tokens."""
-    ids = lm.pad([lm.encode(prompt).ids])
-    out = sampled(lm, ids, max_new_tokens=max_new_tokens, do_sample=False)
-    return str(lm.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)).strip()
+    return continuations(lm, [prompt], max_new_tokens)[0].strip()
 
 
 @torch.no_grad()

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 PAGE = "head\n<!-- figures: written by benchmarks/editing_report.py -->\nold\n<!-- end of figures -->\ntail\n"
 
 
-def run(script: str, *arguments: str, cwd: Path) -> str:
-    command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(run_script: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of two recipes on two facts each."""
     folder = tmp_path_factory.mktemp("editing")
     for preset in ("sleepgym", "memit"):
-        run(
-            "editing.py", "--preset", preset, "--facts", "2", "--counts", "1", "--seeds", "1", "--no-tune",
+        run_script(
+            "benchmarks/editing.py", "--preset", preset, "--facts", "2", "--counts", "1", "--seeds", "1", "--no-tune",
             "--held-out", "8", "--out", f"tiny.world.{preset}.json", cwd=folder,
         )  # fmt: skip
     return folder
@@ -44,25 +33,27 @@ def test_every_reading_is_recorded_after_every_count(folder: Path) -> None:
     assert record["spec"]["covariance_weight"] == 1000.0
 
 
-def test_report_replaces_what_is_between_its_markers(folder: Path) -> None:
+def test_report_replaces_what_is_between_its_markers(run_script: Callable[..., str], folder: Path) -> None:
     (folder / "page.md").write_text(PAGE)
-    run("editing_report.py", "--folder", ".", "--page", "page.md", cwd=folder)
+    run_script("benchmarks/editing_report.py", "--folder", ".", "--page", "page.md", cwd=folder)
     page = (folder / "page.md").read_text()
     assert page.startswith("head\n") and page.endswith("\ntail\n") and "old" not in page
     assert "### tiny, world" in page and "| sleepgym, 2 facts | " in page and "| memit, 2 facts | " in page
     assert (folder / "tiny.world.png").stat().st_size > 10_000
 
 
-def test_numbers_of_a_recipe_can_be_changed(tmp_path: Path) -> None:
-    run(
-        "editing.py", "--facts", "1", "--seeds", "1", "--no-tune", "--held-out", "8",
+def test_numbers_of_a_recipe_can_be_changed(run_script: Callable[..., str], tmp_path: Path) -> None:
+    run_script(
+        "benchmarks/editing.py", "--facts", "1", "--seeds", "1", "--no-tune", "--held-out", "8",
         "--changes", "max_weight", "1", "--out", "changed.json", cwd=tmp_path,
     )  # fmt: skip
     assert json.loads((tmp_path / "changed.json").read_text())["spec"]["max_weight"] == 1.0
 
 
-def test_speed_is_reported_in_pairs(tmp_path: Path) -> None:
-    shown = run("editing_speed.py", "--facts", "2", "--repeats", "1", "--out", "speed.json", cwd=tmp_path)
+def test_speed_is_reported_in_pairs(run_script: Callable[..., str], tmp_path: Path) -> None:
+    shown = run_script(
+        "benchmarks/editing_speed.py", "--facts", "2", "--repeats", "1", "--out", "speed.json", cwd=tmp_path
+    )
     assert "memory per fact" in shown
     rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
     assert all(row["lowest"] <= row["ratio"] <= row["highest"] for row in rows if "ratio" in row)
