@@ -1,11 +1,18 @@
-"""Saves and loads a learner's state: safetensors for numbers, JSON for the rest, nothing that can run."""
+"""Saves and loads a learner's state: safetensors for numbers, JSON for the rest, nothing that can run.
+
+The JSON names the tensors it belongs to, so that replacing one small file replaces the whole checkpoint at once.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
+import os
+from contextlib import suppress
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +27,31 @@ from sleepgym.lm.language_model import LanguageModel
 from sleepgym.overlay import Memory
 from sleepgym.state import State
 
-FORMAT = 2
-_STATE, _TERMS = "state.json", "terms.safetensors"
+FORMAT = 3
+_STATE = "state.json"
+# The digits are the content's: new tensors never overwrite those that the JSON on disk still names.
+_TERMS = "terms-" + 16 * "[0-9a-f]" + ".safetensors"
+_TERMS_BEFORE_FORMAT_3 = "terms.safetensors"
+_PART = ".part"
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint cannot be used; nothing was changed."""
+    """A checkpoint cannot be read or written; the learner, and a checkpoint that was there, are still whole."""
 
 
 def save(folder: Path, state: State, lm: LanguageModel) -> None:
-    """Writes ``state.json`` and ``terms.safetensors``.
+    """Writes ``state.json`` and the tensors it names, both or neither.
+
+    Whatever stops it (a kill, a power cut, a full disk), the folder loads as the earlier checkpoint or as this one.
+    Only one process at a time may save into a folder.
 
     Args:
         folder: Made if needed; an earlier checkpoint in it is replaced.
         state: What to save.
         lm: The model it belongs to; its fingerprint is noted.
+
+    Raises:
+        CheckpointError: The folder cannot be written, or the disk is full.
     """
     tensors: dict[str, Tensor] = {}
     terms: list[dict[str, Any]] = []
@@ -44,10 +61,13 @@ def save(folder: Path, state: State, lm: LanguageModel) -> None:
             tensors[f"{index}|{module}|A"] = a.cpu().contiguous()
             tensors[f"{index}|{module}|B"] = b.cpu().contiguous()
     blob = save_tensors(tensors)
+    checksum = hashlib.sha256(blob).hexdigest()
+    terms_file = f"terms-{checksum[:16]}.safetensors"
     document = {
         "format": FORMAT,
         "model": {"name": lm.name, "fingerprint": lm.fingerprint},
-        "terms_sha256": hashlib.sha256(blob).hexdigest(),
+        "terms_file": terms_file,
+        "terms_sha256": checksum,
         "terms": terms,
         "version": state.memory.version,
         "capacity": state.ledger.capacity,
@@ -55,31 +75,44 @@ def save(folder: Path, state: State, lm: LanguageModel) -> None:
         "entries": [{**asdict(e), "margin": None if math.isnan(e.margin) else e.margin} for e in state.ledger.values()],
         "rng": state.rng.bit_generator.state,
         "tick": state.tick,
+        "nights": state.nights,
     }
-    text = json.dumps(document, indent=1)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in ((_TERMS, blob), (_STATE, text.encode())):
-        part = folder / (name + ".part")
-        part.write_bytes(data)
-        part.replace(folder / name)
+    document["sha256"] = _digest(document)
+    files = {terms_file: blob, _STATE: json.dumps(document, indent=1).encode()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Both are on disk before either takes its name, so a full disk is found out while nothing has changed.
+        for name, data in files.items():
+            with (folder / (name + _PART)).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        # Tensors first: nothing names them until the JSON takes its place, and with it the checkpoint.
+        for name in files:
+            (folder / (name + _PART)).replace(folder / name)
+            _sync(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"expected to write a checkpoint into {folder}, found {error}; make room, allow writing or choose another "
+            "folder (a checkpoint that was there is still whole)"
+        ) from error
+    finally:
+        _delete(folder, _TERMS + _PART, _STATE + _PART)
+    # Not before the new JSON is on disk for good: the earlier one needs the earlier tensors.
+    _delete(folder, _TERMS, _TERMS_BEFORE_FORMAT_3, keep=terms_file)
 
 
 def load(folder: Path, lm: LanguageModel) -> State:
     """Reads what :func:`save` wrote.
 
+    Args:
+        folder: Where it was saved; other files in it are ignored.
+        lm: The model it was saved with.
+
     Raises:
-        CheckpointError: Files are missing or damaged, the format is unknown, or the model is another one.
+        CheckpointError: Files are missing or damaged, the format is another, or the model is.
     """
-    try:
-        document = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        blob = (folder / _TERMS).read_bytes()
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"expected a checkpoint ({_STATE} and {_TERMS}) in {folder}, found {error}; check the folder"
-        ) from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        found = document.get("format") if isinstance(document, dict) else type(document).__name__
-        raise CheckpointError(f"expected checkpoint format {FORMAT} in {folder}, found {found}; save it anew")
+    document = _document(folder)
     model = document.get("model")
     name, fingerprint = (model.get("name"), model.get("fingerprint")) if isinstance(model, dict) else (None, None)
     if fingerprint != lm.fingerprint:
@@ -87,17 +120,76 @@ def load(folder: Path, lm: LanguageModel) -> State:
             f"expected a checkpoint of {lm.name!r} ({lm.fingerprint[:12]}), found one of "
             f"{name!r} ({str(fingerprint)[:12]}); load the model it was saved with"
         )
+    terms_file = str(document.get("terms_file"))
+    # Also keeps a forged checkpoint from reaching out of its folder.
+    if not fnmatchcase(terms_file, _TERMS):
+        raise CheckpointError(
+            f"expected {_STATE} in {folder} to name a terms file beside it, found {terms_file!r}; use another copy"
+        )
+    try:
+        blob = (folder / terms_file).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"expected {terms_file} beside {_STATE}, found {error}; copy the whole folder") from error
     if hashlib.sha256(blob).hexdigest() != document.get("terms_sha256"):
         raise CheckpointError(
-            f"expected {_TERMS} in {folder} to match the checksum in {_STATE}, found other content; "
+            f"expected {terms_file} in {folder} to match the checksum in {_STATE}, found other content; "
             "the file is damaged, use another copy"
         )
     try:
         return _state(document, load_tensors(blob), lm)
-    except Exception as error:  # whatever a hand-edited file does to the parsers
+    except Exception as error:  # whatever a forged file does to the parsers
         raise CheckpointError(
-            f"expected well-formed entries and terms in {folder}, found {type(error).__name__}: {error}"
+            f"expected well-formed entries and terms in {folder}, found {type(error).__name__}: {error}; "
+            "use another copy"
         ) from error
+
+
+def _document(folder: Path) -> dict[str, Any]:
+    """The JSON, if it is of this format and undamaged."""
+    try:
+        document = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"expected a checkpoint in {folder}, found {error}; check the folder") from error
+    found = document.get("format") if isinstance(document, dict) else type(document).__name__
+    if found != FORMAT:
+        raise CheckpointError(
+            f"expected checkpoint format {FORMAT} in {folder}, found {found}; "
+            "load it with the version of sleepgym that saved it, or teach the learner anew and save that"
+        )
+    if document.get("sha256") != _digest(document):
+        raise CheckpointError(
+            f"expected {_STATE} in {folder} to match its own checksum, found other content; "
+            "the file is damaged or was edited, use another copy"
+        )
+    return document
+
+
+def _digest(document: dict[str, Any]) -> str:
+    """Checksum of everything in the JSON but the checksum, however it is laid out."""
+    rest = {key: value for key, value in document.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    """Makes renames in a folder outlast a power cut, where the system has a way to."""
+    if os.name == "nt":  # opens no folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems sync no folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _delete(folder: Path, *patterns: str, keep: str = "") -> None:
+    """Deletes leftovers. One that stays does no harm: nothing names it, and the next save tries again."""
+    for path in [path for pattern in patterns for path in folder.glob(pattern) if path.name != keep]:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _state(document: dict[str, Any], tensors: dict[str, Tensor], lm: LanguageModel) -> State:
@@ -114,7 +206,13 @@ def _state(document: dict[str, Any], tensors: dict[str, Tensor], lm: LanguageMod
     entries = [_entry(dict(raw)) for raw in document["entries"]]
     rng = np.random.default_rng()
     rng.bit_generator.state = document["rng"]
-    return State(memory, Ledger(document["capacity"], {e.fact.key: e for e in entries}), rng, int(document["tick"]))
+    return State(
+        memory,
+        Ledger(document["capacity"], {e.fact.key: e for e in entries}),
+        rng,
+        int(document["tick"]),
+        int(document["nights"]),
+    )
 
 
 def _entry(raw: dict[str, Any]) -> Entry:

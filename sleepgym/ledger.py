@@ -28,6 +28,7 @@ class Entry:
         written_at: Tick of the first write.
         audited_at: Tick of the last audit; -1 before the first.
         writes: Edits spent on it: its injection and every refresh.
+        trained_at: The last night that trained it, counted from 1; 0 before the first.
     """
 
     fact: Fact
@@ -37,6 +38,7 @@ class Entry:
     written_at: int = 0
     audited_at: int = -1
     writes: int = 1
+    trained_at: int = 0
 
     @property
     def audited(self) -> bool:

@@ -1,8 +1,8 @@
 """Slots of low-rank terms on a frozen base: every memory is ``y = W x + s B (A x)`` and nothing else.
 
 A :class:`Memory` is one slot: the terms of one learner. An :class:`Overlay` adds memories to the forward
-pass of a model whose weights are never written, one memory per batch row, so that many learners share one
-model and one pass.
+pass of a model whose weights are never written, each to its own rows of the batch, so that many learners share
+one model and one pass.
 """
 
 from __future__ import annotations
@@ -133,15 +133,13 @@ class Memory:
 class Overlay:
     """Adds memories to a model's forward pass through hooks on its linears.
 
-    Only one memory (or one per batch row) is in use at a time, inside :meth:`use`; outside it, the model
-    is bare. The hooks cost one dictionary look-up per linear when a module has no term.
+    What is in use is in use inside :meth:`use`; outside it, the model is bare. The hooks cost one dictionary
+    look-up per linear when a module has no term.
     """
 
     def __init__(self, lm: LanguageModel) -> None:
         self.lm = lm
-        self._memory: Memory | None = None
-        self._rows: tuple[Memory, ...] = ()
-        self._training: Factors = {}
+        self._in_use = _InUse(lm, (), ())
         self._handles = [
             lm.linear(name).register_forward_hook(self._hook(name)) for block in lm.blocks for name in block.linears
         ]
@@ -153,61 +151,79 @@ class Overlay:
         self._handles.clear()
 
     @contextmanager
-    def use(self, memory: Memory | Sequence[Memory], training: Factors | None = None) -> Iterator[None]:
-        """Runs the model with a memory; or with one memory per batch row.
+    def use(self, memory: Memory | Sequence[Memory], training: Factors | Sequence[Factors] = ()) -> Iterator[None]:
+        """Runs the model with a memory; or with several, each for its share of the batch.
 
         Args:
-            memory: One memory for the whole batch, or a sequence as long as the batch; empty for none.
-            training: Factors added to every row on top, through which gradients flow.
+            memory: One memory for the whole batch; or a sequence: the rows of the batch are that many groups of
+                equal size, one after the other, and each group has its own. Empty for none.
+            training: Factors added on top, through which gradients flow; one for all, or one per group.
         """
-        before = self._memory, self._rows, self._training
-        self._memory = memory if isinstance(memory, Memory) else None
-        self._rows = () if isinstance(memory, Memory) else tuple(memory)
-        self._training = training or {}
+        before = self._in_use
+        memories = (memory,) if isinstance(memory, Memory) else tuple(memory)
+        trained = (training,) if isinstance(training, Mapping) else tuple(training)
+        self._in_use = _InUse(self.lm, memories, trained)
         try:
             yield
         finally:
-            self._memory, self._rows, self._training = before
+            self._in_use = before
 
     def _hook(self, name: str):  # type: ignore[no-untyped-def]  # torch types hooks as Callable
         def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             x = args[0]
-            for a, b in self._shared(name):
+            for a, b in self._in_use.shared(name):
                 output = output + (x @ a.to(x.device, x.dtype).T) @ b.to(x.device, x.dtype).T
-            if self._rows:
-                if x.ndim == 2 and len(x) % len(self._rows) == 0:
-                    # Some models flatten rows and tokens before the MLP.
-                    x = x.reshape(len(self._rows), -1, x.shape[-1])
-                delta = self._rowwise(name, x)
-                output = output if delta is None else output + delta.reshape(output.shape)
+            for a, b in self._in_use.grouped(name):
+                if len(x) % len(a):
+                    raise OverlayError(
+                        f"expected batch rows that {len(a)} memories can share out evenly, found {len(x)} rows"
+                    )
+                # Also where a model flattens rows and tokens before the MLP.
+                rows = x.reshape(len(a), -1, x.shape[-1])
+                delta = torch.bmm(torch.bmm(rows, a.to(x.device, x.dtype).mT), b.to(x.device, x.dtype).mT)
+                output = output + delta.reshape(output.shape)
             return output
 
         return add
 
-    def _shared(self, name: str) -> list[tuple[Tensor, Tensor]]:
-        """Factors that every batch row goes through."""
-        pairs = [self._memory.stacked(name)] if self._memory is not None else []
-        pairs.append(self._training.get(name))
+
+class _InUse:
+    """Memories and factors in training of one use, put together per module when it is first run."""
+
+    def __init__(self, lm: LanguageModel, memories: tuple[Memory, ...], training: tuple[Factors, ...]) -> None:
+        self._lm = lm
+        self._memories, self._training = memories, training
+        self._grouped: dict[str, list[tuple[Tensor, Tensor]]] = {}
+
+    def shared(self, name: str) -> list[tuple[Tensor, Tensor]]:
+        """Factors that every row goes through, ``A [r, d_in]`` and ``B [d_out, r]``."""
+        pairs = [self._memories[0].stacked(name)] if len(self._memories) == 1 else []
+        if len(self._training) == 1:
+            pairs.append(self._training[0].get(name))
         return [pair for pair in pairs if pair is not None]
 
-    def _rowwise(self, name: str, x: Tensor) -> Tensor | None:
-        """``[rows, tokens, d_out]``: each row through its own memory, ranks padded with zeros to the widest."""
-        if len(self._rows) != x.shape[0]:
-            raise OverlayError(
-                f"expected one memory per batch row, found {len(self._rows)} memories for {x.shape[0]} rows"
-            )
-        distinct = list({id(m): m for m in self._rows}.values())
-        pairs = [m.stacked(name) for m in distinct]
-        rank = max((p[0].shape[0] for p in pairs if p is not None), default=0)
-        if rank == 0:
+    def grouped(self, name: str) -> list[tuple[Tensor, Tensor]]:
+        """Factors by group of rows, ``A [groups, r, d_in]`` and ``B [groups, d_out, r]``."""
+        if name not in self._grouped:
+            found = [
+                self._together(name, pairs)
+                for pairs in ([m.stacked(name) for m in self._memories], [f.get(name) for f in self._training])
+                if len(pairs) > 1
+            ]
+            self._grouped[name] = [pair for pair in found if pair is not None]
+        return self._grouped[name]
+
+    def _together(self, name: str, pairs: list[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor] | None:
+        """Ranks are padded with zeros to the widest."""
+        present = [pair for pair in pairs if pair is not None]
+        if not present:
             return None
-        d_in, d_out = features(self.lm.linear(name))
-        a = x.new_zeros(len(distinct), rank, d_in)
-        b = x.new_zeros(len(distinct), d_out, rank)
-        for i, pair in enumerate(pairs):
-            if pair is not None:
-                a[i, : pair[0].shape[0]] = pair[0]
-                b[i, :, : pair[1].shape[1]] = pair[1]
-        index = {id(m): i for i, m in enumerate(distinct)}
-        rows = torch.tensor([index[id(m)] for m in self._rows], device=x.device)
-        return torch.bmm(torch.bmm(x, a[rows].transpose(1, 2)), b[rows].transpose(1, 2))
+        rank = max(len(a) for a, _ in present)
+        d_in, d_out = features(self._lm.linear(name))
+        nothing = present[0][0].new_zeros(0, d_in), present[0][1].new_zeros(d_out, 0)
+        of_groups = [nothing if pair is None else pair for pair in pairs]
+        pad = torch.nn.functional.pad
+        return (
+            torch.stack([pad(a, (0, 0, 0, rank - len(a))) for a, _ in of_groups]),
+            torch.stack([pad(b, (0, rank - b.shape[1])) for _, b in of_groups]),
+        )

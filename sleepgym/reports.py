@@ -71,19 +71,24 @@ class SleepReport:
 
     Attributes:
         refreshed: Facts re-solved before training; they count as edits.
-        advanced: Facts that the adapter alone recalls: one stage up.
+        trained: Facts that were among the lessons.
+        advanced: Facts that the adapter alone recalls: a stage up, or more where their edit stood in the way.
         retreated: Facts that it does not: back to stage 0.
         released: Facts whose edit is no longer needed (last stage).
         recall_before: Recall over the ledger before the night.
         recall_after: Recall over the ledger after it.
         perplexity_before: Perplexity on held-out text before.
         perplexity_after: The same after; of the rejected state if the night was rolled back.
+        perplexity_before_rem: Perplexity between training and REM; NaN for a night without REM.
         steps: LoRA steps.
         nll: NLL of the lessons at the end of training (nats per token).
+        rank: Rank of the adapter.
+        truncation: What recompressing the adapter lost, in units of its norm; 0 if it was not.
         rolled_back: Whether the night did more harm than allowed and was undone.
     """
 
     refreshed: tuple[Key, ...]
+    trained: tuple[Key, ...]
     advanced: tuple[Key, ...]
     retreated: tuple[Key, ...]
     released: tuple[Key, ...]
@@ -91,8 +96,11 @@ class SleepReport:
     recall_after: float
     perplexity_before: float
     perplexity_after: float
+    perplexity_before_rem: float
     steps: int
     nll: float
+    rank: int
+    truncation: float
     rolled_back: bool
 
     @property

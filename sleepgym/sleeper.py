@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from sleepgym import checkpoint
-from sleepgym.cache import cache_dir
-from sleepgym.consolidation import adapter_io, cycle, merged
+from sleepgym.base import Base, Progress, make_base, silent
+from sleepgym.consolidation import adapter_io, merged, night, upkeep
+from sleepgym.consolidation.night import Night
 from sleepgym.consolidation.spec import SleepSpec
-from sleepgym.editing import EditError, Editor, EditSpec, ModelStatistics, owner_of, spec_for, statistics_for
+from sleepgym.editing import EditError, EditSpec, owner_of, spec_for
 from sleepgym.facts.fact import Fact
 from sleepgym.ledger import Entry, Key
 from sleepgym.lm import LanguageModel, Scores, generate, load, perplexity, score
 from sleepgym.lm.language_model import Encoded
 from sleepgym.lm.loading import Quantization
-from sleepgym.overlay import Overlay
 from sleepgym.reports import AuditReport, InjectReport, PruneReport, RefreshReport, SleepReport
 from sleepgym.state import State
 
-Progress = Callable[[str, int, int], None]
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """The default progress callback."""
-
-
-@dataclass(frozen=True, eq=False)
-class Base:
-    """What learners share: the frozen model with its hooks, its statistics, and the editor's caches."""
-
-    lm: LanguageModel
-    overlay: Overlay
-    statistics: ModelStatistics
-    editor: Editor
+__all__ = ["Base", "SleepingLM", "make_base", "sleep_together"]
 
 
 class SleepingLM:
@@ -51,11 +37,20 @@ class SleepingLM:
         sleep_spec: Numbers of a night.
         capacity: Largest number of facts in the ledger.
         seed: Seed of the learner's random draws (adapter initialisation, rehearsal).
+        known: Facts of the base that nights must leave recalled.
     """
 
-    def __init__(self, base: Base, sleep_spec: SleepSpec | None = None, capacity: int = 256, seed: int = 0) -> None:
+    def __init__(
+        self,
+        base: Base,
+        sleep_spec: SleepSpec | None = None,
+        capacity: int = 256,
+        seed: int = 0,
+        known: Sequence[Fact] = (),
+    ) -> None:
         self.base = base
         self.sleep_spec = sleep_spec or SleepSpec()
+        self.known = tuple(known)
         self.state = State.fresh(capacity, seed)
 
     @classmethod
@@ -70,7 +65,7 @@ class SleepingLM:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         quantization: Quantization | None = None,
-        progress: Progress = _silent,
+        progress: Progress = silent,
     ) -> SleepingLM:
         """Loads a model (see :func:`sleepgym.lm.load`), measures it once, and gives it an empty memory.
 
@@ -152,7 +147,7 @@ class SleepingLM:
     def audit(self) -> AuditReport:
         """Probes every fact of the ledger and notes what it saw: the nap."""
         with self._transaction() as state:
-            return self._audit(state)
+            return upkeep.audit(self.base, [state])[0]
 
     def refresh(self, keys: Sequence[Key] | None = None) -> RefreshReport:
         """Re-solves facts jointly from the frozen base, holding the keys of all others still.
@@ -165,62 +160,22 @@ class SleepingLM:
         """
         with self._transaction() as state:
             chosen = tuple(dict.fromkeys(state.ledger.degraded if keys is None else keys))
-            return self._refresh(state, chosen)
+            return upkeep.refresh(self.base, state, chosen)
 
-    def sleep(self, progress: Progress = _silent) -> SleepReport:
-        """One night: audit, refresh what is degraded, consolidate, gate, dissolve, validate.
+    def sleep(self, progress: Progress = silent, edits: int | None = None) -> SleepReport:
+        """One night: health, audit, maintain, consolidate, rem, gate, dissolve, validate.
 
         If perplexity on held-out text rises by more than ``max_perplexity_ratio``, or recall falls by more
         than ``max_recall_drop``, everything is undone and the report says so.
 
         Args:
             progress: Called as ``(step of the night, done, total)``.
+            edits: Edits that it may spend on refreshing, the worst facts first; None for as many as it takes.
 
         Raises:
-            SleepError: Training diverged.
+            SleepError: The model was ill before, or training diverged.
         """
-        spec = self.sleep_spec
-        before = self.state.copy()
-        with self._transaction() as state:
-            ppl_before = self.perplexity()
-            audit = self._audit(state)
-            refreshed = tuple(audit.degraded) if spec.refresh else ()
-            if refreshed:
-                self._refresh(state, refreshed)
-            if not state.ledger:
-                return SleepReport((), (), (), (), 1.0, 1.0, ppl_before, ppl_before, 0, 0.0, rolled_back=False)
-            training = cycle.consolidate(self.base.overlay, state, self.base.statistics.rehearsal, spec, progress)
-            passed = cycle.gate(self.base.overlay, state)
-            advanced, retreated, released = cycle.dissolve(state, passed, spec)
-            after = self._audit(state)
-            if after.degraded:
-                # Slow weights and half-dissolved edits together can say something else than either alone.
-                cycle.retreat(state, after.degraded, spec)
-                retreated += [key for key in after.degraded if key not in retreated]
-                advanced, released = ([k for k in keys if k not in retreated] for keys in (advanced, released))
-                after = self._audit(state)
-            ppl_after = self.perplexity()
-            # "not within" rather than "beyond": a perplexity that is not a number counts as harm.
-            within = ppl_after <= ppl_before * spec.max_perplexity_ratio
-            harmful = not within or after.recall < audit.recall - spec.max_recall_drop
-            if harmful:
-                # The random state moves on: a repeated night must not fail in the same way again.
-                before.rng.bit_generator.state = state.rng.bit_generator.state
-                self.state = before
-                advanced, retreated, released, refreshed = [], [], [], ()
-            return SleepReport(
-                refreshed=refreshed,
-                advanced=tuple(advanced),
-                retreated=tuple(retreated),
-                released=tuple(released),
-                recall_before=audit.recall,
-                recall_after=audit.recall if harmful else after.recall,
-                perplexity_before=ppl_before,
-                perplexity_after=ppl_after,
-                steps=training.steps,
-                nll=training.nll,
-                rolled_back=harmful,
-            )
+        return sleep_together([self], progress, [edits])[0]
 
     def prune(self, keys: Sequence[Key] | None = None) -> PruneReport:
         """Forgets facts: their edits are reverted exactly and their entries removed.
@@ -248,7 +203,11 @@ class SleepingLM:
         self.state = State.fresh(self.state.ledger.capacity, seed)
 
     def save(self, folder: str | Path) -> None:
-        """Writes memory, ledger and random state as safetensors and JSON."""
+        """Writes memory, ledger and random state as safetensors and JSON, all or nothing.
+
+        Raises:
+            CheckpointError: The folder cannot be written; an earlier checkpoint in it is whole.
+        """
         checkpoint.save(Path(folder), self.state, self.lm)
 
     def load(self, folder: str | Path) -> None:
@@ -261,7 +220,7 @@ class SleepingLM:
 
     def export_adapter(self, folder: str | Path) -> None:
         """Writes the memory, edits and all, as a PEFT adapter that loads onto the untouched base model."""
-        adapter_io.export_adapter(self.lm, self.state.memory, Path(folder))
+        adapter_io.export_adapter(self.lm, self.state.memory, Path(folder), self.state.ledger.facts)
 
     def export_merged(self, folder: str | Path) -> None:
         """Writes a standalone model whose weights hold the memory, and its tokenizer, for stock transformers.
@@ -275,41 +234,49 @@ class SleepingLM:
 
     @contextmanager
     def _transaction(self) -> Iterator[State]:
-        """The state to work on; put back as it was if anything is raised, an interrupt included."""
-        before = self.state.copy()
-        try:
-            yield self.state
-        except BaseException:
-            self.state = before
-            raise
-
-    def _audit(self, state: State) -> AuditReport:
-        if not state.ledger:
-            return AuditReport({}, ())
-        margins = cycle.judged_margins(self.base.overlay, state)
-        for key, margin in margins.items():
-            state.ledger.update(key, margin=margin, audited_at=state.tick)
-        return AuditReport(margins, tuple(state.ledger.degraded))
-
-    def _refresh(self, state: State, keys: tuple[Key, ...]) -> RefreshReport:
-        if not keys:
-            return RefreshReport((), 1.0, 1.0, edits=0)
-        facts = [state.ledger[key].fact for key in keys]
-        chosen = set(keys)
-        before = self.score([cycle.raw_probe(self.lm, f) for f in facts]).recall
-        others = [e.fact for k, e in state.ledger.items() if k not in chosen]
-        margins = self.base.editor.write(state.memory, facts, others)
-        for key in keys:
-            # A refreshed edit is at full strength again, so the fact starts its way down anew.
-            state.ledger.update(key, stage=0, scale=1.0, writes=state.ledger[key].writes + 1)
-        return RefreshReport(keys, before, float((margins > 0).float().mean()), edits=len(facts))
+        """A draft of the state, taken over in one assignment at the end: whatever is raised, nothing has changed."""
+        draft = self.state.copy()
+        yield draft
+        self.state = draft
 
 
-def make_base(lm: LanguageModel, edit: EditSpec, progress: Progress = _silent) -> Base:
-    """Hooks, statistics and editor for a model; shared by every learner on it."""
-    overlay = Overlay(lm)
-    statistics = statistics_for(lm, edit.layers, progress=progress)
-    return Base(lm, overlay, statistics, Editor(overlay, statistics, edit, cache_dir("targets")))
+def sleep_together(
+    learners: Sequence[SleepingLM], progress: Progress = silent, edits: Sequence[int | None] | None = None
+) -> list[SleepReport]:
+    """Lets several learners sleep in one loop; each comes out as if it had slept alone.
+
+    Args:
+        learners: On one base and with one spec.
+        progress: Called as ``(step of the night, done, total)``.
+        edits: What each may spend, see :meth:`SleepingLM.sleep`.
+
+    Returns:
+        One report per learner.
+
+    Raises:
+        SleepError: A night failed; all learners are as before.
+    """
+    drafts = [learner.state.copy() for learner in learners]
+    limits = [None] * len(learners) if edits is None else edits
+    nights = {
+        i: Night(learner.base, learner.sleep_spec, state, learner.known, limit)
+        for i, (learner, state, limit) in enumerate(zip(learners, drafts, limits, strict=True))
+        if state.ledger
+    }
+    if nights:
+        night.sleep(list(nights.values()), progress)
+    reports = [nights[i].report() if i in nights else _nothing_to_do(learner) for i, learner in enumerate(learners)]
+    for learner, draft, report in zip(learners, drafts, reports, strict=True):
+        if not report.rolled_back:
+            learner.state = draft
+    return reports
+
+
+def _nothing_to_do(learner: SleepingLM) -> SleepReport:
+    """The report of a night without facts."""
+    rows = learner.base.statistics.held_out[: learner.sleep_spec.validation_rows]
+    found = learner.perplexity(rows)
+    return SleepReport((), (), (), (), (), 1.0, 1.0, found, found, math.nan, 0, 0.0, 0, 0.0, rolled_back=False)
 
 
 def _agreed(facts: Sequence[Fact]) -> list[Fact]:

@@ -21,12 +21,14 @@ class State:
         ledger: What was taught.
         rng: Every random draw of the learner comes from here.
         tick: Time, for ages in the ledger; the caller's to advance.
+        nights: Nights slept through.
     """
 
     memory: Memory
     ledger: Ledger
     rng: np.random.Generator
     tick: int = 0
+    nights: int = 0
 
     @classmethod
     def fresh(cls, capacity: int, seed: int = 0) -> State:
@@ -37,4 +39,4 @@ class State:
         """An independent state, equal in everything."""
         rng = np.random.default_rng()
         rng.bit_generator.state = self.rng.bit_generator.state
-        return State(self.memory.copy(), self.ledger.copy(), rng, self.tick)
+        return State(self.memory.copy(), self.ledger.copy(), rng, self.tick, self.nights)

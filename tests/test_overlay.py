@@ -119,11 +119,38 @@ def test_each_row_goes_through_its_own_memory(overlay, ids):
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_rows_are_shared_out_among_memories_in_order(overlay, ids):
+    one, other = Memory(), Memory()
+    one.put("fact", factors(overlay.lm, 0, rank=1))
+    other.put("fact", factors(overlay.lm, 1, rank=3))
+    expected = run(overlay, [one, one, other, other], ids)
+    torch.testing.assert_close(run(overlay, [one, other], ids), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_each_group_has_its_own_factors_in_training(overlay, ids):
+    trained = [
+        {n: (a.requires_grad_(), b.requires_grad_()) for n, (a, b) in factors(overlay.lm, seed).items()}
+        for seed in range(2)
+    ]
+    with overlay.use((), trained):
+        overlay.lm.model(input_ids=ids).logits[:2].square().mean().backward()
+    assert all(p.grad.abs().sum() > 0 for pair in trained[0].values() for p in pair)
+    assert all(p.grad.abs().sum() == 0 for pair in trained[1].values() for p in pair)
+    alone = []
+    for memory_like in trained:
+        memory = Memory()
+        memory.put("fact", {n: (a.detach(), b.detach()) for n, (a, b) in memory_like.items()})
+        alone.append(memory)
+    with torch.no_grad(), overlay.use((), trained):
+        together = overlay.lm.model(input_ids=ids).logits
+    torch.testing.assert_close(together, run(overlay, alone, ids), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [3, 5])
 def test_wrong_number_of_rows_is_refused(overlay, ids, count):
     memory = Memory()
     memory.put("fact", factors(overlay.lm, 0))
-    with pytest.raises(OverlayError, match="expected one memory per batch row"):
+    with pytest.raises(OverlayError, match=r"expected batch rows that . memories can share out"):
         run(overlay, [memory] * count, ids)
     assert torch.equal(run(overlay, (), ids), bare(overlay, ids)), "the overlay must be usable after an error"
 

@@ -1,4 +1,5 @@
 from dataclasses import FrozenInstanceError, replace
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 from sleepgym.editing import EditError, Editor, EditSpec, owner_of
 from sleepgym.facts import Fact, FactError
 from sleepgym.ledger import LedgerFullError
-from sleepgym.sleeper import Base, SleepingLM
+from sleepgym.sleeper import SleepingLM
 
 
 def recalled(learner, facts):
@@ -113,7 +114,8 @@ def test_failed_optimisation_leaves_everything_as_it_was(learner, facts, unchang
         raise EditError("expected finite losses")
 
     monkeypatch.setattr("sleepgym.editing.chains.optimize_targets", fail)
-    new = Fact("Quentin Zabbriol", "Quentin Zabbriol lives in", "Oslo", relation="city")
+    subject = f"Quentin {uuid4().hex[:8]}"  # new to the cache of targets, too
+    new = Fact(subject, f"{subject} lives in", "Oslo", relation="city")
     with unchanged(learner), pytest.raises(EditError):
         learner.inject([new])
 
@@ -158,7 +160,7 @@ def naive(base):
     """A learner whose edits protect nothing."""
     editor = Editor(base.overlay, base.statistics, replace(base.editor.spec, protect=False))
     editor.cache = base.editor.cache
-    return SleepingLM(Base(base.lm, base.overlay, base.statistics, editor))
+    return SleepingLM(replace(base, editor=editor))
 
 
 def test_refresh_repairs_what_naive_edits_have_spoilt(naive, facts):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from peft import LoraConfig
-from safetensors.torch import save_file
+from safetensors.torch import save
 from transformers.pytorch_utils import Conv1D
 
+from sleepgym.consolidation.model_card import model_card
+from sleepgym.facts.fact import Fact
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.overlay import Memory
 
+_CONFIG, _TENSORS, _CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
 
-def export_adapter(lm: LanguageModel, memory: Memory, folder: Path) -> None:
-    """Writes ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+def export_adapter(lm: LanguageModel, memory: Memory, folder: Path, facts: Sequence[Fact] = ()) -> None:
+    """Writes ``adapter_config.json``, ``adapter_model.safetensors`` and a ``README.md`` that says what they are.
 
     Every term, edits and sleep's adapter alike, is a low-rank term on a linear: stacked per module they are
     one LoRA whose rank is the sum of theirs. ``PeftModel.from_pretrained(base, folder)`` gives the same logits.
@@ -21,15 +27,22 @@ def export_adapter(lm: LanguageModel, memory: Memory, folder: Path) -> None:
     Args:
         lm: The model that the memory belongs to.
         memory: Terms to publish.
-        folder: Made if needed.
+        folder: Made if needed; an earlier adapter in it is replaced, once all of the new one is written.
+        facts: What the memory was taught, for the README to list.
 
     Raises:
         ValueError: The memory is empty: PEFT has no adapter without a target.
+        FileExistsError: The folder has a README, but not of an adapter.
     """
     stacked = {name: memory.stacked(name) for block in lm.blocks for name in block.linears}
     pairs = {name: pair for name, pair in stacked.items() if pair is not None}
     if not pairs:
         raise ValueError("expected a memory with at least one term to export, found none; inject or sleep first")
+    if (folder / _CARD).exists() and not (folder / _CONFIG).exists():
+        raise FileExistsError(
+            f"expected a new folder or one with an adapter, found {folder} with a {_CARD} of something else; "
+            "export into a folder of its own"
+        )
     ranks = {name: a.shape[0] for name, (a, _) in pairs.items()}
     largest = max(ranks.values())
     # alpha equals the rank module by module, so that PEFT's scaling alpha / r is 1 everywhere.
@@ -38,17 +51,26 @@ def export_adapter(lm: LanguageModel, memory: Memory, folder: Path) -> None:
         lora_alpha=largest,
         rank_pattern=ranks,
         alpha_pattern=ranks,
-        target_modules=sorted(pairs),
         lora_dropout=0.0,
         fan_in_fan_out=isinstance(lm.linear(next(iter(pairs))), Conv1D),
         inference_mode=True,
         task_type="CAUSAL_LM",
         base_model_name_or_path=lm.name,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(str(folder))
+    # PEFT makes a set of what it is given, and a set has another order in every process.
+    config.target_modules = sorted(pairs)
     tensors = {}
     for name, (a, b) in pairs.items():
         tensors[f"base_model.model.{name}.lora_A.weight"] = a.detach().cpu().contiguous()
         tensors[f"base_model.model.{name}.lora_B.weight"] = b.detach().cpu().contiguous()
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    card = model_card(lm, memory, pairs, facts).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    # Inside the folder, hence on its file system: files can be moved from there in one step each.
+    with TemporaryDirectory(dir=folder, prefix=".") as temporary:
+        part = Path(temporary)
+        config.save_pretrained(temporary)
+        # Not save_file, whose files only their owner may read.
+        (part / _TENSORS).write_bytes(save(tensors, metadata={"format": "pt"}))
+        (part / _CARD).write_bytes(card)
+        for file in (_TENSORS, _CONFIG, _CARD):
+            (part / file).replace(folder / file)

@@ -1,132 +1,277 @@
-"""Trains a LoRA adapter on lessons, held to what the model said before on ordinary text."""
+"""Trains LoRA adapters on lessons, each held to what the frozen base says on ordinary text.
+
+Several learners can sleep in one loop: they share every pass and nothing else.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.lm.architecture import features
+from sleepgym.lm.continuation import Continuation
 from sleepgym.lm.language_model import Encoded, LanguageModel
 from sleepgym.lm.probes import object_positions, text_positions
 from sleepgym.overlay import Factors, Memory, Overlay
+from sleepgym.rehearsal import Rehearsal
+
+T = TypeVar("T")
+
+_MOMENTUM = 0.7
+"""Less than usual: lessons about subjects that are much alike pull to and fro, and momentum makes them overshoot."""
+
+_ROWS = 256
+"""Lessons looked at in one pass without gradients."""
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What one learner trains tonight.
+
+    Attributes:
+        memory: Stays as it is, and is in force meanwhile (edits to be replaced: leave them out).
+        adapter: Where training starts; not modified.
+        lessons: Prompts with objects, at least one.
+        rng: Draws batches.
+    """
+
+    memory: Memory
+    adapter: Factors
+    lessons: Sequence[Encoded]
+    rng: np.random.Generator
 
 
 @dataclass(frozen=True)
 class Training:
-    """A finished training: the adapter, the steps it took, and the lessons' NLL (nats per token) at the end."""
+    """A finished training: the adapter, the steps it took, and the lessons' mean NLL (nats per token) at the end."""
 
     factors: Factors
     steps: int
     nll: float
 
 
-def new_adapter(lm: LanguageModel, spec: SleepSpec, rng: np.random.Generator) -> dict[str, tuple[Tensor, Tensor]]:
-    """A LoRA adapter that changes nothing yet: random ``A`` (Kaiming uniform, as PEFT), zero ``B``."""
-    if spec.first_layer >= len(lm.blocks):
+def new_adapter(
+    lm: LanguageModel, spec: SleepSpec, first_layer: int, rng: np.random.Generator
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """A LoRA adapter that changes nothing yet: random ``A`` (Kaiming uniform, as PEFT), zero ``B``.
+
+    Args:
+        lm: The model.
+        spec: Rank and targets.
+        first_layer: Lowest block that gets it.
+        rng: Draws ``A``.
+
+    Raises:
+        SleepError: The model has no such block, or no linear of a targeted name.
+    """
+    names = [name for block in lm.blocks[first_layer:] for name in block.linears]
+    chosen = [name for name in names if not spec.targets or name.rpartition(".")[2] in spec.targets]
+    if not chosen:
+        there = sorted({name.rpartition(".")[2] for name in names})
         raise SleepError(
-            f"expected first_layer below {len(lm.blocks)} for {lm.name!r}, found {spec.first_layer}; lower it"
+            f"expected linears named {spec.targets or 'anything'} in block {first_layer} of {lm.name!r} or above, "
+            f"found {len(lm.blocks)} blocks with {there or 'none there'}; change targets or lower first_layer"
         )
     factors = {}
-    for block in lm.blocks[spec.first_layer :]:
-        for name in block.linears:
-            module = lm.linear(name)
-            d_in, d_out = features(module)
-            bound = 1 / math.sqrt(d_in)
-            a = torch.from_numpy(rng.uniform(-bound, bound, (spec.rank, d_in))).to(lm.dtype)
-            device = next(module.parameters()).device
-            factors[name] = (a.to(device), torch.zeros(d_out, spec.rank, dtype=lm.dtype, device=device))
+    for name in chosen:
+        module = lm.linear(name)
+        d_in, d_out = features(module)
+        bound = 1 / math.sqrt(d_in)
+        a = torch.from_numpy(rng.uniform(-bound, bound, (spec.rank, d_in))).to(lm.dtype)
+        device = next(module.parameters()).device
+        factors[name] = (a.to(device), torch.zeros(d_out, spec.rank, dtype=lm.dtype, device=device))
     return factors
 
 
-def train_adapter(
-    overlay: Overlay,
-    memory: Memory,
-    adapter: Factors,
-    lessons: Sequence[Encoded],
-    rehearsal: Sequence[Sequence[int]],
+def train_adapters(
+    rehearsal: Rehearsal,
+    courses: Sequence[Course],
     spec: SleepSpec,
-    rng: np.random.Generator,
     progress: Callable[[int, int], None] = lambda step, steps: None,
-) -> Training:
-    """Trains an adapter on top of a memory.
+) -> list[Training]:
+    """Trains one adapter per course, all in one loop; each ends up as if it had been trained alone.
 
-    The loss is the NLL of the lessons' objects plus, on rehearsal text, KL(before || now): the model is to
-    keep saying what it said, not to fit the text.
+    A course's loss is the mean NLL of its lessons' objects plus, on rehearsal text, KL(bare || now): the model is
+    to keep saying what the base says, not to fit the text. Measured against the base rather than against
+    yesterday, nights do not add up their drift. Losses, clipping, moments and stopping are each course's own.
+
+    All that cannot change meanwhile is computed once: what lies below the lowest adapter.
 
     Args:
-        overlay: The model with hooks.
-        memory: Stays as it is, and is in force during training (edits to be replaced: leave them out).
-        adapter: Start; not modified.
-        lessons: Prompts with objects.
-        rehearsal: Token rows to draw from.
+        rehearsal: Text to draw from, and the model.
+        courses: At least one.
         spec: Steps, rate, batch.
-        rng: Draws batches.
         progress: Called as ``(step, steps)``.
 
     Raises:
-        SleepError: The loss became NaN or infinite.
+        SleepError: A loss became NaN or infinite.
     """
-    lm = overlay.lm
-    trained = {
-        n: (a.detach().clone().requires_grad_(), b.detach().clone().requires_grad_()) for n, (a, b) in adapter.items()
-    }
-    parameters = [p for pair in trained.values() for p in pair]
-    optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=0.0)
-    nll = math.inf
-    step = 0
+    overlay = rehearsal.overlay
+    pupils = [_Pupil(course, spec, len(rehearsal.rows)) for course in courses]
+    first_block = _lowest_block(overlay.lm, courses)
+    lessons = _Lessons(overlay, pupils, first_block)
+    rehearsing = bool(spec.rehearsal_weight and spec.rehearsal_rows and rehearsal.rows)
+    texts = _Texts(pupils, rehearsal, first_block) if rehearsing else None
     for step in range(1, spec.steps + 1):
-        # Linear decay: the last steps settle what the first ones moved.
-        for group in optimizer.param_groups:
-            group["lr"] = spec.learning_rate * (1 - (step - 1) / spec.steps)
-        chosen = rng.permutation(len(lessons))[: spec.lessons]
-        replayed = rng.choice(len(rehearsal), size=min(spec.rehearsal_rows, len(rehearsal)), replace=False)
-        with overlay.use(memory, trained):
-            lesson_nll = _lesson_nll(lm, [lessons[i] for i in chosen])
-        loss = lesson_nll.mean()
-        if len(replayed) and spec.rehearsal_weight:
-            loss = loss + spec.rehearsal_weight * _drift(
-                overlay, memory, adapter, trained, [rehearsal[i] for i in replayed]
-            )
-        if not torch.isfinite(loss):
-            raise SleepError(
-                f"expected a finite loss in the night's training, found {loss.item()} at step {step}; "
-                "nothing was changed, lower learning_rate"
-            )
-        nll = float(lesson_nll.detach().mean())
-        progress(step, spec.steps)
-        if len(chosen) == len(lessons) and float(lesson_nll.detach().max()) < spec.stop_nll:
+        for i, pupil in enumerate(pupils):
+            if not pupil.finished and not len(pupil.missing):
+                # All seem to be known, but they were seen at different times.
+                pupil.look_back(lessons.look_at(i))
+        active = [i for i, pupil in enumerate(pupils) if not pupil.finished]
+        if not active:
             break
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-    return Training({n: (a.detach(), b.detach()) for n, (a, b) in trained.items()}, step, nll)
+        now = [pupils[i] for i in active]
+        for pupil in now:
+            pupil.draw()
+        nll = lessons.nll({i: pupils[i].lessons for i in active})
+        loss = torch.stack([row[: len(p.lessons)].mean() for row, p in zip(nll, now, strict=True)])
+        if texts is not None:
+            loss = loss + spec.rehearsal_weight * texts.divergence(active)
+        _require_finite(loss, step)
+        loss.sum().backward()
+        for pupil, seen in zip(now, nll.detach(), strict=True):
+            pupil.learn(seen, step)
+        progress(step, spec.steps)
+    return [pupil.training() for pupil in pupils]
 
 
-def _lesson_nll(lm: LanguageModel, lessons: Sequence[Encoded]) -> Tensor:
-    """Mean NLL per object token of each lesson, ``[lessons]``."""
-    rows, columns = object_positions(lessons)
-    input_ids = lm.pad([p.ids for p in lessons])
-    log_p = lm.logits_at(input_ids, rows, columns - 1).log_softmax(-1)
-    targets = input_ids[rows.to(input_ids.device), columns.to(input_ids.device)]
-    nll = -log_p.gather(1, targets[:, None].to(log_p.device)).squeeze(1)
-    total = nll.new_zeros(len(lessons)).index_add(0, rows.to(nll.device), nll)
-    return total / torch.bincount(rows).to(nll.device)
+class _Pupil:
+    """One course under way: its parameters, its optimizer, and what it looks at in this step."""
+
+    def __init__(self, course: Course, spec: SleepSpec, rehearsal_rows: int) -> None:
+        self.course, self.spec = course, spec
+        self.factors = {
+            name: (a.detach().clone().requires_grad_(), b.detach().clone().requires_grad_())
+            for name, (a, b) in course.adapter.items()
+        }
+        self._parameters = [p for pair in self.factors.values() for p in pair]
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=spec.learning_rate, betas=(_MOMENTUM, 0.999), weight_decay=0.0
+        )
+        self._rehearsal = rehearsal_rows
+        self._seen = np.zeros(len(course.lessons))  # NLL of each lesson when it was last looked at
+        self._steps = 0
+        self.lessons: list[int] = []
+        self.texts: list[int] = []
+        self.finished = False
+
+    @property
+    def missing(self) -> NDArray[np.intp]:
+        """Lessons that were not known when they were last looked at."""
+        return np.flatnonzero(~(self._seen < self.spec.stop_nll))
+
+    def look_back(self, nll: Tensor) -> None:
+        """Notes how all lessons stand; done if each is known."""
+        self._seen = nll.cpu().double().numpy()
+        self.finished = not len(self.missing)
+
+    def draw(self) -> None:
+        """Chooses this step's lessons and rehearsal rows.
+
+        All lessons if there is room for them; otherwise half of the room is for those that are missing.
+        """
+        rng, room = self.course.rng, self.spec.lessons
+        missing = rng.permutation(self.missing)
+        known = rng.permutation(np.setdiff1d(np.arange(len(self._seen)), missing))
+        missing = missing[: max(room - len(known), room // 2)]
+        self.lessons = [*missing.tolist(), *known[: room - len(missing)].tolist()]
+        self.texts = rng.permutation(self._rehearsal)[: self.spec.rehearsal_rows].tolist()
+
+    def learn(self, nll: Tensor, step: int) -> None:
+        """One optimizer step, after gradients have arrived."""
+        self._seen[self.lessons] = nll[: len(self.lessons)].cpu().double().numpy()
+        # Linear decay: the last steps settle what the first ones moved.
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.spec.learning_rate * (1 - (step - 1) / self.spec.steps)
+        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._steps = step
+
+    def training(self) -> Training:
+        factors = {n: (a.detach(), b.detach()) for n, (a, b) in self.factors.items()}
+        return Training(factors, self._steps, float(self._seen.mean()))
 
 
-def _drift(overlay: Overlay, memory: Memory, before: Factors, now: Factors, texts: Sequence[Sequence[int]]) -> Tensor:
-    """Mean over tokens of KL(before || now) on rows of text."""
-    lm = overlay.lm
-    rows, columns = text_positions(texts)
-    input_ids = lm.pad(texts)
-    with torch.no_grad(), overlay.use(memory, before):
-        p = lm.logits_at(input_ids, rows, columns).log_softmax(-1)
-    with overlay.use(memory, now):
-        q = lm.logits_at(input_ids, rows, columns).log_softmax(-1)
-    return torch.nn.functional.kl_div(q, p, log_target=True, reduction="batchmean")
+class _Lessons:
+    """All lessons of all pupils, each pupil's filled up to the same number by repeating its first."""
+
+    def __init__(self, overlay: Overlay, pupils: Sequence[_Pupil], first_block: int) -> None:
+        self._overlay, self._pupils = overlay, pupils
+        self._width = max(len(pupil.course.lessons) for pupil in pupils)
+        self._rows = [lesson for pupil in pupils for lesson in _filled(pupil.course.lessons, self._width)]
+        with torch.no_grad(), overlay.use([pupil.course.memory for pupil in pupils]):
+            # What is predicted by the last token, nobody reads.
+            ids = [row.ids[:-1] for row in self._rows]
+            self._run = Continuation(overlay.lm, ids, [0] * len(ids), first_block)
+
+    @torch.no_grad()
+    def look_at(self, i: int) -> Tensor:
+        """Mean NLL per object token of every lesson of one pupil."""
+        every = range(len(self._pupils[i].course.lessons))
+        return torch.cat([self.nll({i: every[start : start + _ROWS]})[0] for start in range(0, len(every), _ROWS)])
+
+    def nll(self, lessons: Mapping[int, Sequence[int]]) -> Tensor:
+        """Mean NLL per object token of some lessons of some pupils, ``[pupils, lessons]``, filled up."""
+        pupils, width = [self._pupils[i] for i in lessons], max(len(chosen) for chosen in lessons.values())
+        picks = [i * self._width + k for i, chosen in lessons.items() for k in _filled(chosen, width)]
+        chosen = [self._rows[k] for k in picks]
+        run = self._run.select(torch.tensor(picks, device=self._overlay.lm.device))
+        rows, columns = (t.to(self._overlay.lm.device) for t in object_positions(chosen))
+        with self._overlay.use([p.course.memory for p in pupils], [p.factors for p in pupils]):
+            log_p = run.logits(rows, columns - 1, narrow=True).log_softmax(-1)
+        targets = torch.tensor([token for row in chosen for token in row.object_ids], device=log_p.device)
+        nll = -log_p.gather(1, targets[:, None]).squeeze(1)
+        rows = rows.to(nll.device)
+        mean = nll.new_zeros(len(chosen)).index_add(0, rows, nll) / torch.bincount(rows)
+        return mean.view(len(pupils), width)
+
+
+class _Texts:
+    """Every pupil's rehearsal."""
+
+    def __init__(self, pupils: Sequence[_Pupil], rehearsal: Rehearsal, first_block: int) -> None:
+        self._pupils, self._rehearsal = pupils, rehearsal
+        self._run, self._bare = rehearsal.run(first_block), rehearsal.run(len(rehearsal.overlay.lm.blocks))
+
+    def divergence(self, active: Sequence[int]) -> Tensor:
+        """Mean over tokens of KL(bare || now) on what each active pupil has drawn, ``[active]``."""
+        pupils, overlay = [self._pupils[i] for i in active], self._rehearsal.overlay
+        picks = [i for pupil in pupils for i in pupil.texts]
+        chosen = torch.tensor(picks, device=overlay.lm.device)
+        rows, columns = (t.to(overlay.lm.device) for t in text_positions([self._rehearsal.rows[i] for i in picks]))
+        with torch.no_grad(), overlay.use(()):
+            p = self._bare.select(chosen).logits(rows, columns).log_softmax(-1)
+        with overlay.use([pupil.course.memory for pupil in pupils], [pupil.factors for pupil in pupils]):
+            q = self._run.select(chosen).logits(rows, columns).log_softmax(-1)
+        kl = torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
+        of_pupil = (rows // len(pupils[0].texts)).to(kl.device)
+        return kl.new_zeros(len(pupils)).index_add(0, of_pupil, kl) / torch.bincount(of_pupil)
+
+
+def _filled(items: Sequence[T], width: int) -> list[T]:
+    return [*items, *[items[0]] * (width - len(items))]
+
+
+def _lowest_block(lm: LanguageModel, courses: Sequence[Course]) -> int:
+    """The lowest block that differs from the base: in what is trained, or in what is in force meanwhile."""
+    names = {name for course in courses for name in course.adapter}
+    names |= {name for c in courses for term in c.memory.terms.values() if term.scale for name in term.factors}
+    return next(i for i, block in enumerate(lm.blocks) if not names.isdisjoint(block.linears))
+
+
+def _require_finite(loss: Tensor, step: int) -> None:
+    if not torch.isfinite(loss).all():
+        found = ", ".join(f"{value:.4g}" for value in loss.tolist())
+        raise SleepError(
+            f"expected a finite loss in the night's training, found {found} at step {step}; "
+            "nothing was changed, lower learning_rate"
+        )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -87,11 +86,9 @@ class Operators:
         """Does it. A failure leaves the learner as it was."""
         if not self.mask(edits_left)[action]:
             return Outcome(invalid=True)
-        before = self.learner.state.copy()
         try:
             return self._perform(action, edits_left)
         except (EditError, FactError, LedgerFullError, SleepError) as error:
-            self.learner.state = before
             return Outcome(invalid=True, error=f"{type(error).__name__}: {error}")
 
     def _perform(self, action: Action, edits_left: int) -> Outcome:
@@ -104,27 +101,12 @@ class Operators:
                 return Outcome(edits=report.edits)
             case Action.REFRESH:
                 keys = self.degraded()[: min(self.card.budget.refresh, edits_left)]
-                edits = learner.refresh(keys).edits
-                for key in keys:
-                    # What was seen before the refresh says nothing about the fact as it is now.
-                    learner.state.ledger.update(key, margin=math.nan, audited_at=-1)
-                return Outcome(edits=edits)
+                return Outcome(edits=learner.refresh(keys).edits)
             case Action.NAP:
                 learner.audit()
             case Action.SLEEP:
-                return self._sleep(edits_left)
+                night = learner.sleep(edits=edits_left)
+                return Outcome(edits=night.edits, night=night)
             case Action.PRUNE:
                 learner.prune()
         return Outcome()
-
-    def _sleep(self, edits_left: int) -> Outcome:
-        """A night; without its refreshes if the budget does not cover them."""
-        learner, spec = self.learner, self.card.sleep
-        # The night's own audit will find the same: memory does not change in between.
-        needed = len(learner.audit().degraded)
-        learner.sleep_spec = replace(spec, refresh=spec.refresh and needed <= edits_left)
-        try:
-            report = learner.sleep()
-        finally:
-            learner.sleep_spec = spec
-        return Outcome(edits=report.edits, night=report)

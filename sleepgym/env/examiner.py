@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.consolidation.cycle import chat_probe
+from sleepgym.consolidation.pathways import chat_probe
 from sleepgym.facts.fact import Fact
 from sleepgym.lm.language_model import Encoded
 from sleepgym.sleeper import SleepingLM

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,11 +24,14 @@ class Block:
         name: Module name of the block itself.
         down_proj: Module name of the last linear of the block's MLP (its input is the *key* of MEMIT).
         linears: Module names of every linear of the block, the down-projection included.
+        mlp: Module name of the MLP, if it is a module that takes hidden states and nothing else; each token then goes
+            through it alone.
     """
 
     name: str
     down_proj: str
     linears: tuple[str, ...]
+    mlp: str | None = None
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -102,7 +106,18 @@ def _describe(name: str, block: nn.Module, width: int) -> Block:
         )
     mlp = {n: shape for n, shape in linears.items() if not any(f"{n}.".startswith(f"{a}.") for a in attention)}
     down = _down_projection(name, mlp, width)
-    return Block(name=name, down_proj=f"{name}.{down}", linears=tuple(f"{name}.{n}" for n in linears))
+    parent = down.rpartition(".")[0]
+    alone = bool(parent) and all(n.startswith(f"{parent}.") for n in mlp) and _takes_one(block.get_submodule(parent))
+    return Block(
+        name=name,
+        down_proj=f"{name}.{down}",
+        linears=tuple(f"{name}.{n}" for n in linears),
+        mlp=f"{name}.{parent}" if alone else None,
+    )
+
+
+def _takes_one(module: nn.Module) -> bool:
+    return len(inspect.signature(module.forward).parameters) == 1
 
 
 def _down_projection(block: str, mlp: Mapping[str, tuple[int, int]], width: int) -> str:

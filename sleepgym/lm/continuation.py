@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from sleepgym.lm.language_model import LanguageModel, StopForward, hooked
+from sleepgym.lm.language_model import LanguageModel, StopForward, hooked, replaced_forward
 
 
 class Continuation:
@@ -27,7 +27,7 @@ class Continuation:
         lm: The model. What is in use on it now must be in use at every pass.
         rows: Token rows.
         starts: Per row the first position that is run again.
-        first_block: Index of the lowest block that is run again.
+        first_block: Index of the lowest block that is run again; as many as there are blocks: only what follows them.
 
     Attributes:
         starts: Per row the position of the first token that a pass runs, ``[rows]`` (zeros where nothing is kept).
@@ -62,12 +62,14 @@ class Continuation:
                 return self._keep(rows, [0] * len(rows), first_block)
             self._mask = torch.cat([before, torch.ones_like(self._ids, dtype=torch.bool)], 1).long()
         if first_block:
-            lower = [lm.linear(block.name) for block in lm.blocks[: first_block + 1]]
+            above = [lm.linear(block.name) for block in lm.blocks[first_block:]]
+            below, first = lm.linear(lm.blocks[first_block - 1].name), (*above, lm.model.get_output_embeddings())[0]
             outputs: list[Any] = []
-            handles = [block.register_forward_hook(lambda m, a, output: outputs.append(output)) for block in lower[:-1]]
-            with hooked(*handles, lower[-1].register_forward_pre_hook(_stop)), suppress(StopForward):
+            keep = below.register_forward_hook(lambda module, args, output: outputs.append(output))
+            with hooked(keep, first.register_forward_pre_hook(_stop)), suppress(StopForward):
                 lm.model(input_ids=self._ids, **self._arguments())
-            self._lower = outputs
+            # Nobody looks at what the blocks below this one put out: they may say the same.
+            self._lower = outputs * first_block
 
     def _arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
@@ -78,18 +80,19 @@ class Continuation:
                 arguments["position_ids"] = self.starts[:, None] + columns
         return arguments
 
-    def logits(self, rows: Tensor, columns: Tensor) -> Tensor:
+    def logits(self, rows: Tensor, columns: Tensor, narrow: bool = False) -> Tensor:
         """Logits ``[n, vocabulary]`` (float32) that follow the tokens at ``(rows, columns)``.
 
         Args:
             rows: Indices of rows, ``[n]``.
             columns: Positions in the whole row, none before its start, ``[n]``.
+            narrow: See :meth:`LanguageModel.logits_at`.
         """
         arguments = self._arguments()
         with ExitStack() as stack:
             for block, output in zip(self.lm.blocks, self._lower, strict=False):
-                stack.enter_context(_replaced(self.lm.linear(block.name), output))
-            return self.lm.logits_at(self._ids, rows, columns - self.starts[rows], **arguments)
+                stack.enter_context(replaced_forward(self.lm.linear(block.name), _constant(output)))
+            return self.lm.logits_at(self._ids, rows, columns - self.starts[rows], narrow, **arguments)
 
     def select(self, rows: Tensor) -> Continuation:
         """The same with some of the rows only."""
@@ -122,6 +125,10 @@ def _stop(module: nn.Module, args: Any) -> None:
     raise StopForward
 
 
+def _constant(output: Any) -> Callable[..., Any]:
+    return lambda *args, **kwargs: output
+
+
 def _copied(cache: Cache) -> Cache:
     """A cache that can grow without changing this one; the tensors are shared."""
     copied = copy.copy(cache)
@@ -136,18 +143,3 @@ def _of_rows(output: Any, rows: Tensor) -> Any:
     if isinstance(output, (tuple, list)):
         return type(output)(_of_rows(part, rows) for part in output)
     return output
-
-
-@contextmanager
-def _replaced(module: nn.Module, output: Any) -> Iterator[None]:
-    """A module that returns a known output instead of being run."""
-    # accelerate puts its own forward on the instance: it has to be there again afterwards.
-    before: Callable[..., Any] | None = module.__dict__.get("forward")
-    module.__dict__["forward"] = lambda *args, **kwargs: output
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.__dict__["forward"]
-        else:
-            module.__dict__["forward"] = before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -170,7 +170,9 @@ class LanguageModel:
 
     # ---------------------------------------------------------------- forward
 
-    def logits_at(self, input_ids: Tensor, rows: Tensor, columns: Tensor, **arguments: Any) -> Tensor:
+    def logits_at(
+        self, input_ids: Tensor, rows: Tensor, columns: Tensor, narrow: bool = False, **arguments: Any
+    ) -> Tensor:
         """Logits ``[n, vocabulary]`` (float32) that follow the tokens at ``(rows, columns)``.
 
         The positions are picked just before the output head, so that a batch never pays for a vocabulary
@@ -180,6 +182,8 @@ class LanguageModel:
             input_ids: ``[batch, tokens]``.
             rows: Indices into the batch, ``[n]``.
             columns: Indices of tokens, ``[n]``.
+            narrow: Whether the last block's MLP, too, runs at these positions only: nothing above it looks at others.
+                Not for callers that hook into that MLP and expect every token there.
             arguments: What else the model is called with, such as a cache.
         """
 
@@ -187,9 +191,48 @@ class LanguageModel:
             hidden = args[0]
             return (hidden[rows.to(hidden.device), columns.to(hidden.device)].unsqueeze(0), *args[1:])
 
-        head = self.model.get_output_embeddings()
-        with hooked(head.register_forward_pre_hook(pick)):
+        head, mlp = self.model.get_output_embeddings(), self.blocks[-1].mlp
+        with ExitStack() as stack:
+            stack.enter_context(hooked(head.register_forward_pre_hook(pick)))
+            if narrow and mlp is not None:
+                read = torch.zeros(input_ids.shape, dtype=torch.bool, device=rows.device)
+                read[rows, columns] = True
+                stack.enter_context(_narrowed(self.linear(mlp), read))
             return self.model(**{"input_ids": input_ids, "use_cache": False} | arguments).logits[0].float()
+
+
+@contextmanager
+def _narrowed(module: nn.Module, read: Tensor) -> Iterator[None]:
+    """Runs a module that takes tokens one by one where it is read, ``[rows, tokens]`` bool; zeros elsewhere."""
+    width, tokens = int(read.sum(1).max()), read.shape[1]
+    # Rows that are read at fewer positions than others are filled with a column behind the last one.
+    columns = torch.where(read, torch.arange(tokens, device=read.device), tokens).sort(1).values[:, :width]
+    forward = module.forward
+
+    def at_columns(hidden: Tensor) -> Tensor:
+        index = columns.to(hidden.device)[:, :, None]
+        part = hidden.gather(1, index.clamp(max=tokens - 1).expand(-1, -1, hidden.shape[2]))
+        found = forward(part)
+        whole = found.new_zeros(hidden.shape[0], tokens + 1, found.shape[2])
+        return whole.scatter(1, index.expand(-1, -1, found.shape[2]), found)[:, :tokens]
+
+    with replaced_forward(module, at_columns):
+        yield
+
+
+@contextmanager
+def replaced_forward(module: nn.Module, function: Callable[..., Any]) -> Iterator[None]:
+    """A module that does something else for a while."""
+    # accelerate puts its own forward on the instance: it has to be there again afterwards.
+    before: Callable[..., Any] | None = module.__dict__.get("forward")
+    module.__dict__["forward"] = function
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = before
 
 
 def _last_occurrence(part: str, text: str) -> int:

@@ -61,7 +61,7 @@ def score(lm: LanguageModel, probes: Sequence[Encoded]) -> Scores:
     rows, columns = object_positions(probes)
     input_ids = lm.pad([p.ids for p in probes])
     # The logits that predict token t follow token t - 1.
-    log_probs = lm.logits_at(input_ids, rows, columns - 1).log_softmax(-1).cpu()
+    log_probs = lm.logits_at(input_ids, rows, columns - 1, narrow=True).log_softmax(-1).cpu()
     targets = input_ids.cpu()[rows, columns]
     own = log_probs.gather(1, targets[:, None]).squeeze(1)
     rival = log_probs.scatter(1, targets[:, None], -math.inf).amax(1)

@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from sleepgym.consolidation.cycle import lessons
-from sleepgym.consolidation.lora import new_adapter, train_adapter
+from sleepgym.consolidation.lora import Course, new_adapter, train_adapters
+from sleepgym.consolidation.pathways import lessons
 from sleepgym.consolidation.spec import SleepError, SleepSpec
+from sleepgym.lm.continuation import Continuation
 from sleepgym.lm.language_model import hooked
 from sleepgym.overlay import Memory
+from sleepgym.rehearsal import Rehearsal
 
 SPEC = SleepSpec(steps=4, rehearsal_rows=4)
+LOWEST = 2
 
 
 @pytest.fixture
@@ -18,22 +21,19 @@ def rng():
     return np.random.default_rng(0)
 
 
-def train(base, facts, rng, spec=SPEC, adapter=None, **options):
-    return train_adapter(
-        base.overlay,
-        Memory(),
-        adapter or new_adapter(base.lm, spec, rng),
-        lessons(base.lm, facts),
-        base.statistics.rehearsal,
-        spec,
-        rng,
-        **options,
-    )
+def course(base, facts, rng, spec=SPEC, adapter=None, memory=None):
+    adapter = adapter or new_adapter(base.lm, spec, LOWEST, rng)
+    return Course(memory or Memory(), adapter, lessons(base.lm, facts), rng)
+
+
+def train(base, facts, rng, spec=SPEC, adapter=None, memory=None, **options):
+    (trained,) = train_adapters(base.rehearsal, [course(base, facts, rng, spec, adapter, memory)], spec, **options)
+    return trained
 
 
 @pytest.mark.parametrize("first_layer", [0, 1, 3])
 def test_new_adapter_sits_on_every_linear_above_the_first_layer_and_changes_nothing(base, rng, first_layer):
-    adapter = new_adapter(base.lm, replace(SPEC, first_layer=first_layer, rank=3), rng)
+    adapter = new_adapter(base.lm, replace(SPEC, rank=3), first_layer, rng)
     assert set(adapter) == {name for block in base.lm.blocks[first_layer:] for name in block.linears}
     assert all(a.shape[0] == 3 and a.abs().sum() > 0 and b.count_nonzero() == 0 for a, b in adapter.values())
     memory = Memory()
@@ -51,8 +51,19 @@ def test_training_lowers_the_nll_of_the_lessons(base, facts, rng):
     assert trained.nll < seen.nll
 
 
+def test_adapters_can_be_limited_to_some_linears(base, rng):
+    adapter = new_adapter(base.lm, replace(SPEC, targets=("q_proj", "down_proj")), 3, rng)
+    assert {name.rpartition(".")[2] for name in adapter} == {"q_proj", "down_proj"} and len(adapter) == 2
+
+
+@pytest.mark.parametrize(("first_layer", "targets"), [(4, ()), (0, ("c_fc",))])
+def test_adapter_without_a_place_is_refused(base, rng, first_layer, targets):
+    with pytest.raises(SleepError, match=r"expected linears named .* found 4 blocks with"):
+        new_adapter(base.lm, replace(SPEC, targets=targets), first_layer, rng)
+
+
 def test_start_is_not_modified(base, facts, rng):
-    adapter = new_adapter(base.lm, SPEC, rng)
+    adapter = new_adapter(base.lm, SPEC, LOWEST, rng)
     before = {name: (a.clone(), b.clone()) for name, (a, b) in adapter.items()}
     trained = train(base, facts[:2], rng, adapter=adapter)
     assert all(torch.equal(m, n) for name in adapter for m, n in zip(adapter[name], before[name], strict=True))
@@ -81,7 +92,7 @@ def test_progress_counts_steps(base, facts, rng):
 
 def test_rehearsal_holds_the_model_to_what_it_said(base, facts):
     def drift(weight):
-        spec = replace(SPEC, steps=15, stop_nll=0.0, rehearsal_rows=16, rehearsal_weight=weight)
+        spec = replace(SPEC, steps=15, stop_nll=0.0, rehearsal_rows=8, rehearsal_weight=weight)
         memory, ids = Memory(), base.lm.pad(base.statistics.held_out[:8])
         memory.put("lora", train(base, facts[:3], np.random.default_rng(0), spec).factors)
         with torch.no_grad():
@@ -91,6 +102,69 @@ def test_rehearsal_holds_the_model_to_what_it_said(base, facts):
         return float((before.exp() * (before - after)).sum(-1).mean())
 
     assert drift(5.0) < 0.5 * drift(0.0)
+
+
+def test_nothing_is_trained_when_everything_is_known(base, facts, rng):
+    first = train(base, facts[:2], rng, replace(SPEC, steps=40))
+    again = train(base, facts[:2], rng, replace(SPEC, steps=40), adapter=first.factors)
+    assert again.steps == 0 and again.nll < SPEC.stop_nll
+    for name, pair in first.factors.items():
+        assert all(torch.equal(m, n) for m, n in zip(pair, again.factors[name], strict=True))
+
+
+def test_more_lessons_than_a_step_takes_are_all_learnt(base, facts, rng):
+    trained = train(base, facts[:4], rng, replace(SPEC, steps=60, lessons=3))
+    memory = Memory()
+    memory.put("lora", trained.factors)
+    assert trained.steps < 60
+    assert trained.nll < SPEC.stop_nll
+
+
+def test_what_is_kept_of_the_lower_blocks_changes_nothing(base, facts, monkeypatch):
+    kept = train(base, facts[:3], np.random.default_rng(0))
+    monkeypatch.setattr(Continuation, "_agrees", lambda run, rows: False)
+    fresh = replace(base, rehearsal=Rehearsal(base.overlay, base.rehearsal.rows[:64]))
+    small = replace(base, rehearsal=Rehearsal(base.overlay, base.rehearsal.rows[:64]))
+    whole = train(fresh, facts[:3], np.random.default_rng(0))
+    monkeypatch.undo()
+    partly = train(small, facts[:3], np.random.default_rng(0))
+    assert whole.steps == partly.steps == kept.steps
+    for name, (a, b) in whole.factors.items():
+        torch.testing.assert_close(b @ a, partly.factors[name][1] @ partly.factors[name][0], atol=1e-4, rtol=1e-2)
+
+
+def test_memory_in_force_is_trained_on_top_of(base, facts):
+    memory = Memory()
+    memory.put("lora", train(base, facts[:2], np.random.default_rng(0), replace(SPEC, steps=40)).factors)
+    spec = replace(SPEC, steps=40)
+    again = train(base, facts[:2], np.random.default_rng(1), spec, memory=memory)
+    assert again.steps == 0, "what the memory in force knows need not be learnt"
+    more = train(base, facts[:3], np.random.default_rng(1), spec, memory=memory)
+    assert 0 < more.steps < 40
+
+
+def test_courses_in_one_loop_end_up_as_they_would_alone(base, facts):
+    def courses():
+        return [course(base, facts[i : 2 * i + 2], np.random.default_rng(i)) for i in range(3)]
+
+    spec, ids = replace(SPEC, steps=25), base.lm.pad(base.statistics.held_out[:4])
+    together = train_adapters(base.rehearsal, courses(), spec)
+    alone = [train_adapters(base.rehearsal, [one], spec)[0] for one in courses()]
+    assert [t.steps for t in together] == [t.steps for t in alone]
+    assert len({t.steps for t in together}) > 1, "they finish at different times"
+    for one, other in zip(together, alone, strict=True):
+        logits = []
+        for training in (one, other):
+            memory = Memory()
+            memory.put("lora", training.factors)
+            with torch.no_grad(), base.overlay.use(memory):
+                logits.append(base.lm.model(ids).logits)
+        torch.testing.assert_close(*logits, atol=1e-4, rtol=0)
+
+
+def test_without_rehearsal_there_is_nothing_to_be_held_to(base, facts):
+    for spec in (replace(SPEC, rehearsal_rows=0), replace(SPEC, rehearsal_weight=0.0)):
+        assert train(base, facts[:1], np.random.default_rng(0), spec).steps == 4
 
 
 def test_nan_loss_is_an_error_that_says_what_to_do(base, facts, rng):

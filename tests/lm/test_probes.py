@@ -118,6 +118,31 @@ def test_padding_does_not_matter_for_any_kind_of_position(base, small_llm, facts
     torch.testing.assert_close(score(lm, [short, long]).nll[:1], score(lm, [short]).nll, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "positions", [[(0, 3)], [(0, 3), (0, 3), (2, 0), (1, 6)], [(i, j) for i in range(3) for j in range(7)]]
+)
+def test_last_mlp_at_read_positions_alone_gives_the_same_logits_and_gradients(base, positions):
+    lm, block = base.lm, base.lm.blocks[-1]
+    assert block.mlp is not None
+    ids = lm.pad(base.statistics.held_out[:3])[:, :7]
+    rows, columns = torch.tensor(positions).T
+    found = []
+    for narrow in (False, True):
+        factors = {
+            block.down_proj: (
+                torch.randn(2, 2048, generator=torch.Generator().manual_seed(0)).requires_grad_(),
+                torch.randn(128, 2, generator=torch.Generator().manual_seed(1)).requires_grad_(),
+            )
+        }
+        with base.overlay.use((), factors):
+            logits = lm.logits_at(ids, rows, columns, narrow=narrow)
+        logits.square().mean().backward()
+        found.append((logits, *(factor.grad for factor in factors[block.down_proj])))
+    for plain, narrowed in zip(*found, strict=True):
+        torch.testing.assert_close(plain, narrowed, atol=1e-4, rtol=1e-3)
+    assert "forward" not in lm.linear(block.mlp).__dict__, "the module is as it was"
+
+
 def test_generate_writes_what_the_margin_promises(base, world):
     fact = next(
         f for f in world.known_facts() if score(base.lm, [base.lm.encode(f.prompt, f.object)]).margin.item() > 0.1

@@ -1,0 +1,217 @@
+"""The experiments of benchmarks/sleep.py: each gives, by variant, a function from a seed to what was measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from benchmarks.sleep_bench import Bench, Plan, Point, told
+from benchmarks.sleep_hedger import alignment_tax
+from sleepgym import SleepingLM
+from sleepgym.base import Progress, silent
+from sleepgym.consolidation import night
+from sleepgym.consolidation.night import STEPS, Night
+from sleepgym.editing import EditError, EditSpec
+from sleepgym.facts import Fact
+from sleepgym.lm import perplexity
+
+Run = Callable[[int], list[Point]]
+"""From a seed to what was measured, in the order of events."""
+
+
+def capacity(bench: Bench, plan: Plan) -> dict[str, Run]:
+    """How many facts edits hold without sleep: one by one, with recall of all so far after each."""
+
+    def run(edit: EditSpec, seed: int) -> list[Point]:
+        learner, facts, points = bench.learner(seed, edit=edit), bench.draw(seed, plan.wake), list[Point]()
+        for n, fact in enumerate(facts, start=1):
+            try:
+                learner.inject([fact])
+            except EditError:  # ruined beyond editing: nothing more can be taught
+                break
+            points.append({"facts": n} | bench.measure(learner, facts[:n], ("raw", "chat")))
+        return points
+
+    edits = {
+        "sleeping-llm": bench.recipe("sleeping-llm"),
+        "sleepgym, unprotected": bench.unprotected(),
+        "sleepgym": bench.edit,
+    }
+    return {name: partial(run, edit) for name, edit in edits.items()}
+
+
+def convergence(bench: Bench, plan: Plan) -> dict[str, Run]:
+    """How many nights bring back a model that was taught until it had forgotten most."""
+
+    def run(edit: EditSpec, seed: int) -> list[Point]:
+        learner, facts = _worn_out(bench, plan, seed, edit)
+        return _recovery(bench, plan, learner, facts)
+
+    return {name: partial(run, edit) for name, edit in _naive(bench).items()}
+
+
+def second_wave(bench: Bench, plan: Plan) -> dict[str, Run]:
+    """The same again with a few more facts, once it has recovered."""
+
+    def run(edit: EditSpec, seed: int) -> list[Point]:
+        learner, facts = _worn_out(bench, plan, seed, edit)
+        _recovery(bench, plan, learner, facts)
+        learner.base = bench.base_with(edit)
+        more = [f for f in bench.draw(seed + 1000, len(facts) + plan.second) if f.subject not in _subjects(facts)]
+        for fact in more[: plan.second]:
+            learner.inject([fact])
+        learner.base = bench.base
+        return _recovery(bench, plan, learner, [*facts, *more[: plan.second]])
+
+    return {name: partial(run, edit) for name, edit in _naive(bench).items()}
+
+
+def sweep(bench: Bench, plan: Plan) -> dict[str, Run]:
+    """Facts injected at once, then some nights."""
+
+    def run(count: int, seed: int) -> list[Point]:
+        learner, facts = bench.learner(seed), bench.draw(seed, count)
+        learner.inject(facts)
+        return _nights(bench, learner, facts, plan.nights)
+
+    return {f"{count} facts": partial(run, count) for count in plan.sweep}
+
+
+def lifetime(bench: Bench, plan: Plan) -> dict[str, Run]:
+    """A life of learning by day and sleeping by night; asked about everything it was ever taught."""
+
+    def run(changes: dict[str, Any], prune: bool, seed: int) -> list[Point]:
+        learner, facts = bench.learner(seed, replace(bench.spec, **changes)), bench.draw(seed, plan.days * plan.per_day)
+        points: list[Point] = []
+        for day in range(1, plan.days + 1):
+            taught, started = facts[: day * plan.per_day], time.perf_counter()
+            for fact in taught[(day - 1) * plan.per_day :]:
+                learner.inject([fact])
+            awake = time.perf_counter() - started
+            point = bench.night(learner, taught, ("raw", "chat", "kept", "drift"))
+            points.append({"day": day, "facts": len(taught), "seconds awake": awake} | point)
+            if prune:
+                learner.prune()
+        return points
+
+    return {
+        "continued": partial(run, {"adapter": "continued"}, False),
+        "fresh": partial(run, {"adapter": "fresh"}, False),
+        "pruned": partial(run, {"adapter": "continued"}, True),
+    }
+
+
+def over_capacity(bench: Bench, plan: Plan) -> dict[str, Run]:
+    """More facts than a night can train, night after night."""
+    spec = replace(bench.spec, facts=plan.at_once)
+
+    def run(edit: EditSpec, seed: int) -> list[Point]:
+        learner, facts = bench.learner(seed, spec, edit), bench.draw(seed, plan.wake)
+        for fact in facts:
+            learner.inject([fact])
+        learner.base = bench.base
+        return _nights(bench, learner, facts, plan.cycles)
+
+    return {name: partial(run, edit) for name, edit in _naive(bench).items()}
+
+
+def ablations(bench: Bench, plan: Plan) -> dict[str, Run]:
+    """What each part of a night is good for."""
+    variants: dict[str, dict[str, Any]] = {
+        "default": {},
+        "REM": {"rem_steps": 20},
+        "gate by night": {"gate": "night"},
+        "dissolve 1, 0": {"scales": (1.0, 0.0)},
+        "dissolve 1, 0.5, 0": {"scales": (1.0, 0.5, 0.0)},
+        "no rehearsal": {"rehearsal_rows": 0},
+        "fresh adapter": {"adapter": "fresh"},
+    }
+
+    def run(changes: dict[str, Any], count: int, seed: int) -> list[Point]:
+        learner, facts = bench.learner(seed, replace(bench.spec, **changes)), bench.draw(seed, count)
+        learner.inject(facts)
+        points = [_evening(bench, learner, facts)]
+        return points + [{"cycle": c} | _watched_night(bench, learner, facts) for c in range(1, plan.nights + 1)]
+
+    return {
+        f"{name}, {count} facts": partial(run, changes, count)
+        for count in plan.ablations
+        for name, changes in variants.items()
+    }
+
+
+EXPERIMENTS: dict[str, Callable[[Bench, Plan], dict[str, Run]]] = {
+    "capacity": capacity,
+    "convergence": convergence,
+    "second-wave": second_wave,
+    "sweep": sweep,
+    "lifetime": lifetime,
+    "over-capacity": over_capacity,
+    "alignment-tax": alignment_tax,
+    "ablations": ablations,
+}
+
+
+def _naive(bench: Bench) -> dict[str, EditSpec]:
+    """Edits that harm earlier ones. Only the days differ: nights refresh with this project's editor after either."""
+    return {"sleepgym, unprotected": bench.unprotected(), "sleeping-llm's edits": bench.recipe("sleeping-llm")}
+
+
+def _worn_out(bench: Bench, plan: Plan, seed: int, edit: EditSpec) -> tuple[SleepingLM, list[Fact]]:
+    """Taught one by one until recall is low; and the facts it was taught."""
+    learner, facts, taught = bench.learner(seed, edit=edit), bench.draw(seed, plan.wake), list[Fact]()
+    for fact in facts:
+        learner.inject([fact])
+        taught.append(fact)
+        if len(taught) >= plan.least and bench.measure(learner, taught, ("raw",))["raw"] <= plan.low / 100:
+            break
+    learner.base = bench.base
+    return learner, taught
+
+
+def _recovery(bench: Bench, plan: Plan, learner: SleepingLM, facts: Sequence[Fact]) -> list[Point]:
+    """Nights until two in a row have found nothing degraded."""
+    points: list[Point] = [_evening(bench, learner, facts)]
+    quiet = 0
+    while len(points) <= plan.cycles and quiet < 2:
+        point = {"cycle": len(points)} | bench.night(learner, facts)
+        quiet = quiet + 1 if point["recall before"] == 1 else 0
+        points.append(point)
+    return points
+
+
+def _nights(bench: Bench, learner: SleepingLM, facts: Sequence[Fact], nights: int) -> list[Point]:
+    """A number of nights, with what was before them."""
+    points = [_evening(bench, learner, facts)]
+    return points + [{"cycle": cycle} | bench.night(learner, facts) for cycle in range(1, nights + 1)]
+
+
+def _evening(bench: Bench, learner: SleepingLM, facts: Sequence[Fact]) -> Point:
+    return {"cycle": 0, "facts": len(facts)} | bench.measure(learner, facts)
+
+
+def _watched_night(bench: Bench, learner: SleepingLM, facts: Sequence[Fact]) -> Point:
+    """A night that is also measured right after REM, before edits dissolve: what REM alone did."""
+    draft, started, seen = learner.state.copy(), time.perf_counter(), Point()
+    rows = bench.text[: learner.sleep_spec.validation_rows]
+
+    def look(nights: Sequence[Night], progress: Progress) -> None:
+        with bench.base.overlay.use(draft.memory):
+            seen["perplexity after rem"] = perplexity(bench.lm, rows)
+
+    under_way = Night(learner.base, learner.sleep_spec, draft)
+    after = STEPS.index(night.rem) + 1
+    night.sleep([under_way], silent, (*STEPS[:after], look, *STEPS[after:]))
+    report = under_way.report()
+    if not report.rolled_back:
+        learner.state = draft
+    seconds = time.perf_counter() - started
+    bare = perplexity(bench.lm, rows)
+    return told(report) | seen | {"seconds": seconds, "bare": bare} | bench.measure(learner, facts)
+
+
+def _subjects(facts: Sequence[Fact]) -> set[str]:
+    return {fact.subject for fact in facts}

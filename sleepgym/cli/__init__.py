@@ -1,0 +1,1 @@
+"""The command line: ``sleepgym`` with one subcommand per module."""

@@ -1,0 +1,103 @@
+"""``sleepgym chat``: talk to a model, teach it, and put it to bed."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from sleepgym.cli.session import Session
+
+with suppress(ImportError):  # not everywhere; importing it gives input() history and editing
+    import readline
+
+PROMPT = "sleepgym> "
+
+
+@dataclass(frozen=True)
+class Args:
+    """Talk to a model in the terminal: teach it facts, ask it, put it to bed."""
+
+    model: str = "tiny"
+    """"tiny", "gemma-3-270m" (extra: gemma), a folder, a GGUF file or a hub id"""
+    memory: Path | None = None
+    """folder of a saved memory to start with"""
+    seed: int = 0
+    """seed of the nights"""
+    device: str | None = None
+    """where the model runs; by default a GPU if there is one"""
+    tokens: int = 32
+    """length of an answer at most"""
+    plain: bool = False
+    """no colours, nothing that moves"""
+
+    def run(self) -> int:
+        """Loads the model and talks until ``/quit`` or the end of the input."""
+        console = Console(highlight=False, force_terminal=False if self.plain else None)
+        session = self._session(console)
+        if session is None:
+            return 1
+        for line in lines(interactive=sys.stdin.isatty() and sys.stdout.isatty()):
+            if not session.handle(line):
+                break
+        return 0
+
+    def _session(self, console: Console) -> Session | None:
+        """A session with the model and the memory asked for; None, and why in red, if they cannot be had."""
+        with console.status(f"loading {self.model!r}") as status:
+            from transformers.utils import logging
+
+            from sleepgym.cli.session import ERRORS, Session
+            from sleepgym.cli.views import one_line
+            from sleepgym.lm import ModelLoadError
+            from sleepgym.sleeper import SleepingLM
+
+            logging.disable_progress_bar()
+            try:
+                learner = SleepingLM.from_pretrained(
+                    self.model,
+                    seed=self.seed,
+                    device=self.device,
+                    progress=lambda what, done, total: status.update(f"measuring the model: {what}, {done} of {total}"),
+                )
+                if self.memory is not None:
+                    learner.load(self.memory)
+            except (*ERRORS, ModelLoadError) as error:
+                console.print(one_line(error), soft_wrap=True)
+                return None
+        session = Session(learner, console, self.tokens)
+        session.greet()
+        return session
+
+
+def lines(interactive: bool) -> Iterator[str]:
+    """Lines of standard input until it ends, or is interrupted where nothing has been typed.
+
+    Args:
+        interactive: Whether somebody is typing, and wants a prompt.
+    """
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a stray byte is no reason to end a session
+    while True:
+        try:
+            # Not rich's input(): line editing has to know the prompt's width, or it wipes the prompt.
+            line = input(PROMPT if interactive else "")
+        except (EOFError, KeyboardInterrupt) as end:
+            if interactive:
+                print()  # what comes next starts below the prompt
+            if isinstance(end, KeyboardInterrupt) and interactive and _typed():
+                continue
+            return
+        yield line
+
+
+def _typed() -> bool:
+    """Whether the line that was interrupted had anything on it, as far as can be told."""
+    return "readline" in sys.modules and bool(readline.get_line_buffer())

@@ -1,0 +1,49 @@
+"""The console script: picks a subcommand and runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import tyro
+
+from sleepgym.cli import chat
+from sleepgym.cli.signals import terminating_cleanly
+
+
+class Command(Protocol):
+    """A subcommand: a dataclass whose fields are its flags."""
+
+    def run(self) -> int:
+        """Does it, and returns the exit status."""
+        ...
+
+
+# A further subcommand is a module with such a dataclass, and a line here. Its heavy imports belong into `run`, so that
+# `--help` answers at once.
+COMMANDS: dict[str, Callable[..., Command]] = {"chat": chat.Args}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a subcommand.
+
+    Args:
+        arguments: Without the program's name; by default those of the process.
+
+    Returns:
+        The exit status: 130 after an interrupt that nothing else dealt with.
+
+    Raises:
+        SystemExit: The arguments are wrong, only ask for help, or the process was told to terminate.
+    """
+    command: Command = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        prog="sleepgym",
+        description="A language model that is taught facts while awake and settles them asleep.",
+        args=arguments,
+    )
+    with terminating_cleanly():
+        try:
+            return command.run()
+        except KeyboardInterrupt:
+            return 130

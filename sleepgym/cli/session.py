@@ -1,0 +1,273 @@
+"""A conversation with a learner, line by line, wherever the lines come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sleepgym.checkpoint import CheckpointError
+from sleepgym.cli import teaching, views
+from sleepgym.consolidation.spec import SleepError
+from sleepgym.editing import EditError, owner_of
+from sleepgym.ledger import Entry, Key, LedgerFullError
+from sleepgym.lm import perplexity
+from sleepgym.overlay import Memory
+from sleepgym.sleeper import SleepingLM
+
+ERRORS = (EditError, LedgerFullError, SleepError, CheckpointError, ValueError, OSError, torch.OutOfMemoryError)
+"""What a line may run into. FactError and what exports raise are ValueErrors; files may be in the way."""
+
+
+class Session:
+    """Answers one line after another; no error of a line ends it.
+
+    Args:
+        learner: Who is talked to.
+        console: Where answers go.
+        max_new_tokens: Length of an answer of the model at most.
+    """
+
+    def __init__(self, learner: SleepingLM, console: Console, max_new_tokens: int = 32) -> None:
+        self.learner = learner
+        self.console = console
+        self.max_new_tokens = max_new_tokens
+        self.relations = teaching.relations_of(learner.lm.name)
+        self._open = True
+
+    def greet(self) -> None:
+        """Says who is there and how to begin."""
+        self._say(f"{self.learner.lm.name} is awake, with {_count(len(self.learner.state.ledger), 'fact')} in memory.")
+        self._say(f"Ask something, teach with '{teaching.SYNTAX}', or see /help.")
+
+    def handle(self, line: str) -> bool:
+        """Does what a line asks for, and prints the outcome.
+
+        An interrupt cancels what is under way; the state is then as it was before the line.
+
+        Args:
+            line: A question, ``remember: ...``, ``> text to complete`` or a command.
+
+        Returns:
+            Whether the session goes on.
+        """
+        before = self.learner.state.copy()
+        try:
+            self._dispatch(line.strip())
+        except KeyboardInterrupt:
+            # The operators undo themselves; this is for an interrupt that comes just after one has finished.
+            self.learner.state = before
+            self._say("Cancelled: the memory is as it was.", "yellow")
+        except ERRORS as error:
+            self._print(views.one_line(error))
+        return self._open
+
+    def _dispatch(self, line: str) -> None:
+        if line.startswith("/"):
+            self._command(line)
+        elif line.startswith(">"):
+            with self._busy("completing"):
+                text = self.learner.generate(line[1:].strip(), self.max_new_tokens)
+            self._answer(text)
+        elif line.lower().startswith(teaching.PREFIX):
+            self._teach(line[len(teaching.PREFIX) :])
+        elif line:
+            with self._busy("answering"):
+                text = self.learner.ask(line, self.max_new_tokens)
+            self._answer(text)
+
+    def _command(self, line: str) -> None:
+        name, _, argument = line[1:].partition(" ")
+        command, argument = COMMANDS.get(name.lower()), argument.strip()
+        if command is None:
+            known = ", ".join(f"/{name}" for name in COMMANDS)
+            raise ValueError(f"expected one of {known}, found '/{name}'")
+        if bool(argument) != bool(command.argument):
+            usage = f"/{name} {command.argument}".strip()
+            raise ValueError(f"expected '{usage}', found {line!r}")
+        command.run(self, argument)
+
+    # --------------------------------------------------------------- commands
+
+    def _teach(self, text: str) -> None:
+        fact = teaching.read_fact(text, self.relations)
+        with self._busy("writing"):
+            report = self.learner.inject([fact])
+        for old in report.superseded:
+            self._say(f"Replaced: {old.statement}")
+        (margin,) = report.margins
+        if margin > 0:
+            self._say(f"Remembered: {fact.statement} (margin {views.margin(margin)} nats)", "green")
+        else:
+            self._say(f"Written, but not recalled: {fact.statement} (margin {views.margin(margin)} nats)", "yellow")
+
+    def sleep(self, _: str = "") -> None:
+        """One night, with a progress bar."""
+        if not self._has_facts():
+            return
+        with views.progress_bar(self.console) as progress:
+            report = self.learner.sleep(progress)
+        self._print(*views.night_lines(report))
+
+    def nap(self, _: str = "") -> None:
+        """An audit."""
+        if not self._has_facts():
+            return
+        with self._busy("auditing"):
+            report = self.learner.audit()
+        self._print(*views.audit_lines(report, (self.learner.state.ledger[key] for key in report.degraded)))
+
+    def refresh(self, _: str = "") -> None:
+        """Re-solves what the last audit found degraded."""
+        if not self._has_facts():
+            return
+        with self._busy("refreshing"):
+            report = self.learner.refresh()
+        if not report.refreshed:
+            self._say("Nothing to refresh: no fact was found degraded at its last audit (/nap is one).")
+            return
+        recall = (
+            f"recall of them {views.percent(report.recall_before)} before, {views.percent(report.recall_after)} after"
+        )
+        self._say(f"Refreshed {_count(len(report.refreshed), 'fact')}; {recall}.")
+
+    def status(self, _: str = "") -> None:
+        """The ledger and a summary."""
+        state = self.learner.state
+        with self._busy("measuring perplexity"):
+            now, bare = self.learner.perplexity(), self._bare_perplexity
+        if state.ledger:
+            self.console.print(views.ledger_table(state.ledger.values()))
+        edits = sum(state.memory.terms[owner].scale > 0 for owner in self._edits())
+        self._say(
+            f"{_count(len(state.ledger), 'fact')}, {_count(edits, 'edit')} in force, LoRA rank {self._adapter_rank()}, "
+            f"perplexity {now:.2f} ({views.change(now, bare)} against the bare model)"
+        )
+
+    def forget(self, argument: str) -> None:
+        """Takes the facts about a subject, or one of them, out of the ledger and their edits out of the memory."""
+        entries = self._about(argument)
+        if not entries:
+            raise ValueError(f"expected a subject of the ledger, found no fact about {argument!r}; see /status")
+        self.learner.prune([key for key, _ in entries])
+        for _, entry in entries:
+            self._say(f"Forgotten: {entry.fact.statement}")
+        if self._adapter_rank():
+            self._say("Their edits are gone; what the adapter may have learnt of them asleep stays.", "dim")
+
+    def save(self, argument: str) -> None:
+        """Writes the memory to a folder."""
+        folder = Path(argument).expanduser()
+        self.learner.save(folder)
+        self._say(f"Saved {_count(len(self.learner.state.ledger), 'fact')} to {folder}.")
+
+    def load(self, argument: str) -> None:
+        """Reads a saved memory in place of the present one."""
+        folder = Path(argument).expanduser()
+        self.learner.load(folder)
+        self._say(f"Loaded {_count(len(self.learner.state.ledger), 'fact')} from {folder}.")
+
+    def export(self, argument: str) -> None:
+        """Writes the memory as a PEFT adapter."""
+        folder = Path(argument).expanduser()
+        self.learner.export_adapter(folder)
+        self._say(f"Exported a PEFT adapter to {folder}.")
+
+    def help(self, _: str = "") -> None:
+        """Lists what a line can be."""
+        table = Table.grid(padding=(0, 2))
+        table.add_row(Text("text"), Text("ask the model"))
+        table.add_row(Text("> text"), Text("let the model go on from a text"))
+        table.add_row(Text(teaching.SYNTAX), Text("teach a fact; {} among the words stands for the subject"))
+        table.add_row(Text("    ... | question"), Text("and how it is asked, with the subject or {}"))
+        for name, command in COMMANDS.items():
+            table.add_row(Text(f"/{name} {command.argument}"), Text(command.help))
+        self.console.print(table)
+
+    def quit(self, _: str = "") -> None:
+        """Ends the session."""
+        self._open = False
+
+    # ---------------------------------------------------------------- details
+
+    def _about(self, argument: str) -> list[tuple[Key, Entry]]:
+        """Entries of ``SUBJECT``, or of ``SUBJECT | words``."""
+        ledger = self.learner.state.ledger
+        found = [(key, entry) for key, entry in ledger.items() if key[0] == argument]
+        if found or "|" not in argument:
+            return found
+        subject, _, words = argument.partition("|")
+        about = [(key, entry) for key, entry in ledger.items() if key[0] == subject.strip()]
+        return [(key, entry) for key, entry in about if teaching.says(entry.fact, words, self.relations)]
+
+    def _edits(self) -> set[str]:
+        """Owners of the facts' edits that are in the memory, at whatever scale."""
+        state = self.learner.state
+        return {owner_of(fact) for fact in state.ledger.facts} & set(state.memory.terms)
+
+    def _adapter_rank(self) -> int:
+        """Rank of what nights have left in the memory; 0 before the first."""
+        terms = self.learner.state.memory.terms
+        return sum(terms[owner].rank for owner in set(terms) - self._edits())
+
+    @cached_property
+    def _bare_perplexity(self) -> float:
+        base = self.learner.base
+        with base.overlay.use(Memory()):
+            return perplexity(base.lm, base.statistics.held_out)
+
+    def _has_facts(self) -> bool:
+        if not self.learner.state.ledger:
+            self._say(f"Nothing was taught yet. Teach with '{teaching.SYNTAX}'.")
+        return bool(self.learner.state.ledger)
+
+    def _answer(self, text: str) -> None:
+        self._say(text, "cyan") if text else self._say("(no answer)", "dim")
+
+    def _say(self, text: str, style: str = "") -> None:
+        self._print(views.shown(text, style))
+
+    def _print(self, *texts: Text) -> None:
+        for text in texts:
+            self.console.print(text, soft_wrap=True)
+
+    @contextmanager
+    def _busy(self, what: str) -> Iterator[None]:
+        with self.console.status(what):
+            yield
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+@dataclass(frozen=True)
+class Command:
+    """What follows a slash: how it is run, what it takes (all of it or nothing), what it is for."""
+
+    run: Callable[[Session, str], None]
+    help: str
+    argument: str = ""
+
+
+COMMANDS = {
+    "sleep": Command(Session.sleep, "a night: audit, refresh, train the adapter, dissolve edits, validate"),
+    "nap": Command(Session.nap, "an audit: which facts are still recalled"),
+    "refresh": Command(Session.refresh, "write again what the last audit found degraded"),
+    "status": Command(Session.status, "every fact, and how the memory is doing"),
+    "forget": Command(
+        Session.forget, "forget all facts about a subject, or the one with these words", "SUBJECT [| words]"
+    ),
+    "save": Command(Session.save, "write the memory to a folder", "FOLDER"),
+    "load": Command(Session.load, "read a saved memory in place of this one", "FOLDER"),
+    "export": Command(Session.export, "write the memory as a PEFT adapter", "FOLDER"),
+    "help": Command(Session.help, "this list"),
+    "quit": Command(Session.quit, "leave; what was not saved is gone"),
+}

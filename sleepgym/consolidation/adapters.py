@@ -1,0 +1,80 @@
+"""A learner's slow weights: one LoRA term, trained on or added to night after night."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sleepgym.base import Base
+from sleepgym.consolidation.lora import new_adapter
+from sleepgym.consolidation.spec import SleepSpec
+from sleepgym.overlay import Factors
+from sleepgym.state import State
+
+ADAPTER = "lora"
+"""Owner name of the adapter in a memory."""
+
+
+def tonights_adapter(base: Base, state: State, spec: SleepSpec) -> Factors:
+    """Where a night's training starts: the adapter so far, or a fresh one that changes nothing yet."""
+    held = state.memory.terms.get(ADAPTER)
+    if held is not None and spec.adapter == "continued":
+        return held.factors
+    return new_adapter(base.lm, spec, lowest_block(base, spec), state.rng)
+
+
+def lowest_block(base: Base, spec: SleepSpec) -> int:
+    """Lowest block that gets adapters."""
+    if spec.first_layer is not None:
+        return spec.first_layer
+    depth = len(base.lm.blocks)
+    return min(max(depth // 2, base.editor.spec.layers[-1] + 1), depth - 1)
+
+
+def keep(state: State, trained: Factors, spec: SleepSpec) -> float:
+    """Puts what a night trained into the memory, joined to what earlier nights left if it was a fresh adapter.
+
+    Returns:
+        Error of the recompression, see :func:`recompressed`; 0 if there was none.
+    """
+    held, error = state.memory.terms.get(ADAPTER), 0.0
+    if held is not None and spec.adapter == "fresh":
+        trained = joined(held.factors, trained)
+        if max(a.shape[0] for a, _ in trained.values()) > spec.max_rank:
+            trained, error = recompressed(trained, spec.max_rank)
+    state.memory.put(ADAPTER, trained)
+    return error
+
+
+def joined(first: Factors, second: Factors) -> Factors:
+    """One adapter that adds what both add; ranks add up."""
+    out = dict(first)
+    for name, (a, b) in second.items():
+        if name in out:
+            out[name] = (torch.cat([out[name][0], a]), torch.cat([out[name][1], b], 1))
+        else:
+            out[name] = (a, b)
+    return out
+
+
+def recompressed(factors: Factors, rank: int) -> tuple[Factors, float]:
+    """The nearest adapter of a lower rank: per module the leading singular triples of ``B A``.
+
+    ``B A`` is never formed: with ``B = Q_b R_b`` and ``A^T = Q_a R_a`` its singular values are those of the small
+    ``R_b R_a^T``.
+
+    Returns:
+        The adapter, and what it misses: the Frobenius norm of the difference in units of that of ``B A``, over all
+        modules together.
+    """
+    out: dict[str, tuple[Tensor, Tensor]] = {}
+    lost = total = 0.0
+    for name, (a, b) in factors.items():
+        q_b, r_b = torch.linalg.qr(b.double())
+        q_a, r_a = torch.linalg.qr(a.double().T)
+        u, s, vh = torch.linalg.svd(r_b @ r_a.T)
+        root = s[:rank].sqrt()
+        out[name] = ((root[:, None] * (vh[:rank] @ q_a.T)).to(a.dtype), ((q_b @ u[:, :rank]) * root).to(b.dtype))
+        lost += float(s[rank:].square().sum())
+        total += float(s.square().sum())
+    return out, (lost / total) ** 0.5 if total else 0.0

@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from sleepgym.consolidation.spec import SleepSpec
+from sleepgym.consolidation.stages import dissolve, dissolve_further
+from sleepgym.editing import owner_of
+from sleepgym.facts import Fact
+from sleepgym.ledger import Entry
+from sleepgym.state import State
+
+SCALES = (1.0, 0.5, 0.1, 0.0)
+
+
+@pytest.fixture
+def state():
+    return State.fresh(capacity=8)
+
+
+def put(state, name, stage=0):
+    fact = Fact(name, f"{name} lives in", "Oslo", relation="city")
+    state.ledger.put(Entry(fact, stage=stage, scale=SCALES[stage]))
+    state.memory.put(owner_of(fact), {"m": (torch.ones(1, 3), torch.ones(2, 1))}, SCALES[stage])
+    return fact
+
+
+def at(state, fact):
+    """Stage and scale in the ledger; they must go with the scale of the edit."""
+    entry = state.ledger[fact.key]
+    assert entry.scale == state.memory.terms[owner_of(fact)].scale == SCALES[entry.stage]
+    return entry.stage
+
+
+@pytest.mark.parametrize(("stage", "after"), [(0, 1), (1, 2), (2, 3), (3, 3)])
+def test_fact_that_passes_rises_one_stage_and_its_edit_dissolves(state, stage, after):
+    fact = put(state, "Tom Lork", stage)
+    dissolve(state, {fact.key: True}, SleepSpec())
+    assert at(state, fact) == after
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_fact_that_fails_gets_its_edit_back_at_full_strength(state, stage):
+    fact, other = put(state, "Tom Lork", stage), put(state, "Mina Trent", 1)
+    dissolve(state, {fact.key: False, other.key: True}, SleepSpec())
+    assert (at(state, fact), at(state, other)) == (0, 2)
+
+
+@pytest.mark.parametrize(("stage", "after"), [(1, 2), (2, 3), (3, 0)])
+def test_edit_that_stands_in_the_way_goes_on_and_comes_back_if_that_does_not_help(state, stage, after):
+    fact, other = put(state, "Tom Lork", stage), put(state, "Mina Trent", 1)
+    dissolve_further(state, [fact.key], SleepSpec())
+    assert (at(state, fact), at(state, other)) == (after, 1)
