@@ -1,0 +1,190 @@
+"""Speed of a night as ratios of two timings in one run.
+
+    python benchmarks/sleep_speed.py --model tiny --out docs/sleep/tiny.speed.json
+
+Each pair is timed in turns, and the ratio is that of the medians, so that a busy machine slows both sides alike.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from peft import LoraConfig, PeftModel, get_peft_model
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedModel
+
+from sleepgym.base import Base, make_base
+from sleepgym.consolidation.adapters import lowest_block
+from sleepgym.consolidation.lora import Course, new_adapter, train_adapters
+from sleepgym.consolidation.pathways import lessons
+from sleepgym.consolidation.spec import SleepSpec
+from sleepgym.editing import spec_for
+from sleepgym.facts import Fact, World
+from sleepgym.lm import load
+from sleepgym.lm.language_model import Encoded
+from sleepgym.overlay import Memory
+from sleepgym.sleeper import SleepingLM, sleep_together
+
+
+@dataclass
+class Args:
+    model: str = "tiny"
+    """a model that knows the synthetic world"""
+    facts: int = 20
+    """facts of a night"""
+    learners: tuple[int, ...] = (4, 16)
+    """learners that sleep together, with a quarter of the facts each"""
+    repeats: int = 3
+    """timings of each side"""
+    out: Path | None = None
+    """JSON with every figure"""
+
+
+Row = dict[str, str | float]
+
+
+def seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def pair(name: str, slow: Callable[[], object], fast: Callable[[], object], repeats: int) -> Row:
+    """Times two calls in turns after one warm-up of the fast one."""
+    fast()
+    times = [(seconds(slow), seconds(fast)) for _ in range(repeats)]
+    a, b = (statistics.median(side) for side in zip(*times, strict=True))
+    ratios = sorted(x / y for x, y in times)
+    return {"what": name, "slow (s)": a, "fast (s)": b, "ratio": a / b, "lowest": ratios[0], "highest": ratios[-1]}
+
+
+class PlainLoop:
+    """What one would write with PEFT alone: whole batches, whole passes, logits everywhere."""
+
+    def __init__(self, base: Base, spec: SleepSpec, rows: Sequence[Encoded], steps: int) -> None:
+        self.base, self.spec, self.rows, self.steps = base, spec, rows, steps
+        self.targets = [name for block in base.lm.blocks[lowest_block(base, spec) :] for name in block.linears]
+
+    def __call__(self) -> None:
+        bare: PreTrainedModel = copy.deepcopy(self.base.lm.model)
+        for module in bare.modules():
+            module._forward_hooks.clear()  # the overlay's
+        spec, rng = self.spec, np.random.default_rng(0)
+        config = LoraConfig(r=spec.rank, lora_alpha=spec.rank, target_modules=self.targets, task_type="CAUSAL_LM")
+        model = get_peft_model(bare, config)
+        assert isinstance(model, PeftModel)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=spec.learning_rate, betas=(0.7, 0.999), weight_decay=0.0)
+        ids = self.base.lm.pad([row.ids for row in self.rows])
+        labels = torch.full_like(ids, -100)
+        for i, row in enumerate(self.rows):
+            labels[i, row.object_start : len(row.ids)] = ids[i, row.object_start : len(row.ids)]
+        for _ in range(self.steps):
+            drawn = rng.permutation(len(self.base.rehearsal.rows))[: spec.rehearsal_rows]
+            texts = self.base.lm.pad([self.base.rehearsal.rows[i] for i in drawn])
+            loss = model(input_ids=ids, labels=labels).loss
+            with torch.no_grad(), model.disable_adapter():
+                before = model(input_ids=texts).logits.log_softmax(-1)
+            now = model(input_ids=texts).logits.log_softmax(-1)
+            drift = torch.nn.functional.kl_div(
+                now.flatten(0, 1), before.flatten(0, 1), log_target=True, reduction="batchmean"
+            )
+            (loss + spec.rehearsal_weight * drift).backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def training(base: Base, facts: Sequence[Fact], args: Args) -> Row:
+    """As many steps of training on the same rows, both ways."""
+    spec, rows = SleepSpec(), lessons(base.lm, facts)
+
+    def ours() -> int:
+        rng = np.random.default_rng(0)
+        adapter = new_adapter(base.lm, spec, lowest_block(base, spec), rng)
+        return train_adapters(base.rehearsal, [Course(Memory(), adapter, rows, rng)], spec)[0].steps
+
+    steps = ours()
+    row = pair(
+        f"{steps} steps on {len(facts)} facts: plain PEFT loop / ours",
+        PlainLoop(base, spec, rows, steps),
+        ours,
+        args.repeats,
+    )
+    return row | {"steps": float(steps)}
+
+
+def together(base: Base, world: World, count: int, args: Args) -> Row:
+    """Nights of several learners, one after the other and in one loop."""
+    taught = []
+    for i in range(count):
+        learner = SleepingLM(base, seed=i)
+        learner.inject(world.new_facts(np.random.default_rng(i), max(1, args.facts // 4), "train"))
+        taught.append(learner.state)
+
+    def learners() -> list[SleepingLM]:
+        made = [SleepingLM(base) for _ in taught]
+        for learner, state in zip(made, taught, strict=True):
+            learner.state = state.copy()
+        return made
+
+    def one_by_one() -> None:
+        for learner in learners():
+            learner.sleep()
+
+    name = f"nights of {count} learners with {max(1, args.facts // 4)} facts: one by one / together"
+    return pair(name, one_by_one, lambda: sleep_together(learners()), args.repeats)
+
+
+def night(base: Base, world: World, args: Args) -> Row:
+    """Seconds of whole first and second nights, over seeds."""
+    first, second, steps = [], [], []
+    for seed in range(args.repeats):
+        learner = SleepingLM(base, seed=seed)
+        learner.inject(world.new_facts(np.random.default_rng(seed), args.facts))
+        started = time.perf_counter()
+        steps.append(learner.sleep().steps)
+        first.append(time.perf_counter() - started)
+        second.append(seconds(learner.sleep))
+    return {
+        "what": f"a whole night of {args.facts} facts",
+        "first (s)": statistics.median(first), "first, all (s)": str([round(s, 2) for s in first]),
+        "second (s)": statistics.median(second), "steps": str(steps),
+    }  # fmt: skip
+
+
+def main(args: Args) -> None:
+    lm = load(args.model)
+    base, world = make_base(lm, spec_for(lm)), World()
+    facts = world.new_facts(np.random.default_rng(0), args.facts)
+    base.editor.targets(facts)
+    rows = [training(base, facts, args), *(together(base, world, count, args) for count in args.learners)]
+    whole = night(base, world, args)  # by now the lower blocks have been run on the rehearsal text, once for good
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    table = Table(title=f"{args.model}: {machine}, medians of {args.repeats}")
+    for column in ("", "first (s)", "second (s)", "ratio (range)"):
+        table.add_column(column)
+    for row in rows:
+        spread = f"{row['ratio']:.2f} ({row['lowest']:.2f} to {row['highest']:.2f})"
+        table.add_row(str(row["what"]), f"{row['slow (s)']:.2f}", f"{row['fast (s)']:.2f}", spread)
+    table.add_row(f"{whole['what']}, first and second", f"{whole['first (s)']:.2f}", f"{whole['second (s)']:.2f}", "")
+    Console(width=140).print(table, whole)
+    if args.out:
+        record = {"model": args.model, "machine": machine, "rows": rows, "night": whole}
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
