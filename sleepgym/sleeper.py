@@ -23,7 +23,7 @@ from sleepgym.lm.loading import Quantization
 from sleepgym.reports import AuditReport, InjectReport, PruneReport, RefreshReport, SleepReport
 from sleepgym.state import State
 
-__all__ = ["Base", "SleepingLM", "make_base", "sleep_together"]
+__all__ = ["Base", "SleepingLM", "audit_together", "make_base", "sleep_together"]
 
 
 class SleepingLM:
@@ -146,8 +146,7 @@ class SleepingLM:
 
     def audit(self) -> AuditReport:
         """Probes every fact of the ledger and notes what it saw: the nap."""
-        with self._transaction() as state:
-            return upkeep.audit(self.base, [state])[0]
+        return audit_together([self])[0]
 
     def refresh(self, keys: Sequence[Key] | None = None) -> RefreshReport:
         """Re-solves facts jointly from the frozen base, holding the keys of all others still.
@@ -238,6 +237,15 @@ class SleepingLM:
         draft = self.state.copy()
         yield draft
         self.state = draft
+
+
+def audit_together(learners: Sequence[SleepingLM]) -> list[AuditReport]:
+    """Audits several learners on one base in the same passes; each sees what it would see alone."""
+    drafts = [learner.state.copy() for learner in learners]
+    reports = upkeep.audit(learners[0].base, drafts)
+    for learner, draft in zip(learners, drafts, strict=True):
+        learner.state = draft
+    return reports
 
 
 def sleep_together(

@@ -80,14 +80,16 @@ def new_adapter(
             f"expected linears named {spec.targets or 'anything'} in block {first_layer} of {lm.name!r} or above, "
             f"found {len(lm.blocks)} blocks with {there or 'none there'}; change targets or lower first_layer"
         )
+    # Steps are small beside the weights they change: half precision would lose most of them.
+    dtype = torch.promote_types(lm.dtype, torch.float32)
     factors = {}
     for name in chosen:
         module = lm.linear(name)
         d_in, d_out = features(module)
         bound = 1 / math.sqrt(d_in)
-        a = torch.from_numpy(rng.uniform(-bound, bound, (spec.rank, d_in))).to(lm.dtype)
+        a = torch.from_numpy(rng.uniform(-bound, bound, (spec.rank, d_in))).to(dtype)
         device = next(module.parameters()).device
-        factors[name] = (a.to(device), torch.zeros(d_out, spec.rank, dtype=lm.dtype, device=device))
+        factors[name] = (a.to(device), torch.zeros(d_out, spec.rank, dtype=dtype, device=device))
     return factors
 
 

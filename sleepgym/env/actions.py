@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -15,7 +17,7 @@ from sleepgym.env.inbox import Inbox
 from sleepgym.facts.fact import Fact, FactError
 from sleepgym.ledger import Key, LedgerFullError
 from sleepgym.reports import SleepReport
-from sleepgym.sleeper import SleepingLM
+from sleepgym.sleeper import SleepingLM, audit_together, sleep_together
 
 
 class Action(IntEnum):
@@ -110,3 +112,44 @@ class Operators:
             case Action.PRUNE:
                 learner.prune()
         return Outcome()
+
+
+def perform_together(
+    operators: Sequence[Operators], actions: Sequence[Action], edits_left: Sequence[int]
+) -> list[Outcome]:
+    """Does the actions of several episodes on one base, those of a kind in the same passes.
+
+    Each comes out as :meth:`Operators.perform` would have left it alone: targets of all facts to be written are
+    optimised in one batch, all naps ask in the same passes, and all sleepers train in one loop.
+
+    Args:
+        operators: One per episode.
+        actions: What each is to do.
+        edits_left: What each may spend.
+    """
+    outcomes: dict[int, Outcome] = {}
+    allowed = {
+        i: action
+        for i, (each, action, left) in enumerate(zip(operators, actions, edits_left, strict=True))
+        if each.mask(left)[action]
+    }
+    learners = {
+        kind: {i: operators[i].learner for i, action in allowed.items() if action == kind}
+        for kind in (Action.NAP, Action.SLEEP)
+    }
+    # Whatever fails here fails again below, where each is on its own and its error is its own.
+    with suppress(EditError, FactError):
+        new = [f for i, action in allowed.items() if action == Action.INJECT for f in operators[i].batch(edits_left[i])]
+        if new:
+            operators[0].learner.base.editor.targets(new)
+    if len(learners[Action.NAP]) > 1:
+        audit_together(list(learners[Action.NAP].values()))
+        outcomes |= {i: Outcome() for i in learners[Action.NAP]}
+    if len(sleepers := learners[Action.SLEEP]) > 1:
+        with suppress(SleepError):
+            nights = sleep_together(list(sleepers.values()), edits=[edits_left[i] for i in sleepers])
+            outcomes |= {i: Outcome(n.edits, night=n) for i, n in zip(sleepers, nights, strict=True)}
+    return [
+        outcomes[i] if i in outcomes else each.perform(action, left)
+        for i, (each, action, left) in enumerate(zip(operators, actions, edits_left, strict=True))
+    ]

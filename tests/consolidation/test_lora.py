@@ -3,13 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from sleepgym.consolidation.lora import Course, new_adapter, train_adapters
 from sleepgym.consolidation.pathways import lessons
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.lm.continuation import Continuation
-from sleepgym.lm.language_model import hooked
-from sleepgym.overlay import Memory
+from sleepgym.lm.language_model import Encoded, hooked
+from sleepgym.overlay import Memory, Overlay
 from sleepgym.rehearsal import Rehearsal
 
 SPEC = SleepSpec(steps=4, rehearsal_rows=4)
@@ -176,3 +177,18 @@ def test_nan_loss_is_an_error_that_says_what_to_do(base, facts, rng):
 def test_model_keeps_no_gradients(base, facts, rng):
     train(base, facts[:2], rng)
     assert all(p.grad is None for p in base.lm.model.parameters())
+
+
+def test_adapters_of_a_half_precision_model_are_trained_in_single_precision(small_llm, rng):
+    config = LlamaConfig(
+        vocab_size=99, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
+    )
+    lm = small_llm(AutoModelForCausalLM.from_config(config).to(torch.bfloat16))
+    adapter = new_adapter(lm, SPEC, 1, rng)
+    assert {m.dtype for pair in adapter.values() for m in pair} == {torch.float32}
+    overlay = Overlay(lm)
+    rows = [Encoded((3, 4, 5, 6 + i), 3) for i in range(3)]
+    rehearsal = Rehearsal(overlay, [(7, 8, 9), (10, 11, 12, 13)])
+    (trained,) = train_adapters(rehearsal, [Course(Memory(), adapter, rows, rng)], SPEC)
+    assert trained.steps == 4 and np.isfinite(trained.nll)
+    assert {m.dtype for pair in trained.factors.values() for m in pair} == {torch.float32}
