@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from sleepgym.env.actions import Action, Operators, Outcome
 from sleepgym.env.card import Card
-from sleepgym.env.examiner import Examiner
+from sleepgym.env.examiner import Examiner, examine_together
 from sleepgym.env.history import History
 from sleepgym.env.inbox import Inbox
 from sleepgym.env.observation import View
 from sleepgym.env.reward import Reward, Tick, question_weights, served
 from sleepgym.env.stream import Stream
+from sleepgym.facts.fact import Fact
 from sleepgym.sleeper import SleepingLM
 
 
@@ -54,6 +55,8 @@ class Episode:
         self.slept_at = 0
         self.audited_at = 0
         self.lately_served = 1.0
+        self.performed: Outcome | None = None
+        """What the next step's action has done already, where several episodes act together."""
         self._asked = 0.0
         self._answered = 0.0
         self.inbox.arrive(stream.arrivals[0])
@@ -88,11 +91,16 @@ class Episode:
 
     def correct(self) -> NDArray[np.bool_]:
         """For each fact that has arrived, whether it would be answered correctly now."""
-        keys = list(self.inbox.current)
-        answerable = np.array([self.inbox.is_answerable(key) for key in keys], dtype=bool)
-        facts = [self.inbox.current[key].fact for key, yes in zip(keys, answerable, strict=True) if yes]
-        answerable[answerable] = self.examiner.correct(facts)
+        answerable = np.array([self.inbox.is_answerable(key) for key in self.inbox.current], dtype=bool)
+        answerable[answerable] = self.examiner.correct(self._answerable())
         return answerable
+
+    def asked(self) -> list[Fact]:
+        """Facts whose answers are needed as long as memory stays as it is."""
+        return [*self._answerable(), *self.stream.known]
+
+    def _answerable(self) -> list[Fact]:
+        return [arrival.fact for key, arrival in self.inbox.current.items() if self.inbox.is_answerable(key)]
 
     def recall(self) -> float:
         """True recall over all facts that have arrived; 1 before the first."""
@@ -118,12 +126,16 @@ class Episode:
 
     def step(self, action: Action) -> Step:
         """Performs an action and lets its ticks pass; those beyond the horizon are not lived through."""
-        self.learner.state.tick = self.tick
-        outcome = self.operators.perform(action, self.edits_left)
+        outcome, self.performed = self.performed, None
+        if outcome is None:
+            self.learner.state.tick = self.tick
+            outcome = self.operators.perform(action, self.edits_left)
         self.edits_used += outcome.edits
         name = Action.WAIT.name if outcome.invalid else action.name
         duration = int(getattr(self.card.ticks, name.lower()))
         offline = name.lower() in self.card.ticks.offline
+        # All that the ticks will ask, at once: memory stays as it is until the next action.
+        examine_together([self.examiner], [self.asked()])
         ticks = []
         for passed in range(min(duration, self.stream.horizon - self.tick)):
             ticks.append(self._pass_tick(name, offline, outcome.invalid and passed == 0))

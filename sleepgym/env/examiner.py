@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from sleepgym.consolidation.pathways import chat_probe
+from sleepgym.consolidation.pathways import chat_probe, margins
 from sleepgym.facts.fact import Fact
 from sleepgym.lm.language_model import Encoded
 from sleepgym.sleeper import SleepingLM
@@ -37,12 +38,7 @@ class Examiner:
 
     def correct(self, facts: Sequence[Fact]) -> NDArray[np.bool_]:
         """Whether each fact, asked in chat, is answered with exactly its object."""
-        self._forget_old_version()
-        missing = [fact for fact in facts if fact not in self._correct]
-        if missing:
-            self.forward_passes += 1
-            found = self.learner.score([self._probe(fact) for fact in missing]).correct.tolist()
-            self._correct.update(zip(missing, found, strict=True))
+        examine_together([self], [facts])
         return np.array([self._correct[fact] for fact in facts], dtype=bool)
 
     def perplexity_ratio(self) -> float:
@@ -62,7 +58,37 @@ class Examiner:
             self._version, self._ratio = version, None
             self._correct.clear()
 
-    def _probe(self, fact: Fact) -> Encoded:
+    def missing(self, facts: Sequence[Fact]) -> list[Fact]:
+        """Those that have not been asked since memory changed, none twice."""
+        self._forget_old_version()
+        return [fact for fact in dict.fromkeys(facts) if fact not in self._correct]
+
+    def note(self, facts: Sequence[Fact], margins: Tensor) -> None:
+        """Takes down answers, by their margins."""
+        self._correct.update(zip(facts, (margins > 0).tolist(), strict=True))
+
+    def probe(self, fact: Fact) -> Encoded:
+        """The fact as users ask it."""
         if fact not in self._encoded:
             self._encoded[fact] = chat_probe(self.learner.lm, fact)
         return self._encoded[fact]
+
+
+def examine_together(examiners: Sequence[Examiner], facts: Sequence[Sequence[Fact]]) -> None:
+    """Asks what several examiners need to know in the same passes.
+
+    Args:
+        examiners: Of learners on one base.
+        facts: What each is going to be asked.
+    """
+    needed = [
+        (each, missing) for each, of_each in zip(examiners, facts, strict=True) if (missing := each.missing(of_each))
+    ]
+    if not needed:
+        return
+    probes = [[each.probe(fact) for fact in missing] for each, missing in needed]
+    memories = [each.learner.state.memory for each, _ in needed]
+    found = margins(examiners[0].learner.base.overlay, memories, probes)
+    for (each, missing), seen in zip(needed, found, strict=True):
+        each.forward_passes += 1
+        each.note(missing, seen)

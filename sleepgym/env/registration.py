@@ -27,6 +27,7 @@ def register_cards() -> None:
                 id=card_id,
                 # A string: torch is loaded when the first environment is made, not when sleepgym is imported.
                 entry_point="sleepgym.env.sleep_env:SleepEnv",
+                vector_entry_point="sleepgym.env.vector_env:SleepVectorEnv",
                 kwargs={"card": card_id},
                 # The environment truncates by ticks, of which an action may take several.
                 max_episode_steps=None,

@@ -129,7 +129,8 @@ class SleepEnv(gym.Env[Observation, np.int64]):
         self.action_space = spaces.Discrete(len(Action))
         self.observation_space = self._observer.space  # type: ignore[assignment]  # Dict[Any] is one of Space[dict]
         self._episode: Episode | None = None
-        self._over = False
+        self.over = False
+        """Whether the present episode has ended."""
         self.seconds = 0.0
         """Measured seconds of the present episode's operators and questions."""
 
@@ -160,7 +161,7 @@ class SleepEnv(gym.Env[Observation, np.int64]):
         stream = draw_stream(self.card, self._source, self.split, np.random.default_rng(stream_seed))
         learner = SleepingLM(self.base, self.card.sleep, self.card.budget.capacity, learner_seed)
         self._episode = Episode(self.card, stream, learner, self._bare_perplexity)
-        self._over, self.seconds = False, 0.0
+        self.over, self.seconds = False, 0.0
         return self._observer(self._episode.view()), self._info()
 
     def step(self, action: int | np.integer) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -168,7 +169,7 @@ class SleepEnv(gym.Env[Observation, np.int64]):
         if not self.action_space.contains(action):
             raise ValueError(f"expected an action in 0..{len(Action) - 1}, found {action!r}")
         episode = self.episode
-        if self._over:
+        if self.over:
             raise gym.error.ResetNeeded("expected a running episode, found one that has ended; call reset() first")
         start = time.perf_counter()
         done = episode.step(Action(int(action)))
@@ -176,8 +177,8 @@ class SleepEnv(gym.Env[Observation, np.int64]):
         observation = self._observer(episode.view())
         info = self._info(done.outcome, done.reward_terms)
         self.seconds += time.perf_counter() - start
-        self._over = terminated or truncated
-        if self._over:
+        self.over = terminated or truncated
+        if self.over:
             # Only here: with a measured time in it, no two infos of equal trajectories would be equal.
             info["seconds"] = self.seconds
         return observation, sum(done.reward_terms.values()), terminated, truncated, info
