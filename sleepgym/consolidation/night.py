@@ -33,6 +33,9 @@ from sleepgym.state import State
 _REM_REHEARSAL = 3.0
 """How much more rehearsal weighs in REM than before."""
 
+_REM_RATE = 0.3
+"""How much slower REM learns: it is to settle what was learnt, not to learn anew."""
+
 
 @dataclass(eq=False)
 class Night:
@@ -162,9 +165,14 @@ def rem(nights: Sequence[Night], progress: Progress) -> None:
     for night in nights:
         with night.base.overlay.use(night.state.memory):
             dreamt = passages(night.base.lm, _facts(night), night.state.rng)
-        courses.append(_course(night, night.state.memory.terms[ADAPTER].factors, dreamt))
+        rows = [*dreamt, *lessons(night.base.lm, _facts(night))]
+        courses.append(_course(night, night.state.memory.terms[ADAPTER].factors, rows))
     dreaming = replace(
-        spec, steps=spec.rem_steps, rehearsal_weight=_REM_REHEARSAL * spec.rehearsal_weight, stop_nll=0.0
+        spec,
+        steps=spec.rem_steps,
+        learning_rate=_REM_RATE * spec.learning_rate,
+        rehearsal_weight=_REM_REHEARSAL * spec.rehearsal_weight,
+        stop_nll=0.0,
     )
     for night, training in zip(nights, _trained(nights, courses, dreaming, progress, "rem"), strict=True):
         night.trainings.append(training)

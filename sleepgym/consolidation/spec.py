@@ -47,15 +47,15 @@ class SleepSpec:
         SettingError: A value is impossible.
     """
 
-    rank: int = 16
+    rank: int = 32
     targets: tuple[str, ...] = ()
     first_layer: int | None = None
     adapter: Literal["continued", "fresh"] = "continued"
-    max_rank: int = 64
+    max_rank: int = 96
     steps: int = 40
-    learning_rate: float = 1e-2
-    stop_nll: float = 0.15
-    facts: int = 128
+    learning_rate: float = 4e-3
+    stop_nll: float = 0.3
+    facts: int = 512
     lessons: int = 256
     rehearsal_rows: int = 6
     rehearsal_weight: float = 2.0
