@@ -76,6 +76,7 @@ def save(folder: Path, state: State, lm: LanguageModel) -> None:
         "rng": state.rng.bit_generator.state,
         "tick": state.tick,
         "nights": state.nights,
+        "undone": state.undone,
     }
     document["sha256"] = _digest(document)
     files = {terms_file: blob, _STATE: json.dumps(document, indent=1).encode()}
@@ -212,6 +213,7 @@ def _state(document: dict[str, Any], tensors: dict[str, Tensor], lm: LanguageMod
         rng,
         int(document["tick"]),
         int(document["nights"]),
+        int(document["undone"]),
     )
 
 

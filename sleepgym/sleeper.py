@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from sleepgym import checkpoint
@@ -165,7 +166,7 @@ class SleepingLM:
         """One night: health, audit, maintain, consolidate, rem, gate, dissolve, validate.
 
         If perplexity on held-out text rises by more than ``max_perplexity_ratio``, or recall falls by more
-        than ``max_recall_drop``, everything is undone and the report says so.
+        than ``max_recall_drop``, everything is undone and the report says so. The next night then draws differently.
 
         Args:
             progress: Called as ``(step of the night, done, total)``.
@@ -264,7 +265,7 @@ def sleep_together(
     Raises:
         SleepError: A night failed; all learners are as before.
     """
-    drafts = [learner.state.copy() for learner in learners]
+    drafts = [_by_another_dream(learner.state.copy()) for learner in learners]
     limits = [None] * len(learners) if edits is None else edits
     nights = {
         i: Night(learner.base, learner.sleep_spec, state, learner.known, limit)
@@ -275,9 +276,19 @@ def sleep_together(
         night.sleep(list(nights.values()), progress)
     reports = [nights[i].report() if i in nights else _nothing_to_do(learner) for i, learner in enumerate(learners)]
     for learner, draft, report in zip(learners, drafts, reports, strict=True):
-        if not report.rolled_back:
+        if report.rolled_back:
+            learner.state.undone += 1
+        else:
+            draft.undone = 0
             learner.state = draft
     return reports
+
+
+def _by_another_dream(draft: State) -> State:
+    """The state with other draws than in the nights that were undone, lest the next one fails in the same way."""
+    if draft.undone:
+        draft.rng = np.random.default_rng([int(draft.rng.integers(2**62)), draft.undone])
+    return draft
 
 
 def _nothing_to_do(learner: SleepingLM) -> SleepReport:

@@ -22,6 +22,7 @@ class State:
         rng: Every random draw of the learner comes from here.
         tick: Time, for ages in the ledger; the caller's to advance.
         nights: Nights slept through.
+        undone: Nights undone since the last that was not.
     """
 
     memory: Memory
@@ -29,6 +30,7 @@ class State:
     rng: np.random.Generator
     tick: int = 0
     nights: int = 0
+    undone: int = 0
 
     @classmethod
     def fresh(cls, capacity: int, seed: int = 0) -> State:
@@ -39,4 +41,4 @@ class State:
         """An independent state, equal in everything."""
         rng = np.random.default_rng()
         rng.bit_generator.state = self.rng.bit_generator.state
-        return State(self.memory.copy(), self.ledger.copy(), rng, self.tick, self.nights)
+        return State(self.memory.copy(), self.ledger.copy(), rng, self.tick, self.nights, self.undone)

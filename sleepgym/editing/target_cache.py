@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,9 @@ from sleepgym.facts.fact import Fact
 
 _SOLVING = ("covariance_weight", "ridge", "null_space", "max_weight", "protect", "frozen")
 """What says how a target is written, and nothing about the target."""
+
+_REMEMBERED = 4096
+"""Targets kept in memory; a target of the bundled model takes 9 kB."""
 
 
 class TargetCache:
@@ -36,7 +40,7 @@ class TargetCache:
         self._folder = folder / self._recipe[:16] if folder is not None else None
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
-        self._memory: dict[str, Target] = {}
+        self._memory: OrderedDict[str, Target] = OrderedDict()
 
     def name(self, fact: Fact, beside: Sequence[Fact] = ()) -> str:
         """What a target is kept under: equal names mean equal targets."""
@@ -45,20 +49,28 @@ class TargetCache:
 
     def get(self, name: str) -> Target | None:
         """The target of that name, or None if it was never computed (or its file is damaged)."""
-        if name not in self._memory and self._folder is not None:
+        if name in self._memory:
+            self._memory.move_to_end(name)
+        elif self._folder is not None:
             path = self._folder / f"{name}.safetensors"
             if path.is_file():
                 try:
-                    self._memory[name] = Target(**load_file(path))
+                    self._keep(name, Target(**load_file(path)))
                 except Exception:  # damaged: recomputed and replaced, since nothing in it is unique
                     path.unlink(missing_ok=True)
         return self._memory.get(name)
 
     def put(self, name: str, target: Target) -> None:
         """Remembers a target, on disk too."""
-        self._memory[name] = target
+        self._keep(name, target)
         if self._folder is not None:
             # Written aside and renamed, so that parallel processes never read half a file.
             part = self._folder / f"{name}.{os.getpid()}.part"
             save_file({"value": target.value.contiguous(), "keys": target.keys.contiguous()}, part)
             part.replace(self._folder / f"{name}.safetensors")
+
+    def _keep(self, name: str, target: Target) -> None:
+        """In memory, instead of the target used longest ago if there are many: episodes never run out of facts."""
+        self._memory[name] = target
+        if len(self._memory) > _REMEMBERED:
+            self._memory.popitem(last=False)

@@ -70,7 +70,7 @@ CheckedSleepSpec = Annotated[SleepSpec, _every_field_of(SleepSpec)]
 class Section(BaseModel):
     """A table of a card: no unknown keys, no conversions between types, no changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelCard(Section):

@@ -145,7 +145,17 @@ def test_harmful_night_is_rolled_back_bitwise(awake, unchanged):
     assert report.rolled_back
     assert (report.advanced, report.retreated, report.released, report.refreshed) == ((), (), (), ())
     assert report.recall_after == report.recall_before
-    assert awake.sleep() == report, "random state and all"
+
+
+def test_night_after_an_undone_one_does_not_fail_in_the_same_way(awake):
+    spec = awake.sleep_spec
+    awake.sleep_spec = replace(spec, max_perplexity_ratio=0.5)
+    first, second = awake.sleep(), awake.sleep()
+    assert first.rolled_back and second.rolled_back and first.nll != second.nll
+    assert awake.state.undone == 2 and awake.state.nights == 0
+    awake.sleep_spec = spec
+    assert not awake.sleep().rolled_back
+    assert awake.state.undone == 0 and awake.state.nights == 1
 
 
 def test_night_that_wipes_known_facts_is_rolled_back(awake, world, unchanged):

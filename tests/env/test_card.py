@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import gymnasium as gym
 import pytest
 
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing.spec import EditSpec
 from sleepgym.env.card import CardError, load_card
 from sleepgym.env.registration import card_paths
+from sleepgym.env.sleep_env import SleepEnv
 
 CARDS = card_paths()
 
@@ -88,3 +91,50 @@ def test_text_that_is_not_toml_is_a_card_error(tmp_path: Path) -> None:
 def test_an_override_that_is_no_table_is_a_card_error() -> None:
     with pytest.raises(CardError, match="episode"):
         load_card("SleepLLM-Mini-v0", episode=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            {"stream": {"arrival_rate": [0.4, 0.2]}},
+            r"key stream\.arrival_rate: expected a range \[lowest, highest\], found \[0\.4, 0\.2\]",
+        ),
+        ({"stream": {"arrival_rate": [0.4]}}, r"key stream\.arrival_rate\.1: expected a value, found nothing"),
+        ({"stream": {"rate": 0.4}}, r"key stream\.rate: expected only known keys, found 0\.4"),
+        ({"streem": {"rate": 0.4}}, r"key streem: expected only known keys, found \{'rate': 0\.4\}"),
+        ({"stream": 0.4}, r"override of stream: expected a mapping .*, found 0\.4"),
+        ({"budget": {"capacity": float("nan")}}, r"key budget\.capacity: expected .*, found nan"),
+        ({"sleep": {"steps": "many"}}, r"key sleep\.steps: expected .*, found 'many'"),
+    ],
+)
+def test_a_mistake_in_an_override_is_named_with_file_key_and_value(
+    tmp_path: Path, text: str, overrides: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(CardError, match=f"^mine\\.toml, {message}"):
+        gym.make("sleepgym:SleepLLM-Mini-v0", card=str(path), **overrides)
+
+
+def test_a_card_of_ones_own_is_made_under_a_shipped_id(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace("days = 2", "days = 3"), encoding="utf-8")
+    env = gym.make("sleepgym:SleepLLM-v0", card=str(path), split="test").unwrapped
+    assert isinstance(env, SleepEnv)
+    assert env.card == load_card("SleepLLM-Mini-v0", episode={"days": 3})
+    assert env.split == "test"
+
+
+@pytest.mark.parametrize("pair", [[0.2, 0.3], (0.2, 0.3)], ids=["list", "tuple"])
+def test_an_override_by_keyword_is_drawn_from(pair: Any) -> None:
+    env = gym.make("sleepgym:SleepLLM-Mini-v0", stream={"arrival_rate": pair}).unwrapped
+    assert isinstance(env, SleepEnv)
+    env.reset(seed=0)
+    assert env.card.stream.arrival_rate == (0.2, 0.3)
+    assert 0.2 <= env.episode.stream.rhythm.arrival_rate <= 0.3
+
+
+def test_a_missing_file_is_a_card_error_through_gymnasium_too() -> None:
+    with pytest.raises(CardError, match=r"found 'nowhere\.toml', which cannot be read"):
+        gym.make("sleepgym:SleepLLM-v0", card="nowhere.toml")

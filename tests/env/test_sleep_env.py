@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env, data_equivalence
-from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from gymnasium.utils.env_checker import data_equivalence
 
 import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.editing import EditError
@@ -53,19 +49,6 @@ def trajectory(env: SleepEnv, seed: int, steps: int = 10) -> list[Any]:
     return out
 
 
-def test_gymnasium_finds_no_fault() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        check_env(gym.make(MINI).unwrapped)
-
-
-def test_stable_baselines_finds_no_fault() -> None:
-    with warnings.catch_warnings():
-        # It advises against boxes of two axes, which policies with a features extractor of their own do read.
-        warnings.filterwarnings("ignore", message=".*unconventional shape.*")
-        sb3_check_env(make(), warn=True)
-
-
 def test_equal_seeds_and_actions_give_equal_trajectories_bit_for_bit() -> None:
     first, second = trajectory(make(), 3), trajectory(make(), 3)
     assert data_equivalence(first, second, exact=True)
@@ -104,37 +87,6 @@ def test_two_environments_on_one_model_do_not_see_each_other() -> None:
             break
         other.step(Action.INJECT)
     assert data_equivalence(alone, mixed, exact=True)
-
-
-def test_mask_is_the_truth_and_the_budget_is_hard() -> None:
-    """What the mask allows works, what it forbids changes nothing, and no edit exceeds the budget."""
-    # A budget that runs out soon, so that its end is seen.
-    env = make(budget={"edits": [0.2, 0.3]})
-    rng = np.random.default_rng(0)
-    closed = False
-    for seed in range(2):
-        _, info = env.reset(seed=seed)
-        over = False
-        while not over:
-            mask = env.action_masks()
-            assert mask.dtype == bool
-            assert np.array_equal(mask, info["action_mask"])
-            assert info["action_mask"].dtype == np.int8
-            action = int(rng.integers(len(Action)))
-            version, tick = env.episode.learner.state.memory.version, info["tick"]
-            _, _, terminated, truncated, info = env.step(action)
-            assert info["invalid_action"] == (not mask[action]), info.get("error")
-            if info["invalid_action"]:
-                assert env.episode.learner.state.memory.version == version
-                assert info["tick"] == tick + 1
-                assert info["reward_terms"]["invalid"] < 0
-            assert info["edits_left"] >= 0
-            assert info["edits_used"] + info["edits_left"] == env.episode.stream.rhythm.edit_budget
-            if info["edits_left"] == 0:
-                closed = True
-                assert not info["action_mask"][[Action.INJECT, Action.REFRESH]].any()
-            over = terminated or truncated
-    assert closed
 
 
 def test_a_night_that_the_budget_does_not_cover_refreshes_nothing() -> None:
@@ -338,20 +290,3 @@ def test_split_is_an_argument_of_reset_too(env: SleepEnv) -> None:
     assert env.split == "test"
     with pytest.raises(ValueError, match="split"):
         env.reset(options={"split": "tset"})
-
-
-def test_importing_sleepgym_registers_every_card_without_loading_torch() -> None:
-    code = (
-        "import sys, sleepgym, gymnasium; "
-        "assert 'torch' not in sys.modules; "
-        "sleepgym.register_cards(); "
-        "print(*sorted(i for i in gymnasium.registry if i.startswith('SleepLLM')))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert {"SleepLLM-v0", MINI, "SleepLLM-Gemma-v0"} <= set(done.stdout.split())
-
-
-def test_the_module_prefix_registers_and_makes() -> None:
-    env = gym.make(f"sleepgym:{MINI}")
-    assert isinstance(env.unwrapped, SleepEnv)
-    env.close()
