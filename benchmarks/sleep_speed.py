@@ -1,6 +1,6 @@
 """Speed of a night as ratios of two timings in one run.
 
-    python benchmarks/sleep_speed.py --model tiny --out docs/sleep/tiny.speed.json
+    python benchmarks/sleep_speed.py --model tiny --out docs/sleep/more/tiny.speed.json
 
 Each pair is timed in turns, and the ratio is that of the medians, so that a busy machine slows both sides alike.
 """
