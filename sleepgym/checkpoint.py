@@ -10,11 +10,12 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors.torch import load as load_tensors
@@ -39,7 +40,21 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be read or written; the learner, and a checkpoint that was there, are still whole."""
 
 
-def save(folder: Path, state: State, lm: LanguageModel) -> None:
+class Model(Protocol):
+    """What a checkpoint notes of a model."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies it."""
+        ...
+
+
+def save(folder: Path, state: State, lm: Model, notes: Mapping[str, Any] | None = None) -> None:
     """Writes ``state.json`` and the tensors it names, both or neither.
 
     Whatever stops it (a kill, a power cut, a full disk), the folder loads as the earlier checkpoint or as this one.
@@ -49,6 +64,7 @@ def save(folder: Path, state: State, lm: LanguageModel) -> None:
         folder: Made if needed; an earlier checkpoint in it is replaced.
         state: What to save.
         lm: The model it belongs to; its fingerprint is noted.
+        notes: What else belongs to it, as JSON; kept with it or not at all.
 
     Raises:
         CheckpointError: The folder cannot be written, or the disk is full.
@@ -56,7 +72,9 @@ def save(folder: Path, state: State, lm: LanguageModel) -> None:
     tensors: dict[str, Tensor] = {}
     terms: list[dict[str, Any]] = []
     for index, (owner, term) in enumerate(state.memory.terms.items()):
-        terms.append({"owner": owner, "scale": term.scale, "weight": term.weight})
+        # Tensors are stored in an order of their own, and the order of modules decides the last bits of a night.
+        modules = list(term.factors)
+        terms.append({"owner": owner, "scale": term.scale, "weight": term.weight, "modules": modules})
         for module, (a, b) in term.factors.items():
             tensors[f"{index}|{module}|A"] = a.cpu().contiguous()
             tensors[f"{index}|{module}|B"] = b.cpu().contiguous()
@@ -76,6 +94,7 @@ def save(folder: Path, state: State, lm: LanguageModel) -> None:
         "rng": state.rng.bit_generator.state,
         "tick": state.tick,
         "nights": state.nights,
+        "notes": dict(notes or {}),
         "undone": state.undone,
     }
     document["sha256"] = _digest(document)
@@ -104,11 +123,19 @@ def save(folder: Path, state: State, lm: LanguageModel) -> None:
 
 
 def load(folder: Path, lm: LanguageModel) -> State:
+    """Reads the state that :func:`save` wrote; see :func:`load_with_notes`."""
+    return load_with_notes(folder, lm)[0]
+
+
+def load_with_notes(folder: Path, lm: LanguageModel) -> tuple[State, dict[str, Any]]:
     """Reads what :func:`save` wrote.
 
     Args:
         folder: Where it was saved; other files in it are ignored.
         lm: The model it was saved with.
+
+    Returns:
+        The state and the notes.
 
     Raises:
         CheckpointError: Files are missing or damaged, the format is another, or the model is.
@@ -137,7 +164,7 @@ def load(folder: Path, lm: LanguageModel) -> State:
             "the file is damaged, use another copy"
         )
     try:
-        return _state(document, load_tensors(blob), lm)
+        return _state(document, load_tensors(blob), lm), dict(document.get("notes", {}))
     except Exception as error:  # whatever a forged file does to the parsers
         raise CheckpointError(
             f"expected well-formed entries and terms in {folder}, found {type(error).__name__}: {error}; "
@@ -202,7 +229,9 @@ def _state(document: dict[str, Any], tensors: dict[str, Tensor], lm: LanguageMod
             device = next(lm.linear(module).parameters()).device
             factors[int(index)][module] = (tensors[name].to(device), tensors[f"{index}|{module}|B"].to(device))
     for term, pairs in zip(document["terms"], factors, strict=True):
-        memory.put(term["owner"], pairs, term["scale"], term["weight"])
+        # Checkpoints that were written before modules were listed have them in the order of their names.
+        ordered = {module: pairs[module] for module in term.get("modules", pairs)}
+        memory.put(term["owner"], ordered, term["scale"], term["weight"])
     memory.version = int(document["version"])
     entries = [_entry(dict(raw)) for raw in document["entries"]]
     rng = np.random.default_rng()

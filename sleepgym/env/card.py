@@ -226,16 +226,18 @@ class Card(Section):
         return round(self.budget.edits[1] * self.stream.arrival_rate[1] * self.horizon)
 
 
-def load_card(path_or_id: str | Path, **overrides: Mapping[str, Any]) -> Card:
+def load_card(path_or_id: str | Path | Card, **overrides: Mapping[str, Any]) -> Card:
     """Reads a card.
 
     Args:
-        path_or_id: A registered id such as ``"SleepLLM-v0"``, or a TOML file.
+        path_or_id: A registered id such as ``"SleepLLM-v0"``, a TOML file, or a card that has been read already.
         **overrides: Sections with the keys to replace, such as ``episode={"days": 2}``.
 
     Raises:
         CardError: The card is missing, is not TOML, or a key is unknown, missing or has an impossible value.
     """
+    if isinstance(path_or_id, Card):
+        return parse_card(path_or_id.model_dump(mode="json"), "card", overrides) if overrides else path_or_id
     known = card_paths()
     path = known.get(str(path_or_id), Path(path_or_id))
     try:
@@ -247,21 +249,47 @@ def load_card(path_or_id: str | Path, **overrides: Mapping[str, Any]) -> Card:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CardError(f"{path.name}: expected TOML, found a mistake: {error}") from error
-    for section, changes in overrides.items():
+    return parse_card(data, path.name, overrides)
+
+
+def parse_card(data: Mapping[str, Any], name: str, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Card:
+    """Checks what was read of a card.
+
+    Args:
+        data: Its sections.
+        name: What errors call it.
+        overrides: Sections with the keys to replace.
+
+    Raises:
+        CardError: A key is unknown, missing or has an impossible value.
+    """
+    data = dict(data)
+    for section, changes in (overrides or {}).items():
         if not isinstance(changes, Mapping):
             raise CardError(
-                f"{path.name}, override of {section}: expected a mapping such as {{'key': value}}, found {changes!r}"
+                f"{name}, override of {section}: expected a mapping such as {{'key': value}}, found {changes!r}"
             )
         if not isinstance(data.setdefault(section, {}), dict):
-            raise CardError(f"{path.name}: expected a table [{section}] to override, found {data[section]!r}")
+            raise CardError(f"{name}: expected a table [{section}] to override, found {data[section]!r}")
         data[section] = {**data[section], **changes}
     try:
         # As JSON, strict validation still reads a list as a tuple, but takes no "3" for a 3.
         return Card.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        raise CardError("; ".join(_in_words(path.name, dict(e)) for e in error.errors())) from error
+        raise CardError("; ".join(_in_words(name, dict(e)) for e in error.errors())) from error
     except TypeError as error:
-        raise CardError(f"{path.name}: expected numbers, texts and lists, found {error}") from error
+        raise CardError(f"{name}: expected numbers, texts and lists, found {error}") from error
+
+
+def differences(expected: Card, found: Card) -> list[str]:
+    """Where two cards differ, as ``section.key: expected ..., found ...``; empty for equal cards."""
+    one, other = expected.model_dump(mode="json"), found.model_dump(mode="json")
+    return [
+        f"{section}.{key}: expected {value!r}, found {other[section][key]!r}"
+        for section, values in one.items()
+        for key, value in values.items()
+        if value != other[section][key]
+    ]
 
 
 def _in_words(file: str, error: dict[str, Any]) -> str:

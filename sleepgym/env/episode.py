@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.env.actions import Action, Operators, Outcome
 from sleepgym.env.card import Card
-from sleepgym.env.examiner import Examiner, examine_together
+from sleepgym.env.examiner import Answers, Examiner, examine_together
 from sleepgym.env.history import History
 from sleepgym.env.inbox import Inbox
 from sleepgym.env.observation import View
@@ -17,6 +17,7 @@ from sleepgym.env.reward import Reward, Tick, question_weights, served
 from sleepgym.env.stream import Stream
 from sleepgym.facts.fact import Fact
 from sleepgym.sleeper import SleepingLM
+from sleepgym.state import State
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,44 @@ class Step:
     outcome: Outcome
     ticks: tuple[Tick, ...]
     reward_terms: dict[str, float]
+
+
+@dataclass
+class Counts:
+    """The clock of an episode and what it adds up.
+
+    Attributes:
+        tick: The present tick.
+        edits_used: Edits spent.
+        sleeps: Nights.
+        naps: Naps.
+        slept_at: Tick at which the last night ended; 0 before the first.
+        audited_at: Tick at which the last nap or night ended; 0 before the first.
+        lately_served: Exponential mean of the served recall.
+        asked: Questions so far, relative to a tick at the peak of traffic.
+        answered: Those of them that were answered correctly.
+    """
+
+    tick: int = 0
+    edits_used: int = 0
+    sleeps: int = 0
+    naps: int = 0
+    slept_at: int = 0
+    audited_at: int = 0
+    lately_served: float = 1.0
+    asked: float = 0.0
+    answered: float = 0.0
+
+
+@dataclass(frozen=True)
+class Paused:
+    """An episode put aside between two steps: all of it that changes, and nothing of the model."""
+
+    state: State
+    inbox: Inbox
+    history: History
+    answers: Answers
+    counts: Counts
 
 
 class Episode:
@@ -48,20 +87,22 @@ class Episode:
         self.operators = Operators(learner, self.inbox, card)
         self.reward = Reward.of(card.reward)
         self.history = History(stream.rhythm)
-        self.tick = 0
-        self.edits_used = 0
-        self.sleeps = 0
-        self.naps = 0
-        self.slept_at = 0
-        self.audited_at = 0
-        self.lately_served = 1.0
+        self.counts = Counts()
         self.performed: Outcome | None = None
         """What the next step's action has done already, where several episodes act together."""
-        self._asked = 0.0
-        self._answered = 0.0
         self.inbox.arrive(stream.arrivals[0])
 
     # ---------------------------------------------------------------- queries
+
+    @property
+    def tick(self) -> int:
+        """The present tick."""
+        return self.counts.tick
+
+    @property
+    def edits_used(self) -> int:
+        """Edits spent."""
+        return self.counts.edits_used
 
     @property
     def edits_left(self) -> int:
@@ -82,8 +123,8 @@ class Episode:
     def score(self) -> float:
         """Share of all questions so far that were answered correctly; what a collapse leaves unasked is wrong."""
         lost = sum(self.stream.traffic[self.tick :]) if self.collapsed else 0.0
-        asked = self._asked + lost
-        return self._answered / asked if asked else 1.0
+        asked = self.counts.asked + lost
+        return self.counts.answered / asked if asked else 1.0
 
     def mask(self) -> NDArray[np.bool_]:
         """Which actions are allowed."""
@@ -117,10 +158,28 @@ class Episode:
             edits_left=self.edits_left,
             degraded=len(self.operators.degraded()),
             perplexity_ratio=self.examiner.perplexity_ratio(),
-            served=self.lately_served,
-            slept_at=self.slept_at,
-            audited_at=self.audited_at,
+            served=self.counts.lately_served,
+            slept_at=self.counts.slept_at,
+            audited_at=self.counts.audited_at,
         )
+
+    # --------------------------------------------------------- pause, resume
+
+    def pause(self) -> Paused:
+        """The episode as it is now; what happens in it later does not show there.
+
+        Cheap: terms, entries, facts and arrivals are immutable, so that only dictionaries and lists are copied.
+        """
+        state, answers = self.learner.state.copy(), self.examiner.answers()
+        return Paused(state, self.inbox.copy(), self.history.copy(), answers, replace(self.counts))
+
+    def resume(self, paused: Paused) -> None:
+        """Goes on from where an episode with the same card and stream was put aside, any number of times."""
+        self.learner.state = paused.state.copy()
+        self.inbox, self.history = paused.inbox.copy(), paused.history.copy()
+        self.operators = Operators(self.learner, self.inbox, self.card)
+        self.examiner.resume(paused.answers)
+        self.counts, self.performed = replace(paused.counts), None
 
     # ------------------------------------------------------------------- step
 
@@ -130,7 +189,7 @@ class Episode:
         if outcome is None:
             self.learner.state.tick = self.tick
             outcome = self.operators.perform(action, self.edits_left)
-        self.edits_used += outcome.edits
+        self.counts.edits_used += outcome.edits
         name = Action.WAIT.name if outcome.invalid else action.name
         duration = int(getattr(self.card.ticks, name.lower()))
         offline = name.lower() in self.card.ticks.offline
@@ -140,21 +199,21 @@ class Episode:
         for passed in range(min(duration, self.stream.horizon - self.tick)):
             ticks.append(self._pass_tick(name, offline, outcome.invalid and passed == 0))
         if name in (Action.NAP.name, Action.SLEEP.name):
-            self.audited_at = self.tick
-            self.naps += name == Action.NAP.name
+            self.counts.audited_at = self.tick
+            self.counts.naps += name == Action.NAP.name
         if name == Action.SLEEP.name:
-            self.slept_at = self.tick
-            self.sleeps += 1
+            self.counts.slept_at = self.tick
+            self.counts.sleeps += 1
         return Step(outcome, tuple(ticks), self.reward(ticks))
 
     def _pass_tick(self, doing: str, offline: bool, invalid: bool) -> Tick:
         traffic = self.stream.traffic[self.tick]
         ratio = self.examiner.perplexity_ratio()
         correctness = 0.0 if offline else self._served()
-        self._asked += traffic
-        self._answered += traffic * correctness
+        self.counts.asked += traffic
+        self.counts.answered += traffic * correctness
         memory = self.card.episode.served_memory_ticks
-        self.lately_served += (correctness - self.lately_served) / memory
+        self.counts.lately_served += (correctness - self.counts.lately_served) / memory
         self.history.append(
             doing=doing,
             arrivals=len(self.stream.arrivals[self.tick]),
@@ -163,7 +222,7 @@ class Episode:
             budget_left=self.edits_left / self.stream.rhythm.edit_budget,
             perplexity_ratio=ratio,
         )
-        self.tick += 1
+        self.counts.tick += 1
         if not self.truncated:
             self.inbox.arrive(self.stream.arrivals[self.tick])
         return Tick(traffic, correctness, ratio, invalid)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,23 @@ from sleepgym.consolidation.pathways import chat_probe, margins
 from sleepgym.facts.fact import Fact
 from sleepgym.lm.language_model import Encoded
 from sleepgym.sleeper import SleepingLM
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was found out about one version of a memory.
+
+    Attributes:
+        version: The version; -1 before the first question.
+        ratio: Perplexity relative to the bare model, if it was measured.
+        correct: Whether facts were answered correctly.
+        forward_passes: Passes that it took, those for earlier versions included.
+    """
+
+    version: int
+    ratio: float | None
+    correct: Mapping[Fact, bool]
+    forward_passes: int
 
 
 class Examiner:
@@ -51,6 +69,18 @@ class Examiner:
             else:
                 self._ratio = 1.0
         return self._ratio
+
+    def answers(self) -> Answers:
+        """What was found out so far; nothing that is asked later is added to it."""
+        return Answers(self._version, self._ratio, dict(self._correct), self.forward_passes)
+
+    def resume(self, answers: Answers) -> None:
+        """Goes on from answers about the learner's present memory.
+
+        Asking again would not do: in other company a row's last bits, and so a very close answer, may be others.
+        """
+        self._version, self._ratio, self._correct = answers.version, answers.ratio, dict(answers.correct)
+        self.forward_passes = answers.forward_passes
 
     def _forget_old_version(self) -> None:
         version = self.learner.state.memory.version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from sleepgym.env.stream import Rhythm
 
@@ -49,3 +50,11 @@ class History:
         self.served.append(served)
         self.budget_left.append(budget_left)
         self.perplexity_ratio.append(perplexity_ratio)
+
+    def copy(self) -> History:
+        """An independent record, equal in everything."""
+        return History(self.rhythm, **{name: list(values) for name, values in self.columns().items()})
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The lists by name."""
+        return {name: values for name, values in vars(self).items() if name != "rhythm"}

@@ -24,7 +24,8 @@ class Inbox:
         """Versions that wait to be written, oldest first."""
         self.lost = 0
         """Arrivals that were lost because the buffer was full."""
-        self._written: dict[Key, Fact] = {}
+        self.written: dict[Key, Fact] = {}
+        """The version of every fact that was written last."""
 
     def arrive(self, arrivals: Sequence[Arrival]) -> None:
         """Makes facts true and queues them. A newer version replaces one that still waits."""
@@ -60,8 +61,15 @@ class Inbox:
         """Takes facts out of the buffer: they are in the model's memory now."""
         for fact in facts:
             del self.pending[fact.key]
-            self._written[fact.key] = fact
+            self.written[fact.key] = fact
 
     def is_answerable(self, key: Key) -> bool:
         """Whether the fact as it is now was ever written; a guess at one that was not is not an answer."""
-        return self._written.get(key) == self.current[key].fact
+        return self.written.get(key) == self.current[key].fact
+
+    def copy(self) -> Inbox:
+        """An independent inbox with the same (immutable) arrivals."""
+        other = Inbox(self.size)
+        other.current, other.pending, other.written = dict(self.current), dict(self.pending), dict(self.written)
+        other.lost = self.lost
+        return other

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ from sleepgym.env.card import Card, load_card
 from sleepgym.env.episode import Episode
 from sleepgym.env.observation import Observation, Observer
 from sleepgym.env.shared import bare_perplexity, shared_base
-from sleepgym.env.stream import draw_stream
-from sleepgym.facts.real import RealFacts
-from sleepgym.facts.source import FactSource
-from sleepgym.facts.world import SPLITS, Split, World
+from sleepgym.env.snapshot import ModelId, Randomness, Snapshot
+from sleepgym.env.stream import draw_stream, source_of
+from sleepgym.facts.world import SPLITS, Split
 from sleepgym.sleeper import SleepingLM
 
 
@@ -93,7 +93,7 @@ class SleepEnv(gym.Env[Observation, np.int64]):
 
     | Parameter     | Type | Default | Description |
     |---------------|------|---------|-------------|
-    | `card`        | str | the id | id of a card, or path of a TOML file |
+    | `card`        | str | the id | id of a card, path of a TOML file, or a card that has been read |
     | `split`       | str | `"train"` | `train`, `validation` or `test`; also `reset(options={"split": ...})` |
     | `render_mode` | str | `None` | `"rgb_array"` (a hypnogram) or `"ansi"` |
     | any section   | dict | | keys of the card to replace |
@@ -107,7 +107,7 @@ class SleepEnv(gym.Env[Observation, np.int64]):
 
     def __init__(
         self,
-        card: str | Path = "SleepLLM-v0",
+        card: str | Path | Card = "SleepLLM-v0",
         split: Split = "train",
         render_mode: str | None = None,
         **overrides: Mapping[str, Any],
@@ -115,20 +115,22 @@ class SleepEnv(gym.Env[Observation, np.int64]):
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"expected a render_mode in {self.metadata['render_modes']}, found {render_mode!r}")
         self.card: Card = load_card(card, **overrides)
+        self.card_id = "" if isinstance(card, Card) else Path(card).name
+        """What the card is called; empty for one that was read already."""
+        self.overrides = overrides
+        """What was replaced in it."""
         self.split = _checked(split)
         self.render_mode = render_mode
         model = self.card.model
         self.base = shared_base(model.name, self.card.edit, model.device)
         rows = self.card.episode.perplexity_rows
         self._bare_perplexity = bare_perplexity(model.name, self.card.edit, model.device, rows)
-        stream = self.card.stream
-        self._source: FactSource = (
-            World(seed=0) if stream.source == "world" else RealFacts.read(Path(stream.path) if stream.path else None)
-        )
+        self._source = source_of(self.card.stream)
         self._observer = Observer(self.card)
         self.action_space = spaces.Discrete(len(Action))
         self.observation_space = self._observer.space  # type: ignore[assignment]  # Dict[Any] is one of Space[dict]
         self._episode: Episode | None = None
+        self._stream_seed = 0
         self.over = False
         """Whether the present episode has ended."""
         self.seconds = 0.0
@@ -157,8 +159,8 @@ class SleepEnv(gym.Env[Observation, np.int64]):
         super().reset(seed=seed)
         self.split = _checked((options or {}).get("split", self.split))
         # Two seeds drawn at once: neither the stream nor the learner can shift the other's draws.
-        stream_seed, learner_seed = (int(s) for s in self.np_random.integers(2**62, size=2))
-        stream = draw_stream(self.card, self._source, self.split, np.random.default_rng(stream_seed))
+        self._stream_seed, learner_seed = (int(s) for s in self.np_random.integers(2**62, size=2))
+        stream = draw_stream(self.card, self._source, self.split, np.random.default_rng(self._stream_seed))
         learner = SleepingLM(self.base, self.card.sleep, self.card.budget.capacity, learner_seed)
         self._episode = Episode(self.card, stream, learner, self._bare_perplexity)
         self.over, self.seconds = False, 0.0
@@ -182,6 +184,57 @@ class SleepEnv(gym.Env[Observation, np.int64]):
             # Only here: with a measured time in it, no two infos of equal trajectories would be equal.
             info["seconds"] = self.seconds
         return observation, sum(done.reward_terms.values()), terminated, truncated, info
+
+    def snapshot(self) -> Snapshot:
+        """This moment, to be restored later, here or in another environment with this card.
+
+        Raises:
+            gymnasium.error.ResetNeeded: There is no episode yet.
+        """
+        episode = self.episode
+        return Snapshot(
+            card=self.card,
+            model=ModelId.of(self.base.lm),
+            split=self.split,
+            stream=episode.stream,
+            paused=episode.pause(),
+            randomness=Randomness(deepcopy(self.np_random), self.np_random_seed, self._stream_seed),
+            over=self.over,
+            seconds=self.seconds,
+        )
+
+    def restore(self, snapshot: Snapshot) -> tuple[Observation, dict[str, Any]]:
+        """Goes back to a moment, and on from there as the environment did that the snapshot was taken of.
+
+        Bit for bit, later episodes included. Only `action_space.sample()` is as random as it was: it is the agent's.
+
+        Returns:
+            What that moment looks like, as after :meth:`reset`.
+
+        Raises:
+            SnapshotError: The snapshot is of another card or model; the environment is as it was.
+        """
+        self._go_back_to(snapshot)
+        return self._observer(self.episode.view()), self._info()
+
+    def fork(self) -> SleepEnv:
+        """A second environment on the same model that goes on from here independently, without any wrappers.
+
+        Raises:
+            gymnasium.error.ResetNeeded: There is no episode yet.
+        """
+        other = copy(self)
+        # Samples from one environment's spaces must not shift those from the other's.
+        other.action_space, other.observation_space = deepcopy((self.action_space, self.observation_space))
+        other._go_back_to(self.snapshot())
+        return other
+
+    def _go_back_to(self, snapshot: Snapshot) -> None:
+        self._episode = snapshot.episode(self.base, self.card, self._bare_perplexity)
+        self.split, self.over, self.seconds = snapshot.split, snapshot.over, snapshot.seconds
+        # Not through the property: it would forget the seed.
+        self._np_random, self._np_random_seed = snapshot.generator(), snapshot.randomness.seed
+        self._stream_seed = snapshot.randomness.stream
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which actions are allowed now."""
@@ -209,8 +262,8 @@ class SleepEnv(gym.Env[Observation, np.int64]):
             "edits_left": episode.edits_left,
             "ppl_ratio": episode.examiner.perplexity_ratio(),
             "tick": episode.tick,
-            "sleeps": episode.sleeps,
-            "naps": episode.naps,
+            "sleeps": episode.counts.sleeps,
+            "naps": episode.counts.naps,
             "arrived": len(episode.inbox.current),
             "pending": len(episode.inbox.pending),
             "lost": episode.inbox.lost,

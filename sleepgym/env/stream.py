@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
 from sleepgym.env.card import Card, StreamCard
 from sleepgym.facts.fact import Fact
+from sleepgym.facts.real import RealFacts
 from sleepgym.facts.source import FactSource
-from sleepgym.facts.world import Split
+from sleepgym.facts.world import Split, World
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,17 @@ class Stream:
     def horizon(self) -> int:
         """Ticks of the episode."""
         return len(self.traffic)
+
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def source_of(spec: StreamCard) -> FactSource:
+    """Where a card's facts come from."""
+    if spec.source == "world":
+        return World(seed=0)
+    return RealFacts.read(Path(spec.path) if spec.path else None)
 
 
 def draw_stream(card: Card, source: FactSource, split: Split, rng: np.random.Generator) -> Stream:
