@@ -1,0 +1,135 @@
+"""``sleepgym replay``: its statuses, and what it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sleepgym.cli.main import main
+from sleepgym.env.actions import Action
+from sleepgym.env.recording import Recorder
+from sleepgym.env.sleep_env import SleepEnv
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Nothing here is large enough to share out."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    """A short recording; its facts are written at the third step or later."""
+    env = Recorder(SleepEnv("SleepLLM-Mini-v0", episode={"days": 1}))
+    env.reset(seed=3)
+    while not env.unwrapped.over:  # type: ignore[attr-defined]
+        allowed = env.unwrapped.action_masks()  # type: ignore[attr-defined]
+        env.step(Action.INJECT if allowed[Action.INJECT] else Action.WAIT)
+    out: dict[str, Any] = json.loads(env.recording.model_dump_json())
+    return out
+
+
+@pytest.fixture
+def play(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Plays documents; gives the status and what was shown."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*documents: Any) -> tuple[int, str]:
+        for i, document in enumerate(documents):
+            Path(f"{i}.json").write_text(document if isinstance(document, str) else json.dumps(document))
+        status = main(["replay", *(f"{i}.json" for i in range(len(documents)))])
+        return status, capsys.readouterr().out
+
+    return run
+
+
+def swapped(values: list[Any], at: int, value: Any) -> list[Any]:
+    return [*values[:at], value, *values[at + 1 :]]
+
+
+def test_a_recording_agrees_exactly(document: dict[str, Any], play: Any) -> None:
+    status, shown = play(document)
+    assert status == 0
+    assert shown == f"0.json: agrees exactly: 12 steps, score {document['score']:.4f}\n"
+
+
+def test_another_machines_rounding_agrees_too(document: dict[str, Any], play: Any) -> None:
+    status, shown = play(document | {"rewards": [reward + 1e-9 for reward in document["rewards"]]})
+    assert status == 0
+    assert "agrees within 1.0e-09" in shown
+
+
+def test_another_action_differs_where_it_was_done(document: dict[str, Any], play: Any) -> None:
+    at = document["actions"].index(Action.INJECT)
+    status, shown = play(document | {"actions": swapped(document["actions"], at, int(Action.WAIT))})
+    assert status == 1
+    assert f"0.json: differs at step {at} (WAIT at tick {at}): expected a reward of " in shown
+
+
+def test_another_reward_differs_where_it_was_given(document: dict[str, Any], play: Any) -> None:
+    status, shown = play(document | {"rewards": swapped(document["rewards"], 4, 0.987)})
+    assert status == 1
+    assert "differs at step 4 " in shown
+    assert f"expected a reward of 0.987, found {document['rewards'][4]!r}" in shown
+
+
+def test_another_score_differs_at_the_end(document: dict[str, Any], play: Any) -> None:
+    status, shown = play(document | {"score": 0.99})
+    assert status == 1
+    assert f"differs at the end: expected a score of 0.99, found {document['score']!r}" in shown
+
+
+def test_an_episode_that_goes_on_after_its_end_differs(document: dict[str, Any], play: Any) -> None:
+    status, shown = play(
+        document | {"actions": [*document["actions"], 0], "rewards": [*document["rewards"], 1.0]},
+        document | {"ended": False},
+    )
+    assert status == 1
+    assert "0.json: differs at step 12: expected WAIT, found that the episode has ended" in shown
+    assert "1.json: differs at the end: expected one that has not" in shown
+
+
+def test_another_model_is_named(document: dict[str, Any], play: Any) -> None:
+    _, shown = play(document | {"fingerprint": "0" * 64})
+    assert "note: model 'tiny': expected fingerprint 000000000000, found" in shown
+    assert "other weights" in shown
+
+
+def test_a_card_that_has_changed_is_named_and_the_recorded_one_played(document: dict[str, Any], play: Any) -> None:
+    status, shown = play(document | {"overrides": {}}, document | {"card_id": "mine.toml"})
+    assert status == 0
+    assert "0.json: note: card SleepLLM-Mini-v0 is another now (episode.days: expected 1, found 2)" in shown
+    assert "1.json: note: card 'mine.toml' is not one of this package" in shown
+
+
+def test_another_version_is_named(document: dict[str, Any], play: Any) -> None:
+    status, shown = play(document | {"sleepgym": "0.0.1"})
+    assert status == 0
+    assert "recorded with sleepgym 0.0.1" in shown
+
+
+def test_what_cannot_be_played_is_said_in_a_line_and_does_not_stop_the_rest(
+    document: dict[str, Any], play: Any
+) -> None:
+    lost = document | {"card": document["card"] | {"model": {"name": "no such model/at all", "device": None}}}
+    state = document | {"seed": None, "rng": {"bit_generator": "PCG64"}}
+    status, shown = play("garbage", lost, state, document | {"actions": [9]}, document)
+    lines = shown.splitlines()
+    assert status == 2
+    assert [line.partition(": ")[0] for line in lines] == [f"{i}.json" for i in range(5)]
+    assert all("expected" in line for line in lines[:4]), lines
+    assert "agrees" in lines[4]
+
+
+def test_a_missing_file_and_no_file_are_errors(play: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert play()[0] == 2
+    assert main(["replay", "nowhere.json"]) == 2
+    assert len(capsys.readouterr().out.splitlines()) == 1
