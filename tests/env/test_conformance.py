@@ -26,7 +26,6 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.env.actions import Action
-from sleepgym.env.card import load_card
 from sleepgym.env.registration import card_paths
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.wrappers import FlattenLedger
@@ -39,8 +38,9 @@ QUICK: dict[str, Any] = {
     "stream": {"known_facts": 4},
     "episode": {"days": 1, "perplexity_rows": 4},
 }
+# The others differ from the default in a few numbers, or take minutes.
 CARDS = [
-    pytest.param(card_id, marks=[] if load_card(card_id).model.name == "tiny" else pytest.mark.slow)
+    pytest.param(card_id, marks=[] if card_id in (MINI, "SleepLLM-v0") else pytest.mark.slow)
     for card_id in card_paths()
 ]
 every_card = pytest.mark.parametrize("card_id", CARDS)
