@@ -32,7 +32,7 @@ EXPERIMENTS = {
     }
     | {"fresh adapter, 2 facts"},
 }
-QUICK = ("capacity", "sweep", "lifetime")
+QUICK = ("capacity", "sweep")
 """Those that take seconds."""
 
 
@@ -88,6 +88,7 @@ def test_known_facts_and_unseen_phrasings_are_asked_after_every_night(read: Call
     assert points[0]["raw"] == 1 and points[0]["edits"] == 3
 
 
+@pytest.mark.slow
 def test_a_life_counts_every_fact_ever_taught(read: Callable[[str], dict]) -> None:
     for run in read("lifetime")["runs"]:
         assert [(point["day"], point["facts"]) for point in run["points"]] == [(1, 2), (2, 4)]
@@ -100,6 +101,7 @@ def test_rem_is_measured_before_and_after(read: Callable[[str], dict]) -> None:
     assert "perplexity before rem" not in runs["default, 2 facts"]
 
 
+@pytest.mark.slow
 def test_a_watched_night_is_an_ordinary_night(benchmark: Callable[[str], ModuleType]) -> None:
     experiments, bench = benchmark("sleep_experiments"), benchmark("sleep_bench")
     spec = benchmark("sleep").SleepSpec(steps=3, rehearsal_rows=2, validation_rows=4)
@@ -132,6 +134,7 @@ def test_report_has_a_picture_and_a_table_of_every_experiment(
     assert min(widths) > 3
 
 
+@pytest.mark.slow
 def test_command_line_runs_only_the_variants_asked_for(run_script: Callable[..., str], tmp_path: Path) -> None:
     shown = run_script(
         "benchmarks/sleep.py", "sweep", *SHORT, "--counts", "1", "2", "--variants", "1 facts",

@@ -197,7 +197,7 @@ def test_whatever_is_raised_around_a_step_leaves_everything_as_it_was(awake, unc
         awake.sleep(progress=interrupt)
 
 
-@pytest.mark.parametrize("passes", [1, 4, 9, 16, 25])
+@pytest.mark.parametrize("passes", [1, 9, 25])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, torch.OutOfMemoryError])
 def test_whatever_is_raised_in_the_middle_of_a_pass_leaves_everything_as_it_was(awake, unchanged, error, passes):
     count = 0
