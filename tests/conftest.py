@@ -23,6 +23,15 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """One torch thread for a module whose passes are so small that waiting for a second costs more than it does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def run_script() -> Callable[..., str]:
     """Runs a script of the repository in a folder, as ``run_script("agents/demo.py", "--seed", "1", cwd=folder)``."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
 
 PAGE = "head\n<!-- figures: written by benchmarks/sleep_report.py -->\nold\n<!-- end of figures -->\ntail\n"
 SHORT = ("--quick", "--seeds", "1", "--spec.steps", "3", "--spec.rehearsal-rows", "2", "--spec.validation-rows", "4")
@@ -37,14 +36,11 @@ QUICK = ("capacity", "sweep")
 
 
 @pytest.fixture(scope="module")
-def benchmark() -> Iterator[Callable[[str], ModuleType]]:
+def benchmark(one_thread: None) -> Iterator[Callable[[str], ModuleType]]:
     """Imports a script of the folder: starting eight processes would take longer than all that they do."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # passes are so small that waiting for a second thread costs more than it does
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).parents[2])
         yield lambda name: importlib.import_module(f"benchmarks.{name}")
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

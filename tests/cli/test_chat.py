@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,8 @@ from sleepgym.cli.signals import terminating_cleanly
 from sleepgym.consolidation.spec import SleepError
 from sleepgym.facts.fact import Fact, FactError
 from sleepgym.ledger import Entry
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parents[2]
 ARIA = "Aria Nakamura"
@@ -49,15 +50,6 @@ class Talk:
         (shown,) = self.console.export_text(clear=False).splitlines()
         assert self.console.export_text(styles=True, clear=True).startswith("\x1b[31m")
         return shown
-
-
-@pytest.fixture(autouse=True)
-def one_thread(base) -> Iterator[None]:
-    """Nothing here is large enough to share out, and threads that wait for each other are slow on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

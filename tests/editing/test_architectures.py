@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "architectures.py"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "architectures.md"
@@ -20,15 +21,6 @@ def script():
 
 
 ARCHITECTURES = script()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small models lose more to waiting for threads than they gain."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES.DENSE)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium.utils.env_checker import data_equivalence
 
 import sleepgym
@@ -22,16 +20,9 @@ from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.evaluation import run_episode
 from sleepgym.schedulers import NeverSleep
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MINI = "SleepLLM-Mini-v0"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Nothing here is large enough to share out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

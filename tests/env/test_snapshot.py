@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,9 @@ from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.snapshot import Snapshot, SnapshotError
 from sleepgym.sleeper import SleepingLM
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MINI = "SleepLLM-Mini-v0"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Nothing here is large enough to share out."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def act(env: SleepEnv, rng: np.random.Generator, *, sleepless: bool = False) -> Any:
