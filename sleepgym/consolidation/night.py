@@ -130,10 +130,14 @@ def audit(nights: Sequence[Night], progress: Progress) -> None:
 
 
 def maintain(nights: Sequence[Night], progress: Progress) -> None:
-    """Solves anew for them, holding all others still."""
+    """Solves anew for those of them that only an edit holds, keeping all others still.
+
+    What has begun to sink is a lesson of tonight: another edit would have to sink anew, and harm others meanwhile.
+    """
     for night in nights:
         if night.spec.refresh:
-            night.refreshed = refresh(night.base, night.state, night.audits[0].degraded[: night.edits]).refreshed
+            worn = [key for key in night.audits[0].degraded if night.state.ledger[key].stage == 0]
+            night.refreshed = refresh(night.base, night.state, worn[: night.edits]).refreshed
 
 
 def consolidate(nights: Sequence[Night], progress: Progress) -> None:
@@ -193,25 +197,21 @@ def gate(nights: Sequence[Night], progress: Progress) -> None:
 
 
 def dissolve(nights: Sequence[Night], progress: Progress) -> None:
-    """Scales edits down where slow weights recall the fact, and back up where they do not."""
-    base = nights[0].base
+    """Scales edits down where slow weights recall the fact, and back up where they do not; audits what came of it."""
     for night in nights:
         dissolve_edits(night.state, night.passed, night.spec)
-    for _ in range(nights[0].spec.last_stage + 1):
-        seen = audit_states(base, [night.state for night in nights])
-        again = False
-        for night, found in zip(nights, seen, strict=True):
-            stuck = [key for key in found.degraded if night.passed[key] and night.state.ledger[key].stage > 0]
-            again |= bool(stuck)
-            dissolve_further(night.state, stuck, night.spec)
-        if not again:
-            break
+    moving = True
+    while moving:
+        seen = audit_states(nights[0].base, [night.state for night in nights])
+        stuck = [[k for k in found.degraded if n.passed[k]] for n, found in zip(nights, seen, strict=True)]
+        moved = [dissolve_further(n.state, keys, n.passed, n.spec) for n, keys in zip(nights, stuck, strict=True)]
+        moving = any(moved)
+    for night, found in zip(nights, seen, strict=True):
+        night.audits.append(found)
 
 
 def validate(nights: Sequence[Night], progress: Progress) -> None:
     """Measures again what the night must not have spoilt."""
-    for night, found in zip(nights, audit_states(nights[0].base, [n.state for n in nights]), strict=True):
-        night.audits.append(found)
     _measure(nights, "after")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing.editor import owner_of
@@ -29,12 +29,25 @@ def dissolve(state: State, passed: Mapping[Key, bool], spec: SleepSpec) -> None:
         set_stage(state, key, min(state.ledger[key].stage + 1, spec.last_stage) if holds else 0, spec)
 
 
-def dissolve_further(state: State, keys: Iterable[Key], spec: SleepSpec) -> None:
-    """Takes edits that stand in the way of slow weights a stage on; from the last stage, back to 0.
+def dissolve_further(state: State, stuck: Collection[Key], passed: Mapping[Key, bool], spec: SleepSpec) -> bool:
+    """Takes edits that stand in the way of slow weights a stage on.
 
-    Two memories of one fact can spoil each other: what each recalls alone, they may miss together. Slow weights have
-    shown at the gate that they need no edit, so it is the edit that gives way.
+    Memories can spoil each other: what slow weights recall alone, they may miss beside edits. Those facts have shown at
+    the gate that they need no edit, so theirs give way first, and then those of all facts that have passed.
+
+    Args:
+        state: Whose edits are scaled.
+        stuck: Facts that passed the gate, but are not recalled with edits on.
+        passed: What the gate found.
+        spec: The stages.
+
+    Returns:
+        Whether there was an edit left that could give way.
     """
-    for key in keys:
-        stage = state.ledger[key].stage
-        set_stage(state, key, stage + 1 if stage < spec.last_stage else 0, spec)
+    yielding = {key for key in stuck if state.ledger[key].stage < spec.last_stage}
+    if len(yielding) < len(stuck):
+        # Some are missed although their own edits are off: it is the others' that they are missed beside.
+        yielding = {key for key, holds in passed.items() if holds and state.ledger[key].stage < spec.last_stage}
+    for key in yielding:
+        set_stage(state, key, state.ledger[key].stage + 1, spec)
+    return bool(yielding)

@@ -44,8 +44,22 @@ def test_fact_that_fails_gets_its_edit_back_at_full_strength(state, stage):
     assert (at(state, fact), at(state, other)) == (0, 2)
 
 
-@pytest.mark.parametrize(("stage", "after"), [(1, 2), (2, 3), (3, 0)])
-def test_edit_that_stands_in_the_way_goes_on_and_comes_back_if_that_does_not_help(state, stage, after):
+@pytest.mark.parametrize(("stage", "after"), [(1, 2), (2, 3)])
+def test_edit_that_stands_in_the_way_of_its_own_fact_goes_on(state, stage, after):
     fact, other = put(state, "Tom Lork", stage), put(state, "Mina Trent", 1)
-    dissolve_further(state, [fact.key], SleepSpec())
+    assert dissolve_further(state, [fact.key], {fact.key: True, other.key: True}, SleepSpec())
     assert (at(state, fact), at(state, other)) == (after, 1)
+
+
+def test_edits_of_all_that_passed_give_way_to_a_fact_that_needs_no_edit(state):
+    fact, other, failed = put(state, "Tom Lork", 3), put(state, "Mina Trent", 1), put(state, "Ann Vey", 0)
+    passed = {fact.key: True, other.key: True, failed.key: False}
+    assert dissolve_further(state, [fact.key], passed, SleepSpec())
+    assert (at(state, fact), at(state, other), at(state, failed)) == (3, 2, 0)
+
+
+def test_when_no_edit_can_give_way_nothing_does(state):
+    fact, failed = put(state, "Tom Lork", 3), put(state, "Ann Vey", 0)
+    assert not dissolve_further(state, [fact.key], {fact.key: True, failed.key: False}, SleepSpec())
+    assert not dissolve_further(state, [], {fact.key: True, failed.key: False}, SleepSpec())
+    assert (at(state, fact), at(state, failed)) == (3, 0)
