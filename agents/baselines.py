@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import sleepgym  # noqa: F401  (registers the environments)
-from sleepgym.evaluation import EpisodeResult, evaluate, table
+from sleepgym.evaluation import EpisodeResult, Maker, Predictor, episodes_sheet, evaluate
 from sleepgym.facts.world import Split
-from sleepgym.schedulers import FixedPeriod, NeverSleep, PressureRule, RandomScheduler, Scheduler
+from sleepgym.schedulers import FixedPeriod, NeverSleep, NightOwl, PressureRule, RandomScheduler
 
 
 @dataclass
@@ -28,32 +28,36 @@ class Args:
     """whose facts are taught"""
 
 
-def schedulers(seed: int) -> dict[str, Scheduler]:
+def schedulers() -> dict[str, Predictor | Maker]:
     return {
-        "random": RandomScheduler(seed),
+        "random": lambda env, seed: RandomScheduler(seed),
         "never sleep": NeverSleep(),
         "naps only": NeverSleep(nap_days=0.5),
         "fixed period": FixedPeriod(days=0.75),
         "pressure rule": PressureRule(),
         "pressure, night": PressureRule(night_relief=0.4),
+        "night owl": NightOwl(),
     }
 
 
 def main(args: Args) -> None:
     console = Console()
-    env = gym.make(args.env_id, split=args.split)
     seeds = range(args.seed, args.seed + args.episodes)
     results: dict[str, list[EpisodeResult]] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        chosen = schedulers(args.seed)
+        chosen = schedulers()
         task = progress.add_task("episodes", total=len(chosen) * args.episodes)
         for name, scheduler in chosen.items():
             progress.update(task, description=name)
-            results[name] = evaluate(env, scheduler, seeds, on_episode=lambda _: progress.advance(task))
-    env.close()
+            results[name] = evaluate(
+                lambda: gym.make(args.env_id, split=args.split),
+                scheduler,
+                seeds,
+                on_episode=lambda _: progress.advance(task),
+            )
     title = f"{args.env_id}, {args.split}, {args.episodes} episodes, mean [95 % interval]"
-    console.print(table(results, np.random.default_rng(args.seed), title))
+    console.print(episodes_sheet(results, np.random.default_rng(args.seed), title).rich())
 
 
 if __name__ == "__main__":

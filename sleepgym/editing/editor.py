@@ -13,7 +13,7 @@ from torch import Tensor
 from sleepgym.editing.chains import Chains, Link
 from sleepgym.editing.keys import At, measured_keys, measured_states
 from sleepgym.editing.solver import NormalMatrix, Solved
-from sleepgym.editing.spec import EditError, EditSpec
+from sleepgym.editing.spec import EditSpec, require_layers
 from sleepgym.editing.statistics import ModelStatistics
 from sleepgym.editing.target_cache import TargetCache
 from sleepgym.editing.targets import Target, contexts, key_position, optimize_targets
@@ -81,11 +81,7 @@ class Editor:
         batch_facts: int = 32,
     ) -> None:
         self.overlay, self.lm, self.spec = overlay, overlay.lm, spec
-        if spec.layers[-1] >= len(self.lm.blocks):
-            raise EditError(
-                f"expected layers below {len(self.lm.blocks)} for {self.lm.name!r}, found {spec.layers}; "
-                "choose blocks that the model has"
-            )
+        require_layers(spec.layers, len(self.lm.blocks), self.lm.name)
         self.prefixes = statistics.prefixes[: spec.prefixes]
         self.cache = TargetCache(cache, self.lm.fingerprint, spec, self.prefixes)
         self.chains = Chains(overlay, self.cache, self.prefixes, spec, batch_facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args, get_type_hints
 
@@ -10,6 +11,23 @@ from sleepgym.settings import above_zero, at_least, require
 
 class EditError(RuntimeError):
     """An edit could not be made; the memory is as it was before the call."""
+
+
+def require_layers(layers: Sequence[int], depth: int, model: str) -> None:
+    """Checks that a model has the blocks that are named.
+
+    Args:
+        layers: Indices of blocks.
+        depth: Blocks that the model has.
+        model: What it is called.
+
+    Raises:
+        EditError: It has no such block.
+    """
+    if any(layer >= depth for layer in layers):
+        raise EditError(
+            f"expected layers below {depth} for {model!r}, found {tuple(layers)}; choose blocks that the model has"
+        )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sleepgym.cache import cache_dir
 from sleepgym.editing.covariance import second_moments
-from sleepgym.editing.spec import EditError
+from sleepgym.editing.spec import EditError, require_layers
 from sleepgym.lm.language_model import LanguageModel, sampled
 
 Rows = tuple[tuple[int, ...], ...]
@@ -84,7 +84,11 @@ def statistics_for(
         layers: Blocks whose second moments are needed.
         rows: Rows of text to sample where none ships.
         progress: Called as ``(what, done, total)``.
+
+    Raises:
+        EditError: The model has no such block.
     """
+    require_layers(layers, len(lm.blocks), lm.name)
     shipped = Path(str(resources.files("sleepgym.lm"))) / "tiny" / "statistics.safetensors"
     cached = cache_dir("statistics") / f"{lm.fingerprint[:32]}.safetensors"
     found = ModelStatistics.read(cached, lm.fingerprint) or ModelStatistics.read(shipped, lm.fingerprint)

@@ -68,9 +68,13 @@ class RealFacts:
                 ) from error
         return cls(relations)
 
+    def known_fact(self, subject: str, relation: str) -> Fact:
+        """A fact as it is in the world; its key is in ``truth``."""
+        return self.relations[relation].fact(subject, self.truth[subject, relation])
+
     def known_facts(self) -> list[Fact]:
         """Every fact as it is in the world; a pretrained model recalls some of them."""
-        return [self.relations[name].fact(subject, obj) for (subject, name), obj in self.truth.items()]
+        return [self.known_fact(*key) for key in self.truth]
 
     def new_facts(self, rng: np.random.Generator, n: int, split: Split | None = None) -> list[Fact]:
         """Draws subjects and gives each the object of another subject of its relation.

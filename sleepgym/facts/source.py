@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -25,8 +25,15 @@ class FactSource(Protocol):
     def update(self, rng: np.random.Generator, fact: Fact) -> Fact:
         """The same ``(subject, relation)`` with another object."""
 
+    @property
+    def truth(self) -> Mapping[tuple[str, str], str]:
+        """Objects of the facts the model was trained on, in a fixed order."""
+
+    def known_fact(self, subject: str, relation: str) -> Fact:
+        """One of these facts."""
+
     def known_facts(self) -> list[Fact]:
-        """Facts the model was trained on, in a fixed order."""
+        """All of these facts, in that order."""
 
 
 def with_neighbours(rng: np.random.Generator, facts: Sequence[Fact], known: Sequence[Fact], count: int) -> list[Fact]:

@@ -100,9 +100,13 @@ class World:
         """The relations that people have: the ones new facts are about."""
         return [r for r in self.relations.values() if r.subject_type == "person"]
 
+    def known_fact(self, subject: str, relation: str) -> Fact:
+        """A fact the bundled model was trained on; its key is in ``truth``."""
+        return self.relations[relation].fact(subject, self.truth[subject, relation])
+
     def known_facts(self) -> list[Fact]:
         """Every fact the bundled model was trained on, in a fixed order."""
-        return [self.relations[name].fact(subject, obj) for (subject, name), obj in self.truth.items()]
+        return [self.known_fact(*key) for key in self.truth]
 
     def new_facts(
         self, rng: np.random.Generator, n: int, split: Split = "test", *, distinct_subjects: bool = True

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from sleepgym.cache import cache_dir
 from sleepgym.lm.architecture import find_blocks, require_causal
@@ -64,17 +72,40 @@ def load(
     except Exception as error:
         raise ModelLoadError(
             f"expected 'tiny', 'gemma-3-270m', a folder with safetensors, a .gguf file or a hub id, "
-            f"found {name!r}, which failed to load ({type(error).__name__}: {error}); "
-            "check the name, and that the files are complete"
+            f"found {name!r}, which failed to load ({type(error).__name__}: {error}); {_advice(name, quantization)}"
         ) from error
     if not tokenizer.is_fast:
         raise ModelLoadError(f"expected a fast tokenizer (offsets locate subjects), found {type(tokenizer).__name__}")
     if "device_map" not in model_arguments:
         model.to(torch.device(device))  # type: ignore[arg-type]  # transformers' wrapper hides torch's signature
     model.eval().requires_grad_(False)
+    _let_gradients_through(model)
     blocks = find_blocks(model)
     require_causal(model)
     return LanguageModel(name=name, model=model, tokenizer=tokenizer, blocks=blocks)
+
+
+def _let_gradients_through(model: PreTrainedModel) -> None:
+    """Keeps bitsandbytes from packing 4-bit weights, as it does on some CPUs, in a way that stops gradients.
+
+    Targets of edits and adapters below would then be optimised with wrong gradients, without an error.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # torch types attributes as tensors
+
+
+def _advice(name: str, quantization: Quantization | None) -> str:
+    """What to do about a model that failed to load."""
+    advice = []
+    if quantization is not None and find_spec("bitsandbytes") is None:
+        advice.append(f"for {quantization} weights, install the extra: pip install 'sleepgym[quant]'")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists():
+        advice.append(
+            f"{name} is read from the Hugging Face hub or its cache: accept its licence on its page if it has one and "
+            f"run `hf auth login` and `hf download {name}` where there is a network, or name a folder with its files"
+        )
+    return "; ".join(advice) or "check the name, and that the files are complete"
 
 
 def _require_device(device: str | torch.device) -> None:

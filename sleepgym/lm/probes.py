@@ -71,13 +71,14 @@ def score(lm: LanguageModel, probes: Sequence[Encoded]) -> Scores:
 
 
 @torch.no_grad()
-def perplexity(lm: LanguageModel, texts: Sequence[Sequence[int]], batch_rows: int = 32) -> float:
+def perplexity(lm: LanguageModel, texts: Sequence[Sequence[int]], batch_rows: int | None = None) -> float:
     """Perplexity of token rows: exp of the mean NLL over every token but each row's first.
 
     Args:
         lm: The model.
         texts: Token ids per row.
-        batch_rows: Rows per forward pass; bounds memory, does not change the result.
+        batch_rows: Rows per forward pass; bounds memory, changes the result by no more than rounding. By default 8 on a
+            CPU, where activations that outgrow its caches take half as long again, and 32 elsewhere.
 
     Raises:
         ValueError: There is no token that another one precedes.
@@ -88,6 +89,7 @@ def perplexity(lm: LanguageModel, texts: Sequence[Sequence[int]], batch_rows: in
             "perplexity is about tokens that follow others, pass some text"
         )
     total, count = 0.0, 0
+    batch_rows = batch_rows or (8 if lm.device.type == "cpu" else 32)
     for start in range(0, len(texts), batch_rows):
         batch = texts[start : start + batch_rows]
         rows, columns = text_positions(batch)

@@ -1,0 +1,259 @@
+"""Plays schedulers on episodes, any number of which share a model's passes."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from sleepgym.env.actions import Action
+from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.env.vector_env import act_together
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A scheduler of this package, or a model of Stable-Baselines3 or sb3-contrib.
+
+    It is always given a batch: observations ``[rows, ...]``, one row per episode, and ``action_masks``
+    ``[rows, actions]`` if its ``predict`` has an argument of that name.
+    """
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[Any, Any]:
+        """Actions ``[rows]``, and the state to be given to the next call."""
+
+
+Maker = Callable[[SleepEnv, int], Predictor]
+"""Makes a scheduler for one episode, from the environment that it acts in and the episode's seed."""
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """How an episode went.
+
+    Attributes:
+        seed: Its seed.
+        score: Share of all questions that were answered correctly.
+        recall: True recall over all arrived facts at the end.
+        edits: Edits spent.
+        budget: Edits that were allowed.
+        sleeps: Nights.
+        naps: Naps.
+        ppl_ratio: Perplexity at the end relative to the bare model.
+        seconds: Measured time of the environment; what episodes did in the same passes is divided evenly.
+        episode_return: Undiscounted sum of rewards.
+        collapsed: Whether the model was damaged beyond the limit.
+        actions: Values of :class:`~sleepgym.env.actions.Action` in order; with the seed, they repeat the episode.
+    """
+
+    seed: int
+    score: float
+    recall: float
+    edits: int
+    budget: int
+    sleeps: int
+    naps: int
+    ppl_ratio: float
+    seconds: float
+    episode_return: float
+    collapsed: bool
+    actions: tuple[int, ...]
+
+
+def run_episode(
+    env: gym.Env[Any, Any],
+    scheduler: Predictor | Maker,
+    seed: int,
+    on_step: Callable[[Mapping[str, Any]], None] = lambda info: None,
+) -> EpisodeResult:
+    """Plays one episode to its end.
+
+    Args:
+        env: A SleepEnv, wrapped or not.
+        scheduler: What decides; see :func:`evaluate`.
+        seed: Seed of the episode.
+        on_step: Called with the info of every step.
+
+    Raises:
+        TypeError: The environment is no SleepEnv, or a wrapper changes actions.
+        ValueError: The scheduler's answer is no action.
+    """
+    [(_, result)] = _play([env], scheduler, [seed], on_step)
+    return result
+
+
+def evaluate(
+    make_env: Callable[[], gym.Env[Any, Any]],
+    scheduler: Predictor | Maker,
+    seeds: Sequence[int],
+    slots: int = 16,
+    on_episode: Callable[[EpisodeResult], None] = lambda result: None,
+) -> list[EpisodeResult]:
+    """Plays one episode per seed; the same seeds make schedulers comparable.
+
+    Several episodes are under way at once and do in the same passes what they can. Each comes out as it would alone:
+    the same facts recalled, rewards within rounding. When one ends, the next seed takes its slot.
+
+    Args:
+        make_env: Makes a SleepEnv, wrapped or not; called once per slot that is needed.
+        scheduler: What decides. One that draws at random would draw differently with other slots, and one that looks
+            into its environment needs one of its own: for those, a function that makes one per episode, as
+            ``lambda env, seed: RandomScheduler(seed)`` or ``lambda env, seed: LookAhead(env, rule)``.
+        seeds: Of the episodes.
+        slots: Most episodes at once.
+        on_episode: Called with each result as its episode ends, whatever the order of the seeds.
+
+    Returns:
+        Results in the order of the seeds.
+
+    Raises:
+        TypeError: The environment is no SleepEnv, or a wrapper changes actions.
+        ValueError: There are no slots, or the scheduler's answer is no action.
+    """
+    if slots < 1:
+        raise ValueError(f"expected at least one slot to play in, found slots={slots}")
+    envs = [make_env() for _ in range(min(slots, len(seeds)))]
+    results: dict[int, EpisodeResult] = {}
+    try:
+        for index, result in _play(envs, scheduler, seeds):
+            results[index] = result
+            on_episode(result)
+    finally:
+        for env in envs:
+            env.close()
+    return [results[index] for index in range(len(seeds))]
+
+
+class _Slot:
+    """An environment, and the episode that it is living through."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        self.env, self.inner = env, _sleep_env(env)
+        self.over = True
+
+    def begin(self, index: int, seed: int, chooser: _Chooser) -> None:
+        """Starts an episode, which the chooser will act in."""
+        self.index, self.seed, self.chooser = index, seed, chooser
+        self.observation, self.info = self.env.reset(seed=seed)
+        self.over, self.action = False, Action.WAIT
+        self.actions: list[int] = []
+        self.episode_return, self.shared_seconds = 0.0, 0.0
+
+    def step(self) -> None:
+        """Does what was chosen."""
+        self.observation, reward, self.terminated, truncated, self.info = self.env.step(self.action)
+        self.over = self.terminated or truncated
+        self.actions.append(int(self.action))
+        self.episode_return += float(reward)
+
+    def result(self) -> EpisodeResult:
+        info = self.info
+        return EpisodeResult(
+            seed=self.seed,
+            score=info["score"],
+            recall=info["recall"],
+            edits=info["edits_used"],
+            budget=info["edits_used"] + info["edits_left"],
+            sleeps=info["sleeps"],
+            naps=info["naps"],
+            ppl_ratio=info["ppl_ratio"],
+            seconds=self.inner.seconds + self.shared_seconds,
+            episode_return=self.episode_return,
+            collapsed=self.terminated,
+            actions=tuple(self.actions),
+        )
+
+
+class _Chooser:
+    """A scheduler, the slots it acts in, and what it remembers of them."""
+
+    def __init__(self, scheduler: Predictor, slots: Sequence[_Slot]) -> None:
+        self._scheduler, self._slots = scheduler, slots
+        self._state: Any = None
+        # Plain SB3 models know no masks; sb3-contrib's and this package's do.
+        self._takes_masks = "action_masks" in inspect.signature(scheduler.predict).parameters
+
+    def choose(self) -> None:
+        """Sets the next action of every slot."""
+        slots = self._slots
+        masks = np.stack([slot.info["action_mask"] for slot in slots]).astype(bool)
+        # Slots that have nothing left to play keep their rows: a recurrent state has one for each, on an axis that
+        # is the model's own affair.
+        actions, self._state = self._scheduler.predict(
+            _stack([slot.observation for slot in slots]),
+            self._state,
+            episode_start=np.array([not slot.actions for slot in slots]),
+            deterministic=True,
+            **({"action_masks": masks} if self._takes_masks else {}),
+        )
+        chosen = np.asarray(actions).reshape(-1)
+        if len(chosen) != len(slots) or not all(
+            slot.inner.action_space.contains(action) for slot, action in zip(slots, chosen, strict=True)
+        ):
+            raise ValueError(
+                f"expected {len(slots)} actions in 0..{len(Action) - 1} from {type(self._scheduler).__name__}, found "
+                f"{actions!r}; its predict() is given a batch of observations and must answer with an action for each"
+            )
+        for slot, action in zip(slots, chosen, strict=True):
+            slot.action = Action(int(action))
+
+
+def _play(
+    envs: Sequence[gym.Env[Any, Any]],
+    scheduler: Predictor | Maker,
+    seeds: Sequence[int],
+    on_step: Callable[[Mapping[str, Any]], None] = lambda info: None,
+) -> Iterator[tuple[int, EpisodeResult]]:
+    """Index of each seed and how its episode went, in the order in which they end."""
+    slots = [_Slot(env) for env in envs]
+    waiting = deque(enumerate(seeds))
+    shared = _Chooser(scheduler, slots) if isinstance(scheduler, Predictor) else None
+
+    def begin(slot: _Slot) -> None:
+        index, seed = waiting.popleft()
+        slot.begin(index, seed, shared or _Chooser(scheduler(slot.inner, seed), [slot]))  # type: ignore[operator]
+
+    for slot in slots:
+        begin(slot)
+    while running := [slot for slot in slots if not slot.over]:
+        for chooser in dict.fromkeys(slot.chooser for slot in running):
+            chooser.choose()
+        start = time.perf_counter()
+        act_together([slot.inner for slot in running], [slot.action for slot in running])
+        share = (time.perf_counter() - start) / len(running)
+        for slot in running:
+            slot.shared_seconds += share
+            slot.step()
+            on_step(slot.info)
+            if slot.over:
+                yield slot.index, slot.result()
+                if waiting:
+                    begin(slot)
+
+
+def _sleep_env(env: gym.Env[Any, Any]) -> SleepEnv:
+    """The environment inside wrappers, whose actions must be those that are chosen: they are done before its step."""
+    inner, layer = env.unwrapped, env
+    if not isinstance(inner, SleepEnv):
+        raise TypeError(f"expected a SleepEnv, wrapped or not, found {type(inner).__name__}")
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, gym.ActionWrapper):
+            raise TypeError(f"expected wrappers that leave actions alone, found {type(layer).__name__}; take it off")
+        layer = layer.env
+    return inner
+
+
+def _stack(observations: Sequence[Any]) -> Mapping[str, NDArray[Any]] | NDArray[Any]:
+    """Observations as a batch, with a leading axis."""
+    if isinstance(observations[0], Mapping):
+        return {name: np.stack([one[name] for one in observations]) for name in observations[0]}
+    return np.stack(observations)

@@ -1,0 +1,155 @@
+"""Pictures of an evaluation: intervals, performance profiles and learning curves.
+
+Not imported with the package, since matplotlib takes long to load. Every function returns a figure of 640 x 480 pixels
+of its own, to be saved with ``figure.savefig("name.png")``; pyplot and its global state are not involved. Schedulers
+take Okabe and Ito's colours in order, and differ in marker and dashes as well, for print and any colour vision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import cycle
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from sleepgym.env.render import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+from sleepgym.evaluation.bootstrap import Band, Estimate
+
+COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+DASHES = ("-", "--", "-.", ":")
+SMALL = 9
+"""Points of what is not an axis label."""
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """How training went, run by run.
+
+    Attributes:
+        steps: ``[points]``, environment steps at which the policy was evaluated, ascending.
+        scores: ``[runs, points]``.
+
+    Raises:
+        ValueError: Shapes do not fit.
+    """
+
+    steps: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.scores.ndim != 2 or not self.scores.size or self.steps.shape != self.scores.shape[1:]:
+            raise ValueError(
+                f"expected scores [runs, points] and steps [points], found {self.scores.shape} and {self.steps.shape}"
+            )
+
+
+def interval_figure(panels: Mapping[str, Mapping[str, Estimate]]) -> Figure:
+    """Points with their intervals, a row per scheduler and a panel per statistic.
+
+    Args:
+        panels: Estimate of each scheduler, by what the statistic is called; the first panel's schedulers set the
+            order, from top to bottom. Up to three panels fit.
+
+    Raises:
+        ValueError: There are no panels, or they are of different schedulers.
+    """
+    if len({frozenset(estimates) for estimates in panels.values()}) != 1:
+        found = [list(estimates) for estimates in panels.values()]
+        raise ValueError(f"expected panels of the same schedulers, found {found}")
+    names = list(next(iter(panels.values())))
+    figure = _figure()
+    row_of_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (statistic, estimates) in zip(row_of_axes, panels.items(), strict=True):
+        for row, (name, (colour, marker, _)) in enumerate(zip(names, _looks(), strict=False)):
+            one = estimates[name]
+            axes.plot([one.low, one.high], [row, row], color=colour, linewidth=6, alpha=0.35, solid_capstyle="butt")
+            axes.plot(one.point, row, color=colour, marker=marker, markersize=7)
+        _tidy(axes)
+        axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+        axes.locator_params(axis="x", nbins=4)
+        axes.set_xlabel(statistic)
+        axes.tick_params(axis="y", length=0)
+    row_of_axes[0].set_yticks(range(len(names)), names)
+    row_of_axes[0].set_ylim(len(names) - 0.5, -0.5)
+    return figure
+
+
+def profile_figure(thresholds: NDArray[np.float64], profiles: Mapping[str, Band]) -> Figure:
+    """Performance profiles: what share of runs and streams scores above each threshold. Higher is better.
+
+    Args:
+        thresholds: ``[points]``, normalised scores.
+        profiles: Of each scheduler, ``[points]``.
+    """
+    figure = _figure()
+    axes = figure.subplots()
+    for (name, band), (colour, _, dashes) in zip(profiles.items(), _looks(), strict=False):
+        # Steps, since a share of few episodes is one; a slope between them would show episodes that were not played.
+        axes.fill_between(thresholds, band.low, band.high, step="mid", color=colour, alpha=0.15, linewidth=0)
+        axes.step(thresholds, band.point, where="mid", color=colour, linestyle=dashes, linewidth=1.8, label=name)
+    _tidy(axes)
+    axes.set_xlim(thresholds[0], thresholds[-1])
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel("normalised score t (0: never sleep, 1: planner)")
+    axes.set_ylabel("share of episodes that score above t")
+    _legend(figure, axes)
+    return figure
+
+
+def learning_figure(curves: Mapping[str, LearningCurve], references: Mapping[str, float]) -> Figure:
+    """Learning curves: the mean over training runs, and from the worst to the best of them.
+
+    Args:
+        curves: Of each learner.
+        references: Scores of what does not learn, drawn as level lines with their names.
+    """
+    figure = _figure()
+    axes = figure.subplots()
+    for (name, curve), (colour, marker, dashes) in zip(curves.items(), _looks(), strict=False):
+        low, high = curve.scores.min(axis=0), curve.scores.max(axis=0)
+        axes.fill_between(curve.steps, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(
+            curve.steps,
+            curve.scores.mean(axis=0),
+            color=colour,
+            marker=marker,
+            markersize=4,
+            linestyle=dashes,
+            label=f"{name} ({len(curve.scores)} runs)",
+        )
+    for name, score in references.items():
+        axes.axhline(score, color=GREY, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+        # At the right-hand edge, outside the axes: a curve may run along the line.
+        axes.annotate(
+            name, (1.01, score), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL, color="#555555"
+        )
+    _tidy(axes)
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("score")
+    _legend(figure, axes)
+    return figure
+
+
+def _figure() -> Figure:
+    return Figure(figsize=(6.4, 4.8), dpi=100, layout="constrained")
+
+
+def _looks() -> Iterator[tuple[str, str, str]]:
+    """Colour, marker and dashes of one scheduler after the other; their periods have no common factor but one."""
+    return zip(cycle(COLOURS), cycle(MARKERS), cycle(DASHES), strict=False)
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=SMALL)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Names above the axes, where they hide nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=SMALL, frameon=False)

@@ -1,0 +1,160 @@
+"""Scores of one scheduler: a row per training run, a column per stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sleepgym.evaluation.episodes import EpisodeResult
+
+
+class ScoreError(ValueError):
+    """Scores cannot be read, written, compared or normalised."""
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    name: str
+    streams: tuple[int, ...]
+    scores: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreMatrix:
+    """What a scheduler scored.
+
+    Attributes:
+        name: The scheduler.
+        streams: Seeds of the episodes.
+        scores: ``[runs, streams]``, float64, read-only. A run is a training seed; a hand-written scheduler has one.
+
+    Raises:
+        ScoreError: Shapes do not fit, a stream occurs twice, or a score is not finite.
+    """
+
+    name: str
+    streams: tuple[int, ...]
+    scores: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        scores = np.array(self.scores, dtype=np.float64)
+        if scores.ndim != 2 or not scores.size or scores.shape[1] != len(self.streams):
+            raise ScoreError(
+                f"expected scores of {self.name!r} as [runs, {len(self.streams)} streams] with at least one of each, "
+                f"found shape {scores.shape}"
+            )
+        if len(set(self.streams)) < len(self.streams):
+            raise ScoreError(f"expected each stream of {self.name!r} once, found {self.streams}; leave out repetitions")
+        if not np.isfinite(scores).all():
+            raise ScoreError(f"expected finite scores of {self.name!r}, found {scores[~np.isfinite(scores)][0]}")
+        scores.setflags(write=False)
+        object.__setattr__(self, "scores", scores)
+
+    @classmethod
+    def from_results(cls, name: str, runs: Sequence[Sequence[EpisodeResult]]) -> ScoreMatrix:
+        """Scores of evaluated episodes.
+
+        Args:
+            name: The scheduler.
+            runs: Results of each training run, on the same seeds in the same order.
+
+        Raises:
+            ScoreError: Runs are of different seeds, or there are none.
+        """
+        seeds = [tuple(result.seed for result in run) for run in runs]
+        if len(set(seeds)) != 1:
+            raise ScoreError(f"expected runs of {name!r} on the same seeds in the same order, found {seeds}")
+        return cls(name, seeds[0], np.array([[result.score for result in run] for run in runs]))
+
+    def normalised(self, low: ScoreMatrix, high: ScoreMatrix) -> ScoreMatrix:
+        """Scores on a scale on which one reference is 0 and the other is 1 on average.
+
+        As human-normalised scores are for Atari (Mnih et al. 2015, "Human-level control through deep reinforcement
+        learning"), but with one unit for all streams::
+
+            (score[run, stream] - low[stream]) / (mean(high) - mean(low))
+
+        What is subtracted is the lower reference on the same stream, so that how hard a stream is does not count as
+        noise. What is divided by is the mean gain of the upper reference over all streams: that of a single stream
+        can be close to zero or below, and such a stream would then outweigh all others.
+
+        Args:
+            low: Becomes 0, on every stream if it has one run: never sleeping.
+            high: Becomes 1 on average: the planner.
+
+        Raises:
+            ScoreError: A reference is of other streams, or the upper one does not score above the lower one.
+        """
+        check_same_streams([self, low, high])
+        unit = float(high.scores.mean() - low.scores.mean())
+        if unit <= 0:
+            raise ScoreError(
+                f"expected {high.name!r} to score above {low.name!r}, found means of {high.scores.mean():.4f} and "
+                f"{low.scores.mean():.4f}; compare raw scores, or take references that are further apart"
+            )
+        return ScoreMatrix(self.name, self.streams, (self.scores - low.scores.mean(axis=0)) / unit)
+
+    def save(self, path: str | Path) -> None:
+        """Writes JSON that :meth:`load` reads back exactly, all or nothing.
+
+        Raises:
+            ScoreError: The file cannot be written.
+        """
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        rows = tuple(tuple(row) for row in self.scores.tolist())
+        content = _File(name=self.name, streams=self.streams, scores=rows)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(content.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            part.replace(path)
+        except OSError as error:
+            raise ScoreError(f"expected to write scores to {path}, found {error}; check the folder") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> ScoreMatrix:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            ScoreError: The file is missing, or holds no scores of this format.
+        """
+        try:
+            # As JSON, strict validation reads a list as a tuple, but takes no "3" for a 3.
+            read = _File.model_validate_json(Path(path).read_bytes(), strict=True)
+        except OSError as error:
+            raise ScoreError(f"expected scores, found {error}; check the name") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ScoreError(
+                f"expected scores in {path}, found a mistake{f' in {where}' if where else ''}: {first['msg']}; "
+                "write the file with ScoreMatrix.save"
+            ) from error
+        if len({len(row) for row in read.scores}) > 1:
+            raise ScoreError(f"expected rows of equal length in {path}, found {[len(row) for row in read.scores]}")
+        return cls(read.name, read.streams, np.array(read.scores, dtype=np.float64))
+
+
+def check_same_streams(matrices: Sequence[ScoreMatrix]) -> None:
+    """Comparing schedulers makes sense on the same episodes only.
+
+    Raises:
+        ScoreError: They are not of the same streams in the same order, or there are none.
+    """
+    if not matrices:
+        raise ScoreError("expected at least one score matrix, found none")
+    first = matrices[0]
+    for other in matrices[1:]:
+        if other.streams != first.streams:
+            raise ScoreError(
+                f"expected {other.name!r} on the streams of {first.name!r}, {first.streams}, found {other.streams}; "
+                "evaluate both on the same seeds"
+            )

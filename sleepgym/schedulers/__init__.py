@@ -1,0 +1,20 @@
+"""Hand-written schedulers: what a learned one has to beat."""
+
+from sleepgym.schedulers.adaptive import BudgetAware, Drowsiness, NightOwl, PressureRule
+from sleepgym.schedulers.base import Scheduler, allowed
+from sleepgym.schedulers.look_ahead import LookAhead
+from sleepgym.schedulers.simple import AlwaysSleep, FixedPeriod, NeverSleep, RandomScheduler
+
+__all__ = [
+    "AlwaysSleep",
+    "BudgetAware",
+    "Drowsiness",
+    "FixedPeriod",
+    "LookAhead",
+    "NeverSleep",
+    "NightOwl",
+    "PressureRule",
+    "RandomScheduler",
+    "Scheduler",
+    "allowed",
+]

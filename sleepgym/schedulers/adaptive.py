@@ -1,0 +1,111 @@
+"""Schedulers that adapt: to sleep pressure, to what audits find, to the traffic, to the budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sleepgym.env.actions import Action
+from sleepgym.env.observation import stat
+from sleepgym.schedulers.base import Mask, Observation, Scheduler, first_allowed, keep_up, tired_of
+
+
+@dataclass(frozen=True)
+class PressureRule(Scheduler):
+    """Naps when sleep pressure is noticeable and sleeps when it is high: the rule of the "Sleeping LLM" papers.
+
+    Attributes:
+        nap_at: Pressure from which it naps.
+        sleep_at: Pressure from which it sleeps.
+        nap_days: Days between audits at least; pressure does not fall by napping.
+        night_relief: How much lower both thresholds are at night, when few questions are missed.
+    """
+
+    nap_at: float = 0.4
+    sleep_at: float = 0.8
+    nap_days: float = 0.5
+    night_relief: float = 0.0
+
+    def act(self, observation: Observation, mask: Mask) -> Action:
+        """See :meth:`Scheduler.act`."""
+        pressure = stat(observation, "pressure") + self.night_relief * stat(observation, "night")
+        if mask[Action.SLEEP] and pressure >= self.sleep_at:
+            return Action.SLEEP
+        busy = keep_up(observation, mask)
+        if busy == Action.WAIT and pressure >= self.nap_at and tired_of(observation, "since_audit", self.nap_days):
+            return first_allowed(mask, Action.NAP)
+        return busy
+
+
+@dataclass(frozen=True)
+class Drowsiness(Scheduler):
+    """Naps regularly, and sleeps when an audit has found many facts degraded: what is broken is counted, not guessed.
+
+    Attributes:
+        degraded_at: Known degraded facts, as a share of the written ones, from which it sleeps.
+        nap_days: Days between audits.
+    """
+
+    degraded_at: float = 0.2
+    nap_days: float = 0.5
+
+    def act(self, observation: Observation, mask: Mask) -> Action:
+        """See :meth:`Scheduler.act`."""
+        degraded, written = stat(observation, "degraded"), stat(observation, "ledger_fill")
+        if mask[Action.SLEEP] and degraded > 0 and degraded >= self.degraded_at * written:
+            return Action.SLEEP
+        busy = first_allowed(mask, Action.INJECT)
+        if busy == Action.WAIT and tired_of(observation, "since_audit", self.nap_days):
+            return first_allowed(mask, Action.NAP)
+        return busy
+
+
+@dataclass(frozen=True)
+class NightOwl(Scheduler):
+    """Sleeps when few questions are asked and enough new edits are worth it.
+
+    Attributes:
+        traffic_at: Traffic, relative to its peak, up to which it sleeps.
+        load_at: Sum of the scales of all edits, relative to the ledger's capacity, from which it sleeps.
+        anyway_at: Load from which it does not wait for the traffic to fall.
+    """
+
+    traffic_at: float = 0.15
+    load_at: float = 0.03
+    anyway_at: float = 1.0
+
+    def act(self, observation: Observation, mask: Mask) -> Action:
+        """See :meth:`Scheduler.act`."""
+        load, quiet = stat(observation, "load"), stat(observation, "traffic") <= self.traffic_at + 1e-4
+        if mask[Action.SLEEP] and (load >= self.anyway_at or (quiet and load >= self.load_at)):
+            return Action.SLEEP
+        return keep_up(observation, mask)
+
+
+@dataclass(frozen=True)
+class BudgetAware(Scheduler):
+    """A night owl that naps and refreshes by day, as long as edits are left for what may still arrive.
+
+    Attributes:
+        traffic_at: See :class:`NightOwl`.
+        load_at: See :class:`NightOwl`.
+        nap_days: Days between audits.
+        reserve: Edits kept for arrivals, in units of those that an even spending would have left.
+    """
+
+    traffic_at: float = 0.15
+    load_at: float = 0.03
+    nap_days: float = 0.5
+    reserve: float = 0.8
+
+    def act(self, observation: Observation, mask: Mask) -> Action:
+        """See :meth:`Scheduler.act`."""
+        quiet = stat(observation, "traffic") <= self.traffic_at + 1e-4
+        if mask[Action.SLEEP] and quiet and stat(observation, "load") >= self.load_at:
+            return Action.SLEEP
+        rich = stat(observation, "budget_left") > self.reserve * (1 - stat(observation, "progress"))
+        busy = keep_up(observation, mask)
+        if busy == Action.REFRESH and not rich:
+            return Action.WAIT
+        if busy == Action.WAIT and rich and not quiet and tired_of(observation, "since_audit", self.nap_days):
+            return first_allowed(mask, Action.NAP)
+        return busy

@@ -1,0 +1,83 @@
+"""LookAhead: tries every action on branches of the real episode. Not a contestant: it sees the future."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sleepgym.env.actions import Action
+from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.env.vector_env import act_together
+from sleepgym.schedulers.base import Mask, Observation, Scheduler, keep_up
+
+
+@dataclass(frozen=True)
+class LookAhead(Scheduler):
+    """Does what turns out best when each action is tried and a rule takes over after it: a rollout policy.
+
+    One step of policy improvement on the rule (Bertsekas 2013, "Rollout algorithms for discrete optimization"), with
+    the true model and the true future of the episode. An upper reference for schedulers that have neither.
+
+    Attributes:
+        env: The environment that it acts in; it is branched with ``fork`` and never touched.
+        rule: Who acts after the first action.
+        depth: Ticks that each branch is followed for.
+        width: Most actions tried: the rule's own first, then nights, naps, and the others.
+    """
+
+    env: SleepEnv
+    rule: Scheduler
+    depth: int = 24
+    width: int = 4
+
+    def act(self, observation: Observation, mask: Mask) -> Action:
+        """See :meth:`Scheduler.act`."""
+        own = Action(int(self.rule.predict(observation, action_masks=mask)[0]))
+        order = dict.fromkeys([own, Action.SLEEP, Action.NAP, Action.WAIT, keep_up(observation, mask), *Action])
+        options = [action for action in order if mask[action]][: self.width]
+        if len(options) == 1:
+            return options[0]
+        branches = [_Branch(self.env.fork()) for _ in options]
+        _step(branches, options)
+        until = self.env.episode.tick + self.depth
+        while running := [branch for branch in branches if not branch.env.over and branch.tick < until]:
+            _step(running, [branch.choice(self.rule) for branch in running])
+        last = min(max(branch.tick for branch in branches) + self.depth // 2, self.env.card.horizon)
+        # Ties go to what comes first: the rule's own choice.
+        return options[int(np.argmax([branch.worth(last) for branch in branches]))]
+
+
+class _Branch:
+    """One future under way, and what it has earned."""
+
+    def __init__(self, env: SleepEnv) -> None:
+        self.env = env
+        self.earned = 0.0
+        self._observation: Observation = {}
+
+    @property
+    def tick(self) -> int:
+        return self.env.episode.tick
+
+    def choice(self, rule: Scheduler) -> Action:
+        return Action(int(rule.predict(self._observation, action_masks=self.env.action_masks())[0]))
+
+    def step(self, action: Action) -> None:
+        self._observation, reward, *_ = self.env.step(action)
+        self.earned += reward
+
+    def worth(self, last: int) -> float:
+        """What it has earned, and would until a tick if the model stayed as it is.
+
+        Branches end at different ticks, since actions take several; and what they have made of the model is worth
+        something beyond their end.
+        """
+        return self.earned + self.env.episode.prospect(last)
+
+
+def _step(branches: Sequence[_Branch], actions: Sequence[Action]) -> None:
+    act_together([branch.env for branch in branches], actions)
+    for branch, action in zip(branches, actions, strict=True):
+        branch.step(action)

@@ -1,0 +1,73 @@
+"""Schedulers that do not look at how the model is doing: chance, never, always, and by the clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sleepgym.env.actions import Action
+from sleepgym.schedulers.base import Mask, Observation, Scheduler, first_allowed, keep_up, tired_of
+
+
+@dataclass
+class RandomScheduler(Scheduler):
+    """Draws evenly from the allowed actions.
+
+    Attributes:
+        seed: Of its draws.
+    """
+
+    seed: int = 0
+    _rng: np.random.Generator = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._rng = np.random.default_rng(self.seed)
+
+    def act(self, observation: Observation, mask: Mask) -> Action:
+        """See :meth:`Scheduler.act`."""
+        return Action(int(self._rng.choice(np.flatnonzero(mask))))
+
+
+@dataclass(frozen=True)
+class NeverSleep(Scheduler):
+    """Writes what waits and never sleeps.
+
+    Attributes:
+        nap_days: Days between naps, after which it refreshes what they find; None for no naps.
+    """
+
+    nap_days: float | None = None
+
+    def act(self, observation: Observation, mask: Mask) -> Action:
+        """See :meth:`Scheduler.act`."""
+        busy = keep_up(observation, mask)
+        if busy == Action.WAIT and self.nap_days is not None and tired_of(observation, "since_audit", self.nap_days):
+            return first_allowed(mask, Action.NAP)
+        return busy
+
+
+@dataclass(frozen=True)
+class AlwaysSleep(Scheduler):
+    """Sleeps whenever nothing waits to be written."""
+
+    def act(self, observation: Observation, mask: Mask) -> Action:
+        """See :meth:`Scheduler.act`."""
+        return first_allowed(mask, Action.INJECT, Action.SLEEP)
+
+
+@dataclass(frozen=True)
+class FixedPeriod(Scheduler):
+    """Sleeps at fixed intervals, whatever the day brings.
+
+    Attributes:
+        days: Days between the end of a night and the beginning of the next, at most 2.
+    """
+
+    days: float = 0.75
+
+    def act(self, observation: Observation, mask: Mask) -> Action:
+        """See :meth:`Scheduler.act`."""
+        if mask[Action.SLEEP] and tired_of(observation, "since_sleep", self.days):
+            return Action.SLEEP
+        return keep_up(observation, mask)
