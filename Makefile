@@ -2,7 +2,7 @@
 # The default torch wheel on Linux brings CUDA (gigabytes). Without a GPU, take the CPU one:
 #   make install TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format dashboard wheel clean
+.PHONY: help install demo docs test test-slow check format dashboard wheel clean
 
 PYTHON ?= python3
 TORCH_ARGS ?=
@@ -22,6 +22,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## watch one episode
 	$(BIN)/python agents/demo.py
+
+docs: $(STAMP) ## write the environments' pages from the code and the cards
+	$(BIN)/python scripts/environment_docs.py
 
 test: $(STAMP) ## run the tests that take seconds
 	$(BIN)/python -m pytest

@@ -162,7 +162,7 @@ class SleepingLM:
             chosen = tuple(dict.fromkeys(state.ledger.degraded if keys is None else keys))
             return upkeep.refresh(self.base, state, chosen)
 
-    def sleep(self, progress: Progress = silent, edits: int | None = None) -> SleepReport:
+    def sleep(self, progress: Progress = silent, edits: int | None = None, length: float = 1.0) -> SleepReport:
         """One night: health, audit, maintain, consolidate, rem, gate, dissolve, validate.
 
         If perplexity on held-out text rises by more than ``max_perplexity_ratio``, or recall falls by more
@@ -171,11 +171,12 @@ class SleepingLM:
         Args:
             progress: Called as ``(step of the night, done, total)``.
             edits: Edits that it may spend on refreshing, the worst facts first; None for as many as it takes.
+            length: How long it is relative to the spec's, see :meth:`SleepSpec.lasting`.
 
         Raises:
             SleepError: The model was ill before, or training diverged.
         """
-        return sleep_together([self], progress, [edits])[0]
+        return sleep_together([self], progress, [edits], length)[0]
 
     def prune(self, keys: Sequence[Key] | None = None) -> PruneReport:
         """Forgets facts: their edits are reverted exactly and their entries removed.
@@ -250,7 +251,10 @@ def audit_together(learners: Sequence[SleepingLM]) -> list[AuditReport]:
 
 
 def sleep_together(
-    learners: Sequence[SleepingLM], progress: Progress = silent, edits: Sequence[int | None] | None = None
+    learners: Sequence[SleepingLM],
+    progress: Progress = silent,
+    edits: Sequence[int | None] | None = None,
+    length: float = 1.0,
 ) -> list[SleepReport]:
     """Lets several learners sleep in one loop; each comes out as if it had slept alone.
 
@@ -258,6 +262,7 @@ def sleep_together(
         learners: On one base and with one spec.
         progress: Called as ``(step of the night, done, total)``.
         edits: What each may spend, see :meth:`SleepingLM.sleep`.
+        length: How long all of the nights are, see :meth:`SleepingLM.sleep`.
 
     Returns:
         One report per learner.
@@ -268,7 +273,7 @@ def sleep_together(
     drafts = [_by_another_dream(learner.state.copy()) for learner in learners]
     limits = [None] * len(learners) if edits is None else edits
     nights = {
-        i: Night(learner.base, learner.sleep_spec, state, learner.known, limit)
+        i: Night(learner.base, learner.sleep_spec.lasting(length), state, learner.known, limit)
         for i, (learner, state, limit) in enumerate(zip(learners, drafts, limits, strict=True))
         if state.ledger
     }

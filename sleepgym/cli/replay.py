@@ -43,8 +43,8 @@ class Args:
         except (ModelLoadError, ValueError, OSError) as error:
             console.print(shown(f"{path}: "), one_line(error), sep="")
             return UNUSABLE
-        for note in played.notes:
-            console.print(shown(f"{path}: note: {note}", "yellow"))
+        if played.note:
+            console.print(shown(f"{path}: note: {played.note}", "yellow"))
         if not played.agrees:
             console.print(shown(f"{path}: differs at {played.difference}", "red"))
             return DIFFERS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sleepgym.settings import above_zero, at_least, require
@@ -78,6 +78,12 @@ class SleepSpec:
         require(self.first_layer is None or self.first_layer >= 0, "first_layer", "0 or more", self.first_layer)
         require(self.adapter in ("continued", "fresh"), "adapter", "'continued' or 'fresh'", self.adapter)
         require(self.gate in ("fact", "night"), "gate", "'fact' or 'night'", self.gate)
+
+    def lasting(self, length: float) -> SleepSpec:
+        """A night that is this many times as long: it trains that many times as many steps, one at least."""
+        if length == 1:
+            return self
+        return replace(self, steps=max(1, round(length * self.steps)), rem_steps=round(length * self.rem_steps))
 
     @property
     def last_stage(self) -> int:

@@ -32,6 +32,21 @@ class Action(IntEnum):
 
 
 @dataclass(frozen=True)
+class Choice:
+    """An action and how far it goes.
+
+    Attributes:
+        action: The operator.
+        facts: Facts that it writes at most; 0 for one that writes none.
+        ticks: Ticks that it takes.
+    """
+
+    action: Action
+    facts: int
+    ticks: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What an action did.
 
@@ -49,21 +64,20 @@ class Outcome:
 
 
 class Operators:
-    """Turns actions into calls of a learner, within an edit budget that no action can exceed.
+    """Turns choices into calls of a learner, within an edit budget that no choice can exceed.
 
     Args:
         learner: Whose memory is written.
         inbox: What waits to be written.
-        card: Batch sizes.
+        card: How many ticks the night takes that its section ``sleep`` describes.
     """
 
     def __init__(self, learner: SleepingLM, inbox: Inbox, card: Card) -> None:
         self.learner, self.inbox, self.card = learner, inbox, card
 
-    def batch(self, edits_left: int) -> list[Fact]:
-        """Facts that INJECT would write."""
+    def batch(self, limit: int) -> list[Fact]:
+        """Facts that INJECT would write, at most as many."""
         ledger = self.learner.state.ledger
-        limit = min(self.card.budget.inject, edits_left)
         return self.inbox.batch(limit, ledger.keys(), ledger.capacity - len(ledger))
 
     def degraded(self) -> list[Key]:
@@ -84,30 +98,33 @@ class Operators:
         }
         return np.array([allowed[action] for action in Action])
 
-    def perform(self, action: Action, edits_left: int) -> Outcome:
+    def night_length(self, choice: Choice) -> float:
+        """How long a night is, relative to the one that the card describes."""
+        return choice.ticks / self.card.ticks.sleep
+
+    def perform(self, choice: Choice, edits_left: int) -> Outcome:
         """Does it. A failure leaves the learner as it was."""
-        if not self.mask(edits_left)[action]:
+        if not self.mask(edits_left)[choice.action]:
             return Outcome(invalid=True)
         try:
-            return self._perform(action, edits_left)
+            return self._perform(choice, edits_left)
         except (EditError, FactError, LedgerFullError, SleepError) as error:
             return Outcome(invalid=True, error=f"{type(error).__name__}: {error}")
 
-    def _perform(self, action: Action, edits_left: int) -> Outcome:
-        learner = self.learner
-        match action:
+    def _perform(self, choice: Choice, edits_left: int) -> Outcome:
+        learner, writes = self.learner, min(choice.facts, edits_left)
+        match choice.action:
             case Action.INJECT:
-                facts = self.batch(edits_left)
+                facts = self.batch(writes)
                 report = learner.inject(facts)
                 self.inbox.mark_written(facts)
                 return Outcome(edits=report.edits)
             case Action.REFRESH:
-                keys = self.degraded()[: min(self.card.budget.refresh, edits_left)]
-                return Outcome(edits=learner.refresh(keys).edits)
+                return Outcome(edits=learner.refresh(self.degraded()[:writes]).edits)
             case Action.NAP:
                 learner.audit()
             case Action.SLEEP:
-                night = learner.sleep(edits=edits_left)
+                night = learner.sleep(edits=edits_left, length=self.night_length(choice))
                 return Outcome(edits=night.edits, night=night)
             case Action.PRUNE:
                 learner.prune()
@@ -115,41 +132,40 @@ class Operators:
 
 
 def perform_together(
-    operators: Sequence[Operators], actions: Sequence[Action], edits_left: Sequence[int]
+    operators: Sequence[Operators], choices: Sequence[Choice], edits_left: Sequence[int]
 ) -> list[Outcome]:
-    """Does the actions of several episodes on one base, those of a kind in the same passes.
+    """Does what several episodes on one base have chosen, what is of a kind in the same passes.
 
     Each comes out as :meth:`Operators.perform` would have left it alone: targets of all facts to be written are
-    optimised in one batch, all naps ask in the same passes, and all sleepers train in one loop.
+    optimised in one batch, all naps ask in the same passes, and, unless the model is on a CPU, all sleepers of equally
+    long nights train in one loop.
 
     Args:
         operators: One per episode.
-        actions: What each is to do.
+        choices: What each is to do.
         edits_left: What each may spend.
     """
     outcomes: dict[int, Outcome] = {}
-    allowed = {
-        i: action
-        for i, (each, action, left) in enumerate(zip(operators, actions, edits_left, strict=True))
-        if each.mask(left)[action]
-    }
-    learners = {
-        kind: {i: operators[i].learner for i, action in allowed.items() if action == kind}
-        for kind in (Action.NAP, Action.SLEEP)
-    }
-    # Whatever fails here fails again below, where each is on its own and its error is its own.
-    with suppress(EditError, FactError):
-        new = [f for i, action in allowed.items() if action == Action.INJECT for f in operators[i].batch(edits_left[i])]
-        if new:
-            operators[0].learner.base.editor.targets(new)
-    if len(learners[Action.NAP]) > 1:
-        audit_together(list(learners[Action.NAP].values()))
-        outcomes |= {i: Outcome() for i in learners[Action.NAP]}
-    if len(sleepers := learners[Action.SLEEP]) > 1:
-        with suppress(SleepError):
-            nights = sleep_together(list(sleepers.values()), edits=[edits_left[i] for i in sleepers])
-            outcomes |= {i: Outcome(n.edits, night=n) for i, n in zip(sleepers, nights, strict=True)}
+    alike: dict[tuple[Action, float], list[int]] = {}
+    for i, (each, choice, left) in enumerate(zip(operators, choices, edits_left, strict=True)):
+        if each.mask(left)[choice.action]:
+            length = each.night_length(choice) if choice.action == Action.SLEEP else 0.0
+            alike.setdefault((choice.action, length), []).append(i)
+    for (action, length), members in alike.items():
+        learners = [operators[i].learner for i in members]
+        # Whatever fails here fails again below, where each is on its own and its error is its own.
+        with suppress(EditError, FactError, SleepError):
+            if action == Action.INJECT:
+                new = [f for i in members for f in operators[i].batch(min(choices[i].facts, edits_left[i]))]
+                learners[0].base.editor.targets(new)
+            elif len(members) > 1 and action == Action.NAP:
+                audit_together(learners)
+                outcomes |= {i: Outcome() for i in members}
+            elif len(members) > 1 and action == Action.SLEEP and learners[0].lm.device.type != "cpu":
+                # One night fills a CPU. Sixteen in one loop outgrow its caches, and take half as long again as alone.
+                nights = sleep_together(learners, edits=[edits_left[i] for i in members], length=length)
+                outcomes |= {i: Outcome(n.edits, night=n) for i, n in zip(members, nights, strict=True)}
     return [
-        outcomes[i] if i in outcomes else each.perform(action, left)
-        for i, (each, action, left) in enumerate(zip(operators, actions, edits_left, strict=True))
+        outcomes[i] if i in outcomes else each.perform(choice, left)
+        for i, (each, choice, left) in enumerate(zip(operators, choices, edits_left, strict=True))
     ]

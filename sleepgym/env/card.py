@@ -26,6 +26,7 @@ from pydantic import (
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing.spec import EditSpec
 from sleepgym.env.registration import card_paths
+from sleepgym.lm.loading import Quantization
 from sleepgym.settings import SettingError, require
 
 
@@ -35,6 +36,11 @@ class CardError(ValueError):
 
 def _ordered(value: tuple[Any, Any]) -> tuple[Any, Any]:
     require(value[0] <= value[1], "", "a range [lowest, highest]", list(value))
+    return value
+
+
+def _ascending(value: tuple[int, ...]) -> tuple[int, ...]:
+    require(bool(value) and list(value) == sorted(set(value)), "", "at least one number, ascending", list(value))
     return value
 
 
@@ -63,6 +69,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 FloatRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ordered)]
 ShareRange = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
 IntRange = Annotated[tuple[NonNegativeInt, NonNegativeInt], AfterValidator(_ordered)]
+Ascending = Annotated[tuple[PositiveInt, ...], AfterValidator(_ascending)]
 CheckedEditSpec = Annotated[EditSpec, _every_field_of(EditSpec)]
 CheckedSleepSpec = Annotated[SleepSpec, _every_field_of(SleepSpec)]
 
@@ -74,10 +81,19 @@ class Section(BaseModel):
 
 
 class ModelCard(Section):
-    """The language model. ``device`` is where it runs; left out, CUDA if there is one."""
+    """The language model; see :func:`sleepgym.lm.load`.
+
+    Attributes:
+        name: ``"tiny"``, ``"gemma-3-270m"``, a folder, a GGUF file or a hub id.
+        device: Where it runs; left out, CUDA if there is one. ``"auto"`` spreads it over all devices.
+        dtype: Floating type; left out, float32 on the CPU and bfloat16 elsewhere.
+        quantization: How its weights are rounded (extra ``quant``); left out, not at all.
+    """
 
     name: str
     device: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    quantization: Quantization | None = None
 
 
 class StreamCard(Section):
@@ -97,7 +113,8 @@ class StreamCard(Section):
         recency_boost: How many times more often a fact is asked when it has just arrived, beyond once.
         recency_ticks: Time after which that boost has fallen by 1/e.
         max_new_facts: New facts per episode at most; later arrivals are updates or do not come.
-        known_facts: Pretrained facts that are asked.
+        known_facts: Pretrained facts that are asked, of those that the bare model recalls; as many as there are, if
+            they are fewer.
         known_share: Their share of the questions.
     """
 
@@ -178,6 +195,20 @@ class PressureCard(Section):
     exponent: PositiveFloat
 
 
+class ParametersCard(Section):
+    """What the agent chooses beside the operator, in the order of the action space.
+
+    Attributes:
+        facts: Facts that INJECT and REFRESH write at most, ascending; ``budget.inject`` and ``budget.refresh`` are
+            among them.
+        sleep: Ticks that SLEEP takes, ascending; ``ticks.sleep`` is among them. A night trains as many steps as
+            section ``sleep`` says, in proportion to its ticks.
+    """
+
+    facts: Ascending
+    sleep: Ascending
+
+
 class RewardCard(Section):
     """Weights of the reward's terms, per tick (served, drift) and per invalid action."""
 
@@ -203,7 +234,7 @@ class EpisodeCard(Section):
 
 
 class Card(Section):
-    """A whole environment."""
+    """A whole environment. Without ``parameters``, the agent chooses the operator alone."""
 
     model: ModelCard
     edit: CheckedEditSpec
@@ -211,9 +242,21 @@ class Card(Section):
     stream: StreamCard
     budget: BudgetCard
     ticks: TicksCard
+    parameters: ParametersCard | None = None
     pressure: PressureCard
     reward: RewardCard
     episode: EpisodeCard
+
+    @model_validator(mode="after")
+    def _usual_numbers_can_be_chosen(self) -> Self:
+        if self.parameters is not None:
+            for options, key, usual in (
+                (self.parameters.facts, "budget.inject", self.budget.inject),
+                (self.parameters.facts, "budget.refresh", self.budget.refresh),
+                (self.parameters.sleep, "ticks.sleep", self.ticks.sleep),
+            ):
+                require(usual in options, key, f"one of the parameters {list(options)}", usual)
+        return self
 
     @property
     def horizon(self) -> int:
@@ -237,8 +280,11 @@ def load_card(path_or_id: str | Path | Card, **overrides: Mapping[str, Any]) -> 
         CardError: The card is missing, is not TOML, or a key is unknown, missing or has an impossible value.
     """
     if isinstance(path_or_id, Card):
-        return parse_card(path_or_id.model_dump(mode="json"), "card", overrides) if overrides else path_or_id
+        data = path_or_id.model_dump(mode="json", exclude_none=True)
+        return parse_card(data, "card", overrides) if overrides else path_or_id
     known = card_paths()
+    if not isinstance(path_or_id, str | Path):
+        raise CardError(f"expected an id ({', '.join(known)}), a TOML file or a Card, found {path_or_id!r}; name one")
     path = known.get(str(path_or_id), Path(path_or_id))
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -272,24 +318,42 @@ def parse_card(data: Mapping[str, Any], name: str, overrides: Mapping[str, Mappi
         if not isinstance(data.setdefault(section, {}), dict):
             raise CardError(f"{name}: expected a table [{section}] to override, found {data[section]!r}")
         data[section] = {**data[section], **changes}
+    _require_plain(data, name)
     try:
         # As JSON, strict validation still reads a list as a tuple, but takes no "3" for a 3.
         return Card.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise CardError("; ".join(_in_words(name, dict(e)) for e in error.errors())) from error
-    except TypeError as error:
-        raise CardError(f"{name}: expected numbers, texts and lists, found {error}") from error
+
+
+def _require_plain(data: Mapping[str, Any], name: str) -> None:
+    """Checks that values are such as JSON has: a card is written into specs, recordings and snapshots."""
+    for section, table in data.items():
+        values = {f"{section}.{key}": v for key, v in table.items()} if isinstance(table, dict) else {section: table}
+        for key, value in values.items():
+            try:
+                json.dumps(value)
+            except TypeError as error:
+                raise CardError(
+                    f"{name}, key {key}: expected numbers, texts and lists of Python's own, found {value!r}; "
+                    "convert what comes from numpy with .item() or .tolist()"
+                ) from error
 
 
 def differences(expected: Card, found: Card) -> list[str]:
     """Where two cards differ, as ``section.key: expected ..., found ...``; empty for equal cards."""
-    one, other = expected.model_dump(mode="json"), found.model_dump(mode="json")
+    one, other = _leaves(expected), _leaves(found)
     return [
-        f"{section}.{key}: expected {value!r}, found {other[section][key]!r}"
-        for section, values in one.items()
-        for key, value in values.items()
-        if value != other[section][key]
+        f"{key}: expected {one.get(key)!r}, found {other.get(key)!r}"
+        for key in dict.fromkeys([*one, *other])
+        if one.get(key) != other.get(key)
     ]
+
+
+def _leaves(card: Card) -> dict[str, Any]:
+    """Values by ``section.key``."""
+    sections = card.model_dump(mode="json", exclude_none=True)
+    return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
 
 
 def _in_words(file: str, error: dict[str, Any]) -> str:

@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.env.actions import Action, Operators, Outcome
+from sleepgym.env.actions import Action, Choice, Operators, Outcome
 from sleepgym.env.card import Card
 from sleepgym.env.examiner import Answers, Examiner, examine_together
-from sleepgym.env.history import History
+from sleepgym.env.history import History, Standing
 from sleepgym.env.inbox import Inbox
-from sleepgym.env.observation import View
+from sleepgym.env.observation import View, load_of, sleep_pressure
 from sleepgym.env.reward import Reward, Tick, question_weights, served
 from sleepgym.env.stream import Stream
 from sleepgym.facts.fact import Fact
+from sleepgym.ledger import Key
 from sleepgym.sleeper import SleepingLM
 from sleepgym.state import State
 
@@ -148,6 +149,32 @@ class Episode:
         correct = self.correct()
         return float(correct.mean()) if len(correct) else 1.0
 
+    def standings(self) -> str:
+        """How the facts that have arrived stand, a letter of :class:`Standing` for each, in order of first arrival."""
+        inbox = self.inbox
+
+        def standing(key: Key, right: bool) -> Standing:
+            if inbox.is_answerable(key):
+                return Standing.RIGHT if right else Standing.WRONG
+            if key in inbox.written:
+                return Standing.OUTDATED
+            return Standing.WAITING if key in inbox.pending else Standing.LOST
+
+        return "".join(map(standing, inbox.current, self.correct().tolist()))
+
+    def pressure(self) -> float:
+        """Sleep pressure, 0 to 1."""
+        awake = self.tick - self.counts.slept_at
+        return sleep_pressure(self.card.pressure, load_of(self.learner.state), awake, self.examiner.perplexity_ratio())
+
+    def prospect(self, until: int) -> float:
+        """Reward from now until a tick if nothing were done and nothing arrived: what the model as it is would earn."""
+        if self.collapsed:
+            return 0.0
+        ratio, correctness = self.examiner.perplexity_ratio(), self._served()
+        traffic = self.stream.traffic[self.tick : until]
+        return sum(self.reward([Tick(level, correctness, ratio) for level in traffic]).values())
+
     def view(self) -> View:
         """What the observation is made of."""
         return View(
@@ -183,20 +210,21 @@ class Episode:
 
     # ------------------------------------------------------------------- step
 
-    def step(self, action: Action) -> Step:
-        """Performs an action and lets its ticks pass; those beyond the horizon are not lived through."""
+    def step(self, choice: Choice) -> Step:
+        """Does what was chosen and lets its ticks pass; those beyond the horizon are not lived through."""
         outcome, self.performed = self.performed, None
         if outcome is None:
             self.learner.state.tick = self.tick
-            outcome = self.operators.perform(action, self.edits_left)
+            outcome = self.operators.perform(choice, self.edits_left)
         self.counts.edits_used += outcome.edits
-        name = Action.WAIT.name if outcome.invalid else action.name
-        duration = int(getattr(self.card.ticks, name.lower()))
+        if outcome.invalid:
+            choice = Choice(Action.WAIT, 0, self.card.ticks.wait)
+        name = choice.action.name
         offline = name.lower() in self.card.ticks.offline
         # All that the ticks will ask, at once: memory stays as it is until the next action.
         examine_together([self.examiner], [self.asked()])
         ticks = []
-        for passed in range(min(duration, self.stream.horizon - self.tick)):
+        for passed in range(min(choice.ticks, self.stream.horizon - self.tick)):
             ticks.append(self._pass_tick(name, offline, outcome.invalid and passed == 0))
         if name in (Action.NAP.name, Action.SLEEP.name):
             self.counts.audited_at = self.tick
@@ -216,10 +244,12 @@ class Episode:
         self.counts.lately_served += (correctness - self.counts.lately_served) / memory
         self.history.append(
             doing=doing,
+            offline=offline,
             arrivals=len(self.stream.arrivals[self.tick]),
-            recall=self.recall(),
+            standings=self.standings(),
             served=correctness,
             budget_left=self.edits_left / self.stream.rhythm.edit_budget,
+            pressure=self.pressure(),
             perplexity_ratio=ratio,
         )
         self.counts.tick += 1

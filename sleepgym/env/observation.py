@@ -21,51 +21,70 @@ from sleepgym.state import State
 
 Observation = dict[str, NDArray[np.float32]]
 
-LEDGER_FEATURES: Mapping[str, tuple[float, float]] = {
-    "present": (0, 1),
-    "pending": (0, 1),
-    "age": (0, 1),
-    "stage": (0, 1),
-    "scale": (0, 1),
-    "audited": (0, 1),
-    "margin": (-1, 1),
-    "recalled": (0, 1),
-    "audit_age": (0, 1),
-    "edits": (0, 1),
-    "popularity": (0, 1),
-}
-"""Columns of ``ledger`` with their bounds."""
-
-STATS_FEATURES: Mapping[str, tuple[float, float]] = {
-    "day_sin": (-1, 1),
-    "day_cos": (-1, 1),
-    "night": (0, 1),
-    "to_night": (0, 1),
-    "night_length": (0, 1),
-    "progress": (0, 1),
-    "traffic": (0, 1),
-    "arrival_rate": (0, 1),
-    "update_share": (0, 1),
-    "budget": (0, 1),
-    "budget_left": (0, 1),
-    "pending": (0, 1),
-    "ledger_fill": (0, 1),
-    "load": (0, 1),
-    "degraded": (0, 1),
-    "pressure": (0, 1),
-    "perplexity_ratio": (0, 4),
-    "served": (0, 1),
-    "rank_used": (0, 1),
-    "since_sleep": (0, 1),
-    "since_audit": (0, 1),
-}
-"""Entries of ``stats`` with their bounds."""
-
 MARGIN_SCALE = 10.0
 """Nats that count as a margin of 1; greater ones are clipped."""
 
 EDITS_SCALE = 8
 """Edits spent on one fact that count as 1; more are clipped."""
+
+SINCE_DAYS = 2
+"""Days that count as 1 in ``since_sleep`` and ``since_audit``; more are clipped."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One number of an observation.
+
+    Attributes:
+        low: Lower bound.
+        high: Upper bound.
+        meaning: What it says, in a few words with its unit.
+    """
+
+    low: float
+    high: float
+    meaning: str
+
+
+LEDGER_FEATURES: Mapping[str, Feature] = {
+    "present": Feature(0, 1, "1 if the row is a fact"),
+    "pending": Feature(0, 1, "1 if it waits to be written"),
+    "age": Feature(0, 1, "ticks since it was written (since it arrived, if it waits), as a share of the episode"),
+    "stage": Feature(0, 1, "0: held by its edit alone; 1: held by the adapter alone"),
+    "scale": Feature(0, 1, "scale of its edit"),
+    "audited": Feature(0, 1, "1 if it was audited since it was last written"),
+    "margin": Feature(-1, 1, f"margin at the last audit, in units of {MARGIN_SCALE:g} nats; positive means recalled"),
+    "recalled": Feature(0, 1, "1 if it was recalled at the last audit"),
+    "audit_age": Feature(0, 1, "ticks since the last audit, as a share of the episode; 1 before the first"),
+    "edits": Feature(0, 1, f"edits spent on it, in units of {EDITS_SCALE}"),
+    "popularity": Feature(0, 1, "how often it is asked, relative to the most popular possible"),
+}
+"""Columns of ``ledger`` in order."""
+
+STATS_FEATURES: Mapping[str, Feature] = {
+    "day_sin": Feature(-1, 1, "sine of the time of day"),
+    "day_cos": Feature(-1, 1, "cosine of the time of day"),
+    "night": Feature(0, 1, "1 at night"),
+    "to_night": Feature(0, 1, "time until night, in days; 0 at night"),
+    "night_length": Feature(0, 1, "length of the episode's night, in days"),
+    "progress": Feature(0, 1, "share of the episode that has passed"),
+    "traffic": Feature(0, 1, "questions now, relative to the peak"),
+    "arrival_rate": Feature(0, 1, "facts per tick in this episode, relative to the largest possible"),
+    "update_share": Feature(0, 1, "share of arrivals that change an earlier fact"),
+    "budget": Feature(0, 1, "edit budget of this episode, relative to the largest possible"),
+    "budget_left": Feature(0, 1, "share of it that is left"),
+    "pending": Feature(0, 1, "how full the inbox is"),
+    "ledger_fill": Feature(0, 1, "how full the ledger is"),
+    "load": Feature(0, 1, "sum of the scales of all edits, relative to the ledger's capacity"),
+    "degraded": Feature(0, 1, "facts known to be degraded and still true, relative to the ledger's capacity"),
+    "pressure": Feature(0, 1, "sleep pressure: how badly sleep is needed, from load, time awake and damage"),
+    "perplexity_ratio": Feature(0, 4, "perplexity on held-out text relative to the bare model"),
+    "served": Feature(0, 1, "share of questions answered lately (exponential mean)"),
+    "rank_used": Feature(0, 1, "largest rank in use on a layer, relative to a full ledger and the adapter"),
+    "since_sleep": Feature(0, 1, f"time since the last night ended, in units of {SINCE_DAYS} days"),
+    "since_audit": Feature(0, 1, f"time since the last nap or night ended, in units of {SINCE_DAYS} days"),
+}
+"""Entries of ``stats`` in order."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +173,7 @@ class Observer:
         day = rhythm.ticks_per_day
         angle = 2 * math.pi * view.tick / day
         night = rhythm.is_night(view.tick)
-        load = sum(entry.scale for entry in state.ledger.values())
+        load = load_of(state)
         modules = {module for term in state.memory.terms.values() for module in term.factors}
         rank = max((state.memory.rank(module) for module in modules), default=0)
         return {
@@ -177,9 +196,14 @@ class Observer:
             "perplexity_ratio": view.perplexity_ratio,
             "served": view.served,
             "rank_used": rank / (card.budget.capacity + card.sleep.rank),
-            "since_sleep": (view.tick - view.slept_at) / (2 * day),
-            "since_audit": (view.tick - view.audited_at) / (2 * day),
+            "since_sleep": (view.tick - view.slept_at) / (SINCE_DAYS * day),
+            "since_audit": (view.tick - view.audited_at) / (SINCE_DAYS * day),
         }
+
+
+def load_of(state: State) -> float:
+    """Sum of the scales of all edits: how many full-strength edits share the fast weights."""
+    return sum(entry.scale for entry in state.ledger.values())
 
 
 def sleep_pressure(card: PressureCard, load: float, ticks_awake: int, perplexity_ratio: float) -> float:
@@ -187,7 +211,7 @@ def sleep_pressure(card: PressureCard, load: float, ticks_awake: int, perplexity
 
     Args:
         card: Weights and what counts as much.
-        load: Sum of the scales of all edits: how many full-strength edits share the fast weights.
+        load: See :func:`load_of`.
         ticks_awake: Since the last night.
         perplexity_ratio: Relative to the bare model.
     """
@@ -204,17 +228,17 @@ def stat(observation: Mapping[str, NDArray[np.float32]], name: str) -> float:
     return float(observation["stats"][list(STATS_FEATURES).index(name)])
 
 
-def _bounds(features: Mapping[str, tuple[float, float]]) -> NDArray[np.float32]:
+def _bounds(features: Mapping[str, Feature]) -> NDArray[np.float32]:
     """Lower and upper bounds, ``[2, features]``."""
-    return np.array(list(features.values()), np.float32).T
+    return np.array([(feature.low, feature.high) for feature in features.values()], np.float32).T
 
 
-def _clip(values: NDArray[np.float32], features: Mapping[str, tuple[float, float]]) -> NDArray[np.float32]:
+def _clip(values: NDArray[np.float32], features: Mapping[str, Feature]) -> NDArray[np.float32]:
     low, high = _bounds(features)
     return np.clip(values, low, high)
 
 
-def _box(features: Mapping[str, tuple[float, float]], rows: int | None = None) -> spaces.Box:
+def _box(features: Mapping[str, Feature], rows: int | None = None) -> spaces.Box:
     low, high = _bounds(features)
     if rows is not None:
         low, high = np.tile(low, (rows, 1)), np.tile(high, (rows, 1))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, SupportsFloat
+from typing import Any, Literal, SupportsFloat
 
 import gymnasium as gym
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
+import numpy as np
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, model_validator
 
 import sleepgym
-from sleepgym.env.actions import Action
 from sleepgym.env.card import Card
+from sleepgym.env.choices import Choices
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.facts.world import Split
 
@@ -32,7 +33,7 @@ class Recording(BaseModel):
         split: Whose facts were taught.
         seed: Seed of the reset; None if it went on from the random state below.
         rng: State of the environment's random generator before a reset without a seed.
-        actions: What was done.
+        actions: What was done, an integer or three of them at a time.
         rewards: One per action.
         score: After the last action.
         ended: Whether the episode ended with it.
@@ -50,13 +51,16 @@ class Recording(BaseModel):
     split: Split
     seed: NonNegativeInt | None
     rng: dict[str, Any] | None
-    actions: tuple[Annotated[int, Field(ge=0, lt=len(Action))], ...]
+    actions: tuple[int | tuple[int, ...], ...]
     rewards: tuple[float, ...]
     score: float
     ended: bool
 
     @model_validator(mode="after")
     def _consistent(self) -> Recording:
+        choices = Choices(self.card)
+        for action in self.actions:
+            choices.of(action)
         if len(self.actions) != len(self.rewards):
             raise ValueError(f"expected a reward per action, found {len(self.rewards)} for {len(self.actions)}")
         if (self.seed is None) == (self.rng is None):
@@ -117,7 +121,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
         self._inner, self._folder, self._saved = inner, None if folder is None else Path(folder), 0
         self._episode: object = None
         self._start: dict[str, Any] = {}
-        self._actions: list[int] = []
+        self._actions: list[int | tuple[int, ...]] = []
         self._rewards: list[float] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -131,7 +135,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Performs an action and writes it down."""
         out = super().step(action)
-        self._actions.append(int(action))
+        self._actions.append(_plain(action))
         self._rewards.append(float(out[1]))
         if self._folder is not None and self._inner.over and self._whole:
             self.recording.save(self._folder / f"episode-{self._saved:05}.json")
@@ -165,3 +169,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
             ended=env.over,
             **self._start,
         )
+
+
+def _plain(action: Any) -> int | tuple[int, ...]:
+    """An action without numpy, as JSON can hold it."""
+    found = np.asarray(action).tolist()
+    return tuple(found) if isinstance(found, list) else found

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 import sleepgym
-from sleepgym.env.actions import Action
 from sleepgym.env.card import CardError, differences, load_card
+from sleepgym.env.choices import operator_of
 from sleepgym.env.recording import Recording, RecordingError
 from sleepgym.env.registration import card_paths
 from sleepgym.env.sleep_env import SleepEnv
@@ -25,14 +25,14 @@ class Replay:
         score: After the last of them.
         largest_error: Largest difference of a reward or of the score from what was recorded.
         difference: Where it first differs by more than the tolerance; empty if it does not.
-        notes: What else is not as it was when the episode was recorded: the card of that name, the model.
+        note: What was not checked: where the card comes from, if it is none of this package; empty otherwise.
     """
 
     steps: int
     score: float
     largest_error: float
     difference: str
-    notes: tuple[str, ...]
+    note: str
 
     @property
     def agrees(self) -> bool:
@@ -48,11 +48,14 @@ def replay(recording: Recording, tolerance: float = TOLERANCE) -> Replay:
         tolerance: By how much a reward or the score may differ.
 
     Raises:
-        RecordingError: The recorded random state is none.
+        RecordingError: It was recorded with another version, another card of that name or another model, so that
+            playing it would say nothing about it; or the recorded random state is none.
         ModelLoadError: The card's model cannot be loaded.
     """
+    _require_version(recording)
+    note = _require_card(recording)
     env = SleepEnv(recording.card, recording.split)
-    notes = _notes(recording, env.base.lm.fingerprint)
+    _require_model(recording, env.base.lm.fingerprint)
     if recording.rng is not None:
         try:
             env.np_random.bit_generator.state = recording.rng
@@ -64,12 +67,12 @@ def replay(recording: Recording, tolerance: float = TOLERANCE) -> Replay:
     largest = 0.0
 
     def outcome(steps: int, difference: str = "") -> Replay:
-        return Replay(steps, float(env.episode.score), largest, difference, notes)
+        return Replay(steps, float(env.episode.score), largest, difference, note)
 
     for step, (action, expected) in enumerate(zip(recording.actions, recording.rewards, strict=True)):
         if env.over:
-            return outcome(step, f"step {step}: expected {Action(action).name}, found that the episode has ended")
-        where = f"step {step} ({Action(action).name} at tick {env.episode.tick})"
+            return outcome(step, f"step {step}: expected {operator_of(action).name}, found that the episode has ended")
+        where = f"step {step} ({operator_of(action).name} at tick {env.episode.tick})"
         _, reward, *_ = env.step(action)
         gap = _gap(expected, float(reward))
         largest = max(largest, gap)
@@ -94,22 +97,33 @@ def _gap(expected: float, found: float) -> float:
     return math.inf if math.isnan(gap) else gap
 
 
-def _notes(recording: Recording, fingerprint: str) -> tuple[str, ...]:
-    notes = []
-    if recording.fingerprint != fingerprint:
-        notes.append(
-            f"model {recording.card.model.name!r}: expected fingerprint {recording.fingerprint[:12]}, "
-            f"found {fingerprint[:12]}; it was recorded with other weights"
-        )
-    if recording.card_id in card_paths():
-        try:
-            found = differences(recording.card, load_card(recording.card_id, **recording.overrides))
-        except CardError as error:
-            found = [str(error)]
-        if found:
-            notes.append(f"card {recording.card_id} is another now ({'; '.join(found)}); played with the recorded one")
-    else:
-        notes.append(f"card {recording.card_id!r} is not one of this package; played with the recorded one")
+def _require_version(recording: Recording) -> None:
     if recording.sleepgym != sleepgym.__version__:
-        notes.append(f"recorded with sleepgym {recording.sleepgym}, played with {sleepgym.__version__}")
-    return tuple(notes)
+        raise RecordingError(
+            f"expected a recording of sleepgym {sleepgym.__version__}, found one of {recording.sleepgym}; "
+            "play it with the version that it was made with"
+        )
+
+
+def _require_card(recording: Recording) -> str:
+    """Checks a card of this package against its name; for any other, a note that says so."""
+    if recording.card_id not in card_paths():
+        return f"card {recording.card_id!r} is not one of this package; played with the recorded one"
+    try:
+        found = differences(recording.card, load_card(recording.card_id, **recording.overrides))
+    except CardError as error:
+        found = [str(error)]
+    if found:
+        raise RecordingError(
+            f"expected a recording with card {recording.card_id} as it is here, found one with another "
+            f"({'; '.join(found)}); play it with the version of sleepgym that has the recorded card"
+        )
+    return ""
+
+
+def _require_model(recording: Recording, fingerprint: str) -> None:
+    if recording.fingerprint != fingerprint:
+        raise RecordingError(
+            f"expected model {recording.card.model.name!r} with fingerprint {recording.fingerprint[:12]}, as in the "
+            f"recording, found {fingerprint[:12]}; play it with the weights that it was recorded with"
+        )

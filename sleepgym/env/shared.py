@@ -1,4 +1,4 @@
-"""Models that environments share.
+"""Models that environments share, and what is found out about them once.
 
 These are the package's only process-wide caches, and on purpose: loading a model costs seconds and its weights
 are never written, so that every environment of a process (a second one, a reset, a vector of them) can use
@@ -9,26 +9,43 @@ from __future__ import annotations
 
 from functools import cache
 
+import torch
+
+from sleepgym.consolidation.pathways import chat_probe
 from sleepgym.editing.spec import EditSpec
-from sleepgym.lm import LanguageModel, load, perplexity
+from sleepgym.env.card import ModelCard
+from sleepgym.facts.fact import Fact
+from sleepgym.lm import LanguageModel, load, perplexity, score
 from sleepgym.sleeper import Base, make_base
 
 
 @cache
-def shared_lm(name: str, device: str | None = None) -> LanguageModel:
-    """The model of that name, loaded on first use."""
-    return load(name, device=device)
+def shared_lm(model: ModelCard) -> LanguageModel:
+    """The model of a card, loaded on first use."""
+    dtype = None if model.dtype is None else getattr(torch, model.dtype)
+    return load(model.name, device=model.device, dtype=dtype, quantization=model.quantization)
 
 
 @cache
-def shared_base(name: str, edit: EditSpec, device: str | None = None) -> Base:
+def shared_base(model: ModelCard, edit: EditSpec) -> Base:
     """Hooks, statistics and editor of a model and an editing recipe."""
-    return make_base(shared_lm(name, device), edit)
+    return make_base(shared_lm(model), edit)
 
 
 @cache
-def bare_perplexity(name: str, edit: EditSpec, device: str | None, rows: int) -> float:
+def bare_perplexity(model: ModelCard, edit: EditSpec, rows: int) -> float:
     """Perplexity on the first rows of held-out text, without any memory: drift is measured against it."""
-    base = shared_base(name, edit, device)
+    base = shared_base(model, edit)
     with base.overlay.use(()):
         return perplexity(base.lm, base.statistics.held_out[:rows])
+
+
+@cache
+def is_known(model: ModelCard, fact: Fact) -> bool:
+    """Whether the bare model answers a question about the fact with exactly its object.
+
+    Each fact is asked alone: in other company its last bits, and so a very close answer, may be others, and which
+    facts an episode asks would depend on what was asked in the process before.
+    """
+    lm = shared_lm(model)
+    return bool(score(lm, [chat_probe(lm, fact)]).correct)

@@ -5,105 +5,202 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from copy import copy, deepcopy
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
-from sleepgym.env.actions import Action, Outcome
+from sleepgym.env.actions import Outcome
 from sleepgym.env.card import Card, load_card
+from sleepgym.env.choices import Choices
 from sleepgym.env.episode import Episode
 from sleepgym.env.observation import Observation, Observer
-from sleepgym.env.shared import bare_perplexity, shared_base
+from sleepgym.env.shared import bare_perplexity, is_known, shared_base
 from sleepgym.env.snapshot import ModelId, Randomness, Snapshot
 from sleepgym.env.stream import draw_stream, source_of
 from sleepgym.facts.world import SPLITS, Split
 from sleepgym.sleeper import SleepingLM
 
+if TYPE_CHECKING:
+    from sleepgym.env.render.window import Window
 
-class SleepEnv(gym.Env[Observation, np.int64]):
+
+class SleepEnv(gym.Env[Observation, Any]):
     """Decide when a language model writes facts into its weights, and when it sleeps.
+
+    ```python
+    >>> import gymnasium as gym
+    >>> env = gym.make("sleepgym:SleepLLM-v0")
+    >>> observation, info = env.reset(seed=0)
+    >>> action = env.action_space.sample(info["action_mask"])
+    >>> observation, reward, terminated, truncated, info = env.step(action)
+
+    ```
+
+    Names such as `ticks.sleep` are keys of the environment's card, a TOML file with every number of it.
 
     ## Description
 
-    A causal language model is told facts while it is in use. Writing them into its weights is fast, but each
-    write wears the earlier ones out. Sleeping moves facts into slower weights, where they hold; but a model
-    that sleeps answers nobody, and every night shifts the rest of what it knows a little. The agent
-    decides, tick by tick, when to write, when to repair, when to sleep and when to leave the model alone.
+    A causal language model is told facts while it is in use. A fact can be written into its weights at once, as a
+    low-rank edit; but edits wear each other out, and after a few dozen the early ones are forgotten. Two things help.
+    A refresh solves worn edits again, jointly. A night moves facts into an adapter, where they hold better; but a
+    model that sleeps answers nobody, and each night shifts a little what the model knew before.
+
+    The agent decides, tick by tick, when to write, when to look, when to repair, when to sleep and when to leave the
+    model alone. No timetable is right for every episode: how much arrives, how often facts change, when the night
+    falls, how long it is and how many edits are allowed is drawn anew at each reset, and shown in the observation.
+
+    What happens in a tick:
+
+    1. The facts of the tick arrive in the inbox. If it is full, the fact that has waited longest is lost.
+    2. The agent acts. The effect on the model is there at once.
+    3. For as many ticks as the action takes, questions are asked and further facts arrive.
+
+    The whole stream of facts and questions is drawn at reset. No action can change it.
 
     ## Action Space
 
-    `Discrete(6)`. Ticks are those of the default card.
+    `Discrete(6)` with a mask. On a card with a section `[parameters]` it is `MultiDiscrete`: the number of the action,
+    then places in the lists `parameters.facts` (facts that `INJECT` and `REFRESH` write at most) and `parameters.sleep`
+    (ticks of `SLEEP`).
 
-    | Num | Action  | Ticks | Allowed when | Effect |
-    |-----|---------|-------|--------------|--------|
-    | 0   | WAIT    | 1 | always | nothing |
-    | 1   | INJECT  | 1 | facts wait, edits are left, the ledger has room | writes the oldest of them, at most a batch |
-    | 2   | REFRESH | 1 | the last audit found facts degraded, and edits are left | re-solves the worst jointly |
-    | 3   | NAP     | 1, offline | the ledger holds facts | audits every fact of the ledger |
-    | 4   | SLEEP   | 6, offline | the ledger holds facts | audit, refresh, consolidate, dissolve, validate |
-    | 5   | PRUNE   | 1 | some fact is at the last stage | takes those facts out of the ledger; they are still asked |
+    | Num | Action    | Allowed when | Effect |
+    |-----|-----------|--------------|--------|
+    | 0   | `WAIT`    | always | nothing |
+    | 1   | `INJECT`  | a fact waits, edits are left, the ledger has room for it | writes a batch of facts |
+    | 2   | `REFRESH` | the last audit found a fact degraded, edits are left | re-solves such facts jointly |
+    | 3   | `NAP`     | the ledger is not empty | audits every fact of the ledger |
+    | 4   | `SLEEP`   | the ledger is not empty | moves facts into the adapter, see below |
+    | 5   | `PRUNE`   | a fact has reached the last stage | takes such facts out of the ledger |
 
-    An action that is not allowed is a WAIT with a penalty and `info["invalid_action"]`. The mask is in
-    `action_masks()` (bool, as sb3-contrib asks for) and `info["action_mask"]` (int8).
+    - `INJECT` writes the facts that have waited longest, `budget.inject` at most, in one batch: an edit for each.
+    - `REFRESH` re-solves the worst of the facts that are known to be degraded and still true, `budget.refresh` at most,
+      and holds the others still: an edit for each.
+    - `SLEEP` audits, refreshes what is degraded (an edit for each), trains the adapter on the facts whose turn it is
+      (`sleep.facts` at most), dissolves the edits of those it holds, and validates.
+    - A night that would raise perplexity too much or lower recall undoes itself. It still takes its time.
+    - A night takes a fact one stage up if the adapter holds it, further where edits stand in the way of what the
+      adapter knows, and back to the first if it does not. The scale of its edit falls with the stage (`sleep.scales`);
+      at the last stage the adapter holds the fact alone.
+    - `PRUNE` makes room. What it takes out is still asked, but is no longer a lesson of later nights, and may fade.
+    - The edit budget is hard. `INJECT` and `REFRESH` write no more than is left, and a night refreshes the worst facts
+      that the budget covers.
+    - An action that is not allowed, or that fails, changes nothing, takes as long as a `WAIT`, costs a penalty and sets
+      `info["invalid_action"]`. `info["error"]` says why it failed.
+    - The mask is in `info["action_mask"]` (int8, as `Discrete.sample` asks for) and `env.unwrapped.action_masks()`
+      (bool, as sb3-contrib asks for).
 
     ## Observation Space
 
-    `Dict` of two float32 boxes; every entry is clipped to its range. Features and ranges are listed in
-    `sleepgym.env.observation` and on the environment's page.
+    `Dict` of two float32 boxes, clipped to their ranges. They hold what an agent could know: the ledger shows what the
+    last audit saw; whether a fact is recalled *now* is in `info` only.
 
-    | Key      | Shape | Content |
-    |----------|-------|---------|
-    | `ledger` | (capacity + pending, 11) | a row per fact: the written ones first, then those that wait, then zeros |
-    | `stats`  | (21,) | clock, rhythm of the episode, budget, pressure, drift, lately served recall |
+    | Key | Shape | Content |
+    |-----|-------|---------|
+    | `ledger` | `(budget.capacity + budget.pending, features)` | a row per fact; zeros where there is none |
+    | `stats`  | `(features,)` | clock, rhythm of the episode, budget, pressure, drift, lately served recall |
 
-    The ledger shows what the last audit saw. The truth is in `info["recall"]`.
+    Rows of the ledger are the written facts in the order of writing, then those that wait.
+
+    Sleep pressure is the sum of three parts, each at most at its weight: `pressure.edits_weight` times
+    (load / `pressure.edits`) to the power of `pressure.exponent`, where the load counts full-strength edits;
+    `pressure.ticks_weight` times (ticks awake / `pressure.ticks`); and `pressure.perplexity_weight` times (relative
+    rise of perplexity / `pressure.perplexity`).
+
+    The features are `LEDGER_FEATURES` and `STATS_FEATURES` in `sleepgym.env.observation`;
+    `stat(observation, "pressure")` reads one.
 
     ## Rewards
 
-    Per tick, traffic times the probability that a question is answered correctly: over all facts that have
-    arrived (by popularity and recency) and a sample of pretrained ones. Facts that wait, were lost or changed
-    since they were written count as wrong, and so does every question while the model is offline. From this
-    is taken the relative rise of perplexity times a weight, and a penalty for an invalid action.
-    `info["reward_terms"]` has the terms.
+    Per tick: `reward.served` x traffic x served - `reward.drift` x drift, and for an invalid action minus
+    `reward.invalid` on top.
+
+    - Served is the probability that a question of the tick is answered with exactly the right object. A share
+      `stream.known_share` of the questions is about facts that the model learned in pretraining, the others are about
+      facts that have arrived, by popularity and recency. A fact that waits, was lost, or changed since it was written
+      counts as wrong, and so does every question while the model is offline.
+    - Drift is how much perplexity on held-out text exceeds that of the bare model, as a ratio minus one. A fall earns
+      nothing.
+
+    The figure to report is `info["score"]` in [0, 1]: the share of all questions of the episode so far that were
+    answered correctly. It has no term for drift; report `info["ppl_ratio"]` beside it.
+
+    ## Info
+
+    | Key | Meaning |
+    |-----|---------|
+    | `action_mask` | which actions are allowed, int8 |
+    | `invalid_action`, `error` | whether the last action was invalid; why, if it was tried and failed |
+    | `reward_terms` | the reward by term (`served`, `drift`, `invalid`), summed over the ticks of the action |
+    | `recall` | share of all arrived facts that would be answered correctly now: the truth, not for agents |
+    | `score` | share of questions answered correctly so far |
+    | `edits_used`, `edits_left` | edits; their sum is the episode's budget |
+    | `ppl_ratio` | perplexity relative to the bare model |
+    | `tick`, `sleeps`, `naps` | clock and counts |
+    | `arrived`, `pending`, `lost` | facts that have arrived, wait, and were lost to a full inbox |
+    | `rolled_back` | after `SLEEP`: whether the night undid itself |
+    | `seconds` | at the end of an episode only: measured seconds, the one value that is not reproducible |
 
     ## Starting State
 
-    The bare model, an empty ledger, and the facts that arrive at tick 0. Arrival rate, share of updates,
-    night and edit budget are drawn per episode.
+    The bare model, an empty ledger, and the facts of tick 0 in the inbox. Drawn per episode, from ranges in the card:
+    facts per tick (`stream.arrival_rate`), the share of them that change an earlier one (`stream.update_share`), when
+    the night begins and how long it is (`stream.night_start`, `stream.night_ticks`), and the edits per expected fact
+    (`budget.edits`).
+
+    The facts of the splits `train`, `validation` and `test` are about different people.
+
+    Equal seeds and equal actions give equal trajectories, bit for bit, on one machine with one number of threads.
 
     ## Episode End
 
-    1. Termination: perplexity relative to the bare model exceeds the card's limit (collapse).
-    2. Truncation: the horizon is reached.
+    1. Termination: perplexity relative to the bare model exceeds `episode.max_perplexity_ratio` (collapse). The
+       questions that remain count as wrong in the score.
+    2. Truncation: the horizon of `episode.days` x `stream.ticks_per_day` ticks is reached.
 
     ## Arguments
 
     ```python
-    >>> import gymnasium as gym
-    >>> import sleepgym
-    >>> env = gym.make("SleepLLM-v0", split="validation", episode={"days": 2})
-    >>> env.action_space
-    Discrete(6)
+    >>> env = gym.make("SleepLLM-v0", split="test", episode={"days": 2}, reward={"drift": 0.5})
+    >>> env.unwrapped.card.horizon
+    48
 
     ```
 
-    | Parameter     | Type | Default | Description |
-    |---------------|------|---------|-------------|
-    | `card`        | str | the id | id of a card, path of a TOML file, or a card that has been read |
-    | `split`       | str | `"train"` | `train`, `validation` or `test`; also `reset(options={"split": ...})` |
-    | `render_mode` | str | `None` | `"rgb_array"` (a hypnogram) or `"ansi"` |
-    | any section   | dict | | keys of the card to replace |
+    | Parameter | Type | Default | Description |
+    |-----------|------|---------|-------------|
+    | `split` | str | `"train"` | or `"validation"`, `"test"`; `reset(options={"split": "test"})` switches later |
+    | `card` | str | the id | id of a card, path of a TOML file, or a card that has been read |
+    | `render_mode` | str | `None` | see below |
+    | any section of the card | dict | | keys to replace |
+
+    All environments of a process share the loaded model, which is never written to. To make an environment of your own,
+    copy a card from `envs/` and pass its path: `gym.make("sleepgym:SleepLLM-v0", card="mine.toml")`. A mistake in a
+    card is reported with file, key, what was expected and what was found. `sleepgym.env.wrappers` has wrappers that
+    flatten the observation, put the mask into it, and sum episodes up.
+
+    ## Rendering
+
+    | Mode | `render()` |
+    |------|------------|
+    | `"rgb_array"` | a picture, uint8 `(480, 640, 3)`: hypnogram, every fact over time, recall, budget, perplexity |
+    | `"human"` | nothing: the same picture in a window, after every reset and step |
+    | `"ansi"` | text with colours for terminals, 100 columns: vitals, the last ticks, the facts that are worst off |
+    | `None` | nothing |
+
+    A window needs a display, and Tk, Qt or another toolkit that matplotlib knows. `gymnasium.wrappers.RecordVideo`
+    makes a film of the pictures (it needs moviepy), `render_mode="rgb_array_list"` a list. All of them show the truth,
+    which the observation does not.
 
     ## Version History
 
-    * v0: Initial version.
+    - v0: initial version.
     """
 
-    metadata = {"render_modes": ["rgb_array", "ansi"], "render_fps": 4}  # noqa: RUF012 (as gymnasium declares it)
+    metadata = {"render_modes": ["human", "rgb_array", "ansi"], "render_fps": 4}  # noqa: RUF012 (as gymnasium declares it)
 
     def __init__(
         self,
@@ -122,14 +219,17 @@ class SleepEnv(gym.Env[Observation, np.int64]):
         self.split = _checked(split)
         self.render_mode = render_mode
         model = self.card.model
-        self.base = shared_base(model.name, self.card.edit, model.device)
+        self.base = shared_base(model, self.card.edit)
         rows = self.card.episode.perplexity_rows
-        self._bare_perplexity = bare_perplexity(model.name, self.card.edit, model.device, rows)
+        self._bare_perplexity = bare_perplexity(model, self.card.edit, rows)
         self._source = source_of(self.card.stream)
         self._observer = Observer(self.card)
-        self.action_space = spaces.Discrete(len(Action))
+        self.choices = Choices(self.card)
+        """What the actions mean."""
+        self.action_space = self.choices.space
         self.observation_space = self._observer.space  # type: ignore[assignment]  # Dict[Any] is one of Space[dict]
         self._episode: Episode | None = None
+        self._window: Window | None = None
         self._stream_seed = 0
         self.over = False
         """Whether the present episode has ended."""
@@ -160,21 +260,29 @@ class SleepEnv(gym.Env[Observation, np.int64]):
         self.split = _checked((options or {}).get("split", self.split))
         # Two seeds drawn at once: neither the stream nor the learner can shift the other's draws.
         self._stream_seed, learner_seed = (int(s) for s in self.np_random.integers(2**62, size=2))
-        stream = draw_stream(self.card, self._source, self.split, np.random.default_rng(self._stream_seed))
-        learner = SleepingLM(self.base, self.card.sleep, self.card.budget.capacity, learner_seed)
+        rng = np.random.default_rng(self._stream_seed)
+        stream = draw_stream(self.card, self._source, self.split, rng, partial(is_known, self.card.model))
+        learner = SleepingLM(self.base, self.card.sleep, self.card.budget.capacity, learner_seed, stream.known)
         self._episode = Episode(self.card, stream, learner, self._bare_perplexity)
         self.over, self.seconds = False, 0.0
+        self._show()
         return self._observer(self._episode.view()), self._info()
 
-    def step(self, action: int | np.integer) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Performs an action; see the class."""
-        if not self.action_space.contains(action):
-            raise ValueError(f"expected an action in 0..{len(Action) - 1}, found {action!r}")
-        episode = self.episode
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Performs an action; see the class.
+
+        Args:
+            action: An integer; on a card with parameters, three of them.
+
+        Raises:
+            ValueError: It is not in the action space; nothing has happened.
+            gymnasium.error.ResetNeeded: No episode is running.
+        """
+        choice, episode = self.choices.of(action), self.episode
         if self.over:
             raise gym.error.ResetNeeded("expected a running episode, found one that has ended; call reset() first")
         start = time.perf_counter()
-        done = episode.step(Action(int(action)))
+        done = episode.step(choice)
         terminated, truncated = episode.collapsed, episode.truncated
         observation = self._observer(episode.view())
         info = self._info(done.outcome, done.reward_terms)
@@ -183,6 +291,7 @@ class SleepEnv(gym.Env[Observation, np.int64]):
         if self.over:
             # Only here: with a measured time in it, no two infos of equal trajectories would be equal.
             info["seconds"] = self.seconds
+        self._show()
         return observation, sum(done.reward_terms.values()), terminated, truncated, info
 
     def snapshot(self) -> Snapshot:
@@ -220,6 +329,8 @@ class SleepEnv(gym.Env[Observation, np.int64]):
     def fork(self) -> SleepEnv:
         """A second environment on the same model that goes on from here independently, without any wrappers.
 
+        Where a window shows this one, the other is not shown: it has no render mode.
+
         Raises:
             gymnasium.error.ResetNeeded: There is no episode yet.
         """
@@ -227,6 +338,9 @@ class SleepEnv(gym.Env[Observation, np.int64]):
         # Samples from one environment's spaces must not shift those from the other's.
         other.action_space, other.observation_space = deepcopy((self.action_space, self.observation_space))
         other._go_back_to(self.snapshot())
+        if self.render_mode == "human":
+            # What a planner tries out would otherwise flicker through the window of what happens.
+            other.render_mode, other._window = None, None
         return other
 
     def _go_back_to(self, snapshot: Snapshot) -> None:
@@ -237,23 +351,56 @@ class SleepEnv(gym.Env[Observation, np.int64]):
         self._stream_seed = snapshot.randomness.stream
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which actions are allowed now."""
-        return self.episode.mask()
+        """Which actions are allowed now, ``[6]``; on a card with parameters, see :meth:`Choices.flat_mask`."""
+        return self.choices.flat_mask(self.episode.mask())
 
-    def render(self) -> Any:
-        """The episode so far, as a picture or as text."""
+    def render(self) -> NDArray[np.uint8] | str | None:
+        """The episode so far.
+
+        Returns:
+            In mode ``"rgb_array"`` a picture, ``[480, 640, 3]``; in mode ``"ansi"`` text with escape codes, 100 columns
+            wide; in mode ``"human"`` nothing, since the picture is shown in a window.
+
+        Raises:
+            gymnasium.error.ResetNeeded: There is no episode yet.
+            gymnasium.error.DependencyNotInstalled: A window cannot be opened here.
+        """
         # Here, because matplotlib takes long to load and training never renders.
-        from sleepgym.env.render import figure, text, to_array
+        if self.render_mode is None:
+            gym.logger.warn('expected a render mode, found none; make the environment with render_mode="rgb_array"')
+            return None
+        if self.render_mode == "ansi":
+            from sleepgym.env.render.text import text
 
+            return text(self.episode)
+        from sleepgym.env.render.picture import figure, to_array
+
+        picture = to_array(figure(self.episode.history, self.card.horizon))
         if self.render_mode == "rgb_array":
-            return to_array(figure(self.episode.history, self.card.horizon))
-        return text(self.episode.history) if self.render_mode == "ansi" else None
+            return picture
+        if self._window is None:
+            from sleepgym.env.render.window import Window
+
+            self._window = Window(self.card_id or "SleepLLM", 1 / self.metadata["render_fps"])
+        self._window.show(picture)
+        return None
+
+    def close(self) -> None:
+        """Closes the window, if there is one; the environment can still be used."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+    def _show(self) -> None:
+        """Keeps the window up to date, if somebody watches."""
+        if self.render_mode == "human":
+            self.render()
 
     def _info(self, outcome: Outcome | None = None, reward_terms: dict[str, float] | None = None) -> dict[str, Any]:
         episode = self.episode
         outcome = outcome or Outcome()
         info: dict[str, Any] = {
-            "action_mask": episode.mask().astype(np.int8),
+            "action_mask": self.choices.sample_mask(episode.mask()),
             "invalid_action": outcome.invalid,
             "reward_terms": reward_terms or {term.name: 0.0 for term in episode.reward.terms},
             "recall": episode.recall(),

@@ -91,7 +91,7 @@ class Snapshot:
             SnapshotError: The card or the model is another than that of the snapshot.
         """
         self._require_fit(base.lm, card)
-        learner = SleepingLM(base, card.sleep, card.budget.capacity)
+        learner = SleepingLM(base, card.sleep, card.budget.capacity, known=self.stream.known)
         episode = Episode(card, self.stream, learner, bare_perplexity)
         episode.resume(self.paused)
         learner.state.memory = _placed(learner.state.memory, base.lm)

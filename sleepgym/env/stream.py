@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +76,7 @@ class Stream:
         rhythm: What was drawn for the episode.
         arrivals: Per tick, the facts that arrive.
         traffic: Per tick, the number of questions relative to the peak.
-        known: The pretrained facts that are asked.
+        known: The pretrained facts that are asked; the bare model recalls them all.
     """
 
     rhythm: Rhythm
@@ -99,7 +101,13 @@ def source_of(spec: StreamCard) -> FactSource:
     return RealFacts.read(Path(spec.path) if spec.path else None)
 
 
-def draw_stream(card: Card, source: FactSource, split: Split, rng: np.random.Generator) -> Stream:
+def draw_stream(
+    card: Card,
+    source: FactSource,
+    split: Split,
+    rng: np.random.Generator,
+    is_known: Callable[[Fact], bool] = lambda fact: True,
+) -> Stream:
     """Draws an episode's stream.
 
     Args:
@@ -107,6 +115,8 @@ def draw_stream(card: Card, source: FactSource, split: Split, rng: np.random.Gen
         source: Where facts come from.
         split: Whose subjects.
         rng: Source of all randomness; nothing else draws from it.
+        is_known: Whether the bare model recalls a pretrained fact: no other is worth asking. Asked for as many as are
+            needed; by default it knows them all.
     """
     spec = card.stream
     rhythm = _rhythm(card, rng)
@@ -131,9 +141,10 @@ def draw_stream(card: Card, source: FactSource, split: Split, rng: np.random.Gen
                 now.append(Arrival(source.update(rng, old.fact), tick, old.popularity, is_update=True))
         current.update({arrival.fact.key: arrival for arrival in now})
         arrivals.append(tuple(now))
-    known = source.known_facts()
-    sample = rng.permutation(len(known))[: spec.known_facts]
-    return Stream(rhythm, tuple(arrivals), tuple(traffic), tuple(known[int(i)] for i in sample))
+    keys = list(source.truth)
+    told = (source.known_fact(*keys[i]) for i in rng.permutation(len(keys)).tolist())
+    known = tuple(islice(filter(is_known, told), spec.known_facts))
+    return Stream(rhythm, tuple(arrivals), tuple(traffic), known)
 
 
 def _rhythm(card: Card, rng: np.random.Generator) -> Rhythm:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
+import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
-from sleepgym.env.actions import Action, perform_together
+from sleepgym.env.actions import perform_together
 from sleepgym.env.examiner import examine_together
 from sleepgym.env.sleep_env import SleepEnv
 
@@ -20,13 +21,16 @@ class SleepVectorEnv(SyncVectorEnv):
 
     Environment ``i`` lives through what a single environment with its seed and actions would live through: the same
     facts recalled, logits within rounding. What differs is the cost: targets of all facts to be written are optimised
-    in one batch, all naps and all questions are asked in the same passes, and all sleepers train in one loop.
+    in one batch, all naps and all questions are asked in the same passes, and on an accelerator all sleepers train in
+    one loop. (There, rounding grows from night to night; on a CPU, nights are those of a single environment.)
     ``gym.make_vec("SleepLLM-v0", num_envs=16)`` makes one. Autoreset, infos and seeds are those of
-    :class:`gymnasium.vector.SyncVectorEnv`; an episode ends by its own clock.
+    :class:`gymnasium.vector.SyncVectorEnv`; an episode ends by its own clock. On every card,
+    ``single_action_space.sample(mask=mask)`` takes each ``mask`` of ``infos["action_mask"]``.
 
     Args:
         num_envs: Number of episodes.
         autoreset_mode: When an episode that has ended makes way for the next.
+        max_episode_steps: Steps (not ticks) after which an episode is truncated in any case; None for no such limit.
         arguments: For every environment; see :class:`SleepEnv`.
 
     Raises:
@@ -34,11 +38,20 @@ class SleepVectorEnv(SyncVectorEnv):
     """
 
     def __init__(
-        self, num_envs: int = 1, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP, **arguments: Any
+        self,
+        num_envs: int = 1,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
+        **arguments: Any,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"expected at least one environment, found num_envs={num_envs}")
-        super().__init__([partial(SleepEnv, **arguments)] * num_envs, autoreset_mode=autoreset_mode)
+
+        def make() -> gym.Env[Any, Any]:
+            env = SleepEnv(**arguments)
+            return env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
+
+        super().__init__([make] * num_envs, autoreset_mode=autoreset_mode)
 
     def step(
         self, actions: Any
@@ -47,29 +60,46 @@ class SleepVectorEnv(SyncVectorEnv):
 
         Raises:
             ValueError: Actions are not in the action space; no environment has moved.
+            gymnasium.error.ResetNeeded: An environment was not reset, or not after its episode ended, with autoreset
+                disabled; no environment has moved.
         """
         chosen = np.asarray(actions)
-        if chosen.shape != (self.num_envs,) or not all(self.single_action_space.contains(a) for a in chosen):
-            raise ValueError(f"expected {self.num_envs} actions in 0..{len(Action) - 1}, found {actions!r}")
-        # An environment that is about to be reset does not act.
-        resting = (
-            self._autoreset_envs if self.autoreset_mode == AutoresetMode.NEXT_STEP else np.zeros(self.num_envs, bool)
-        )
-        acting = [i for i in range(self.num_envs) if not resting[i]]
-        act_together([cast(SleepEnv, self.envs[i]) for i in acting], [Action(int(chosen[i])) for i in acting])
+        if not self.action_space.contains(chosen):
+            raise ValueError(f"expected {self.num_envs} actions in {self.single_action_space}, found {actions!r}")
+        ended = np.flatnonzero(self._autoreset_envs).tolist()
+        if ended and self.autoreset_mode == AutoresetMode.DISABLED:
+            raise gym.error.ResetNeeded(
+                f"expected running episodes, found that those of environments {ended} have ended; "
+                "call reset(options={'reset_mask': terminated | truncated})"
+            )
+        # With NEXT_STEP, an environment that is about to be reset does not act.
+        resting = ended if self.autoreset_mode == AutoresetMode.NEXT_STEP else []
+        acting = [i for i in range(self.num_envs) if i not in resting]
+        envs = self._sleepers()
+        act_together([envs[i] for i in acting], [chosen[i] for i in acting])
         return super().step(chosen)
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which actions are allowed now, ``[num_envs, actions]``."""
-        return np.stack([cast(SleepEnv, env).action_masks() for env in self.envs])
+        """Which actions are allowed now, ``[num_envs, actions]``; see :meth:`SleepEnv.action_masks`."""
+        return np.stack([env.action_masks() for env in self._sleepers()])
+
+    def _sleepers(self) -> list[SleepEnv]:
+        return [cast(SleepEnv, env.unwrapped) for env in self.envs]
 
 
-def act_together(envs: Sequence[SleepEnv], actions: Sequence[Action]) -> None:
+def act_together(envs: Sequence[SleepEnv], actions: Iterable[Any]) -> None:
     """Brings about what the actions do, and asks what will be asked until the next ones.
 
     The environments' own steps then find their outcomes, and the answers to their questions, ready.
+
+    Args:
+        envs: On one base.
+        actions: What each environment's ``step`` will be given.
+
+    Raises:
+        ValueError: An action is not in its environment's action space; nothing has happened.
     """
-    running = [(env.episode, action) for env, action in zip(envs, actions, strict=True) if not env.over]
+    running = [(env.episode, env.choices.of(action)) for env, action in zip(envs, actions, strict=True) if not env.over]
     if len(running) < 2:
         return
     episodes = [episode for episode, _ in running]
@@ -77,7 +107,7 @@ def act_together(envs: Sequence[SleepEnv], actions: Sequence[Action]) -> None:
         episode.learner.state.tick = episode.tick
     outcomes = perform_together(
         [episode.operators for episode in episodes],
-        [action for _, action in running],
+        [choice for _, choice in running],
         [episode.edits_left for episode in episodes],
     )
     for episode, outcome in zip(episodes, outcomes, strict=True):

@@ -13,6 +13,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from sleepgym.env.actions import Action
+from sleepgym.env.choices import operator_of
 
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")
@@ -56,19 +57,20 @@ class RLlibActionMask(gym.Wrapper[dict[str, Any], ActType, ObsType, ActType], Re
     """Puts the action mask beside the observation, where RLlib's action-masking modules look for it.
 
     The observation becomes ``{"observations": the wrapped one, "action_mask": float32 of 0 and 1}``. The mask is a
-    float since those modules add its logarithm to the logits. Their default encoders read vectors: wrap
+    float since those modules add its logarithm to the logits. With several parts to an action, their masks stand one
+    after the other, as their logits do. Their default encoders read vectors: wrap
     :class:`FlattenLedger` first, ``RLlibActionMask(FlattenLedger(env))``.
 
     Args:
-        env: Discrete actions, and the mask in ``info["action_mask"]`` at every reset and step.
+        env: Discrete or MultiDiscrete actions, and the mask in ``info["action_mask"]`` at every reset and step.
     """
 
     def __init__(self, env: gym.Env[ObsType, ActType]) -> None:
         RecordConstructorArgs.__init__(self)
         super().__init__(env)  # type: ignore[arg-type]  # Gymnasium asks for an env of the outer observations
-        if not isinstance(env.action_space, spaces.Discrete):
-            raise TypeError(f"expected Discrete actions to mask, found {env.action_space}")
-        mask = spaces.Box(0.0, 1.0, (int(env.action_space.n),), np.float32)
+        if not isinstance(env.action_space, (spaces.Discrete, spaces.MultiDiscrete)):
+            raise TypeError(f"expected Discrete or MultiDiscrete actions to mask, found {env.action_space}")
+        mask = spaces.Box(0.0, 1.0, (spaces.flatdim(env.action_space),), np.float32)
         self.observation_space = spaces.Dict({OBSERVATIONS: env.observation_space, ACTION_MASK: mask})
 
     def reset(
@@ -146,7 +148,7 @@ class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], Rec
         """Steps the environment and counts."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         counts = self._counts
-        counts.chosen[int(action)] += 1  # type: ignore[call-overload]
+        counts.chosen[operator_of(action)] += 1
         counts.invalid += bool(info["invalid_action"])
         counts.rolled_back += bool(info.get("rolled_back", False))
         counts.recall += info["recall"] * (info["tick"] - counts.tick)
@@ -182,4 +184,5 @@ class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], Rec
 
 
 def _masked(observation: Any, info: dict[str, Any]) -> dict[str, Any]:
-    return {OBSERVATIONS: observation, ACTION_MASK: np.asarray(info[ACTION_MASK], np.float32)}
+    # One array, or a tuple of one per part of an action.
+    return {OBSERVATIONS: observation, ACTION_MASK: np.hstack(info[ACTION_MASK]).astype(np.float32)}

@@ -11,7 +11,7 @@ from sleepgym.evaluation import statistics
 from sleepgym.evaluation.bootstrap import Estimate, stratified_bootstrap
 from sleepgym.evaluation.episodes import EpisodeResult
 from sleepgym.evaluation.scores import ScoreMatrix
-from sleepgym.evaluation.tables import Column, Sheet
+from sleepgym.evaluation.tables import Column, Sheet, Value
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def episodes_sheet(results: Mapping[str, Sequence[EpisodeResult]], rng: np.rando
         Column("drift", "drift", "+.1%"),
         Column("seconds", "s", ".1f"),
     )
-    rows: list[tuple[str, Estimate, float, float, float, float, float, float, float]] = []
+    rows: list[tuple[Estimate, tuple[Value, ...]]] = []
     for name, episodes in results.items():
         matrix = ScoreMatrix.from_results(name, [episodes])
         means = {
@@ -109,8 +109,9 @@ def episodes_sheet(results: Mapping[str, Sequence[EpisodeResult]], rng: np.rando
             for field in ("recall", "edits", "budget", "sleeps", "naps", "ppl_ratio", "seconds")
         }
         means["ppl_ratio"] -= 1
-        rows.append((name, stratified_bootstrap(statistics.mean, matrix, rng=rng), *means.values()))  # type: ignore[arg-type]
-    return Sheet(title, columns, sorted(rows, key=lambda row: -row[1].point))
+        score = stratified_bootstrap(statistics.mean, matrix, rng=rng)
+        rows.append((score, (name, score, *means.values())))
+    return Sheet(title, columns, [row for _, row in sorted(rows, key=lambda pair: -pair[0].point)])
 
 
 def summary_sheet(summaries: Mapping[str, Summary], title: str = "") -> Sheet:

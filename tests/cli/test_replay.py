@@ -88,29 +88,46 @@ def test_an_episode_that_goes_on_after_its_end_differs(document: dict[str, Any],
     assert "1.json: differs at the end: expected one that has not" in shown
 
 
-def test_another_model_is_named(document: dict[str, Any], play: Any) -> None:
-    _, shown = play(document | {"fingerprint": "0" * 64})
-    assert "note: model 'tiny': expected fingerprint 000000000000, found" in shown
-    assert "other weights" in shown
+def test_another_model_is_an_error(document: dict[str, Any], play: Any) -> None:
+    status, shown = play(document | {"fingerprint": "0" * 64})
+    assert status == 2
+    assert "expected model 'tiny' with fingerprint 000000000000, as in the recording, found" in shown
 
 
-def test_a_card_that_has_changed_is_named_and_the_recorded_one_played(document: dict[str, Any], play: Any) -> None:
-    status, shown = play(document | {"overrides": {}}, document | {"card_id": "mine.toml"})
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [
+        ({}, "episode.days: expected 1, found 2"),
+        ({"episode": {"weeks": 1}}, "key episode.weeks: expected only known keys, found 1"),
+    ],
+)
+def test_another_card_of_that_name_is_an_error(
+    document: dict[str, Any], play: Any, overrides: dict[str, Any], found: str
+) -> None:
+    status, shown = play(document | {"overrides": overrides})
+    assert status == 2
+    assert "expected a recording with card SleepLLM-Mini-v0 as it is here, found one with another" in shown
+    assert found in shown
+
+
+def test_a_card_of_ones_own_is_played_and_named(document: dict[str, Any], play: Any) -> None:
+    status, shown = play(document | {"card_id": "mine.toml"})
     assert status == 0
-    assert "0.json: note: card SleepLLM-Mini-v0 is another now (episode.days: expected 1, found 2)" in shown
-    assert "1.json: note: card 'mine.toml' is not one of this package" in shown
+    assert "0.json: note: card 'mine.toml' is not one of this package" in shown
+    assert "agrees exactly" in shown
 
 
-def test_another_version_is_named(document: dict[str, Any], play: Any) -> None:
+def test_another_version_is_an_error(document: dict[str, Any], play: Any) -> None:
     status, shown = play(document | {"sleepgym": "0.0.1"})
-    assert status == 0
-    assert "recorded with sleepgym 0.0.1" in shown
+    assert status == 2
+    assert "found one of 0.0.1; play it with the version that it was made with" in shown
 
 
 def test_what_cannot_be_played_is_said_in_a_line_and_does_not_stop_the_rest(
     document: dict[str, Any], play: Any
 ) -> None:
-    lost = document | {"card": document["card"] | {"model": {"name": "no such model/at all", "device": None}}}
+    nowhere = document["card"] | {"model": {"name": "no such model/at all"}}
+    lost = document | {"card_id": "", "card": nowhere}
     state = document | {"seed": None, "rng": {"bit_generator": "PCG64"}}
     status, shown = play("garbage", lost, state, document | {"actions": [9]}, document)
     lines = shown.splitlines()

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 
 from sleepgym.consolidation.spec import SleepSpec
-from sleepgym.editing.spec import EditSpec
-from sleepgym.env.card import CardError, load_card
+from sleepgym.editing.spec import EditError, EditSpec
+from sleepgym.env.card import CardError, differences, load_card
 from sleepgym.env.registration import card_paths
 from sleepgym.env.sleep_env import SleepEnv
 
@@ -86,6 +87,33 @@ def test_text_that_is_not_toml_is_a_card_error(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("days = ", encoding="utf-8")
     with pytest.raises(CardError, match=r"bad\.toml"):
         load_card(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("card", [None, 3, ["SleepLLM-v0"]])
+def test_what_names_no_card_is_a_card_error(card: Any) -> None:
+    with pytest.raises(CardError, match=r"SleepLLM-v0.*a TOML file or a Card, found"):
+        load_card(card)
+
+
+@pytest.mark.parametrize("value", [np.int64(2), np.array([2, 3]), {2}], ids=["scalar", "array", "set"])
+def test_an_override_that_is_no_plain_value_is_named(value: Any) -> None:
+    with pytest.raises(CardError, match=r"key episode\.days: expected numbers, texts and lists .* \.item\(\)"):
+        load_card("SleepLLM-Mini-v0", episode={"days": value})
+
+
+def test_a_card_that_was_read_takes_an_optional_section_too() -> None:
+    card = load_card("SleepLLM-Mini-v0")
+    changed = load_card(card, parameters={"facts": [4], "sleep": [3]})
+    assert changed == load_card("SleepLLM-Mini-v0", parameters={"facts": [4], "sleep": [3]})
+    assert differences(card, changed) == [
+        "parameters.facts: expected None, found [4]",
+        "parameters.sleep: expected None, found [3]",
+    ]
+
+
+def test_layers_that_the_model_does_not_have_are_an_edit_error() -> None:
+    with pytest.raises(EditError, match=r"expected layers below \d+ for 'tiny', found \(99,\)"):
+        gym.make("sleepgym:SleepLLM-Mini-v0", edit={"layers": [99]})
 
 
 def test_an_override_that_is_no_table_is_a_card_error() -> None:

@@ -57,7 +57,7 @@ def test_the_same_comes_of_it_again(recording: Recording) -> None:
     assert played.agrees
     assert played.largest_error == 0
     assert (played.steps, played.score) == (len(recording.actions), recording.score)
-    assert played.notes == ()
+    assert played.note == ""
 
 
 def test_it_is_read_as_it_was_written(recording: Recording, tmp_path: Path) -> None:
@@ -125,7 +125,9 @@ def test_other_environments_are_not_recorded() -> None:
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        ({"actions": [6]}, "actions"),
+        ({"actions": [6]}, r"expected an action in Discrete\(6\), found 6"),
+        ({"actions": [[0, 0, 0]]}, r"found \(0, 0, 0\)"),
+        ({"actions": ["0"]}, "actions"),
         ({"actions": [0]}, "reward per action"),
         ({"rewards": "all"}, "rewards"),
         ({"seed": "7"}, "seed"),

@@ -23,29 +23,6 @@ INDEX = (DOCS / "README.md").read_text(encoding="utf-8")
 CARDS = card_paths()
 
 
-def span(values: tuple[float, float], unit: float = 1) -> str:
-    low, high = (f"{value * unit:g}" for value in values)
-    return low if low == high else f"{low} to {high}"
-
-
-def row(card_id: str) -> str:
-    """A card's row of the index, from nothing but the card."""
-    card = load_card(card_id)
-    stream, budget = card.stream, card.budget
-    cells = (
-        f"`{card_id}`",
-        card.model.name,
-        f"{card.episode.days} x {stream.ticks_per_day}",
-        span(stream.arrival_rate),
-        f"{span(stream.update_share, 100)} %",
-        span(stream.night_ticks),
-        f"{100 * stream.night_traffic:g} %",
-        span(budget.edits),
-        f"{budget.capacity} + {budget.pending}",
-    )
-    return f"| {' | '.join(cells)} |"
-
-
 def leaves(card_id: str) -> dict[str, Any]:
     data = tomllib.loads(CARDS[card_id].read_text(encoding="utf-8"))
     return {f"{section}.{key}": value for section, keys in data.items() for key, value in keys.items()}
@@ -53,16 +30,6 @@ def leaves(card_id: str) -> dict[str, Any]:
 
 def test_every_card_is_registered_and_nothing_else() -> None:
     assert {card_id for card_id in gym.registry if card_id.startswith("SleepLLM")} == set(CARDS)
-
-
-@pytest.mark.parametrize("card_id", CARDS)
-def test_the_index_shows_the_figures_of_every_card(card_id: str) -> None:
-    assert row(card_id) in INDEX.splitlines()
-
-
-def test_the_index_lists_each_id_once_with_figures_and_once_with_a_purpose() -> None:
-    listed = re.findall(r"^\| `(SleepLLM-\S+)` \|", INDEX, flags=re.MULTILINE)
-    assert sorted(listed) == sorted([*CARDS, *CARDS])
 
 
 def test_the_index_cuts_the_flat_vector_where_the_features_end() -> None:

@@ -273,7 +273,7 @@ def test_a_learner_alone_is_no_snapshot(slept: SleepEnv, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda episode: episode | {"format": 2}, "format"),
+        (lambda episode: episode | {"format": 1}, "format"),
         (lambda episode: [], "format"),
         (lambda episode: episode | {"card": {}}, "well-formed"),
         (lambda episode: episode | {"split": "tset"}, "well-formed"),
@@ -284,6 +284,7 @@ def test_a_learner_alone_is_no_snapshot(slept: SleepEnv, tmp_path: Path) -> None
         (lambda episode: episode | {"counts": {"ticks": 3}}, "well-formed"),
         (lambda episode: episode | {"inbox": {**episode["inbox"], "current": [10**6]}}, "well-formed"),
         (lambda episode: episode | {"history": {"seen": []}}, "well-formed"),
+        (lambda episode: episode | {"history": {**episode["history"], "standings": []}}, "well-formed"),
         (lambda episode: {key: value for key, value in episode.items() if key != "answers"}, "well-formed"),
     ],
 )

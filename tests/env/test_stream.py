@@ -35,6 +35,17 @@ def test_equal_seeds_give_equal_streams_and_others_do_not(card: Card, source: Wo
     assert draw(card, source, 1) != draw(card, source, 2)
 
 
+def test_only_what_the_model_knows_is_asked_of_pretrained_facts(card: Card, source: World) -> None:
+    everything = draw(card, source, 1)
+    unknown = set(everything.known[::2])
+    rng = np.random.default_rng(1)
+    stream = draw_stream(card, source, "train", rng, lambda fact: fact not in unknown)
+    assert len(stream.known) == card.stream.known_facts and not unknown & set(stream.known)
+    assert stream.known[: len(everything.known) // 2] == everything.known[1::2]
+    assert stream.arrivals == everything.arrivals
+    assert draw_stream(card, source, "train", np.random.default_rng(1), lambda fact: False).known == ()
+
+
 def test_splits_are_about_different_people(card: Card, source: World) -> None:
     people = [{a.fact.subject for seed in range(5) for a in flat(draw(card, source, seed, split))} for split in SPLITS]
     assert all(people)

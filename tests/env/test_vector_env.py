@@ -7,11 +7,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AutoresetMode
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.env.actions import Action
 from sleepgym.env.vector_env import SleepVectorEnv
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 MINI = "SleepLLM-Mini-v0"
 # Short nights and little text: what is compared does not depend on them.
@@ -68,6 +71,107 @@ def test_each_slot_lives_as_a_single_environment_with_its_seed_and_actions() -> 
     assert {Action.INJECT, Action.NAP, Action.SLEEP} <= seen
 
 
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_every_step_is_that_of_environments_one_by_one(mode: AutoresetMode) -> None:
+    """Autoreset, infos and their masks are Gymnasium's, over ends of episodes that come at different times."""
+    alone = SyncVectorEnv([lambda: gym.make(MINI, **SHORT)] * 2, autoreset_mode=mode)
+    envs = gym.make_vec(MINI, num_envs=2, autoreset_mode=mode, **SHORT)
+    rng = np.random.default_rng(0)
+    (obs, info), expected = envs.reset(seed=3), alone.reset(seed=3)
+    assert_alike((obs, info), expected)
+    ends = np.zeros(2, dtype=int)
+    while ends.min() < 2:
+        # The second never sleeps, so that its episodes take more steps.
+        allowed = info["action_mask"].astype(bool) & np.array([[True], [False]]) | (
+            np.arange(len(Action)) < Action.SLEEP
+        )
+        actions = masked(rng, info["action_mask"].astype(bool) & allowed)
+        obs, rewards, terminated, truncated, info = envs.step(actions)
+        assert_alike((obs, rewards, terminated, truncated, info), alone.step(actions))
+        over = terminated | truncated
+        ends += over
+        if mode == AutoresetMode.SAME_STEP:
+            assert np.array_equal(info.get("_final_info", np.zeros(2, bool)), over)
+        if mode == AutoresetMode.DISABLED and over.any():
+            again = {"options": {"reset_mask": over}}
+            obs, fresh = envs.reset(**again)
+            again = {"options": {"reset_mask": over}}  # Gymnasium takes the mask out
+            assert_alike((obs, fresh), alone.reset(**again))
+            info["action_mask"] = np.where(over[:, None], fresh["action_mask"], info["action_mask"])
+    assert envs.metadata["autoreset_mode"] == mode
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    """Equal but for rounding and measured times."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected.keys() - {"seconds"}:
+            assert_alike(found[key], expected[key])
+    elif isinstance(expected, tuple) or (isinstance(expected, np.ndarray) and expected.dtype == object):
+        for one, other in zip(found, expected, strict=True):
+            assert_alike(one, other)
+    elif expected is None:
+        assert found is None
+    else:
+        assert found.dtype == expected.dtype
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_logits_of_a_slot_are_those_of_a_single_environment() -> None:
+    envs = SleepVectorEnv(3, AutoresetMode.DISABLED, card=MINI, **SHORT)
+    alone = [gym.make(MINI, **SHORT).unwrapped for _ in range(3)]
+    envs.reset(seed=5)
+    for i, env in enumerate(alone):
+        env.reset(seed=5 + i)
+    for action in (
+        *[Action.WAIT] * 3,
+        Action.INJECT,
+        Action.NAP,
+        Action.SLEEP,
+        Action.WAIT,
+        Action.INJECT,
+        Action.REFRESH,
+    ):
+        actions = np.where(envs.action_masks()[:, action], action, Action.WAIT)
+        envs.step(actions)
+        for env, chosen in zip(alone, actions, strict=True):
+            env.step(chosen)
+    ids = torch.tensor([list(alone[0].base.statistics.held_out[0])])
+    for slot, env in zip(envs.envs, alone, strict=True):
+        seen = []
+        for learner in (slot.unwrapped.episode.learner, env.episode.learner):
+            assert learner.state.memory.terms, "something was learnt"
+            with torch.no_grad(), learner.base.overlay.use(learner.state.memory):
+                seen.append(learner.lm.model(input_ids=ids, use_cache=False).logits)
+        torch.testing.assert_close(seen[0], seen[1], atol=1e-4, rtol=0)
+
+
+def test_an_episode_that_has_ended_must_be_reset_where_nobody_else_does() -> None:
+    envs = SleepVectorEnv(2, AutoresetMode.DISABLED, card=MINI, max_episode_steps=2, **SHORT)
+    envs.reset(seed=0)
+    envs.reset(options={"reset_mask": np.array([True, False])})
+    envs.step(np.full(2, Action.WAIT))
+    envs.reset(options={"reset_mask": np.array([True, False])})
+    _, _, _, truncated, _ = envs.step(np.full(2, Action.WAIT))
+    assert truncated.tolist() == [False, True]
+    with pytest.raises(gym.error.ResetNeeded, match=r"those of environments \[1\] have ended"):
+        envs.step(np.full(2, Action.INJECT))
+    assert [env.unwrapped.episode.tick for env in envs.envs] == [1, 2], "nobody has moved"
+    envs.reset(options={"reset_mask": truncated})
+    assert envs.step(np.full(2, Action.WAIT))[4]["tick"].tolist() == [2, 1]
+
+
+def test_a_limit_of_steps_truncates_as_it_does_one_environment() -> None:
+    envs = gym.make_vec(MINI, num_envs=2, max_episode_steps=3, **SHORT)
+    alone = gym.make(MINI, max_episode_steps=3, **SHORT)
+    envs.reset(seed=0), alone.reset(seed=0)
+    for _ in range(3):
+        *_, truncated, info = envs.step(np.full(2, Action.WAIT))
+        *_, expected, _ = alone.step(Action.WAIT)
+        assert truncated.tolist() == [expected] * 2
+    assert expected and (info["tick"] == 3).all()
+
+
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 def test_an_episode_that_has_ended_makes_way_for_the_next(mode: AutoresetMode) -> None:
     envs = SleepVectorEnv(2, mode, card=MINI, **SHORT)
@@ -89,7 +193,7 @@ def test_an_episode_that_has_ended_makes_way_for_the_next(mode: AutoresetMode) -
 def test_bad_actions_move_nobody(actions: Any) -> None:
     envs = SleepVectorEnv(2, card=MINI)
     envs.reset(seed=0)
-    with pytest.raises(ValueError, match=r"expected 2 actions in 0\.\.5"):
+    with pytest.raises(ValueError, match=r"expected 2 actions in Discrete\(6\), found"):
         envs.step(actions)
     assert [env.episode.tick for env in envs.envs] == [0, 0]
 

@@ -132,7 +132,8 @@ def test_the_flat_vector_is_the_rows_of_the_ledger_and_then_the_statistics() -> 
 def test_every_entry_of_the_flat_vector_keeps_its_bounds() -> None:
     flat = FlattenLedger(make())
     rows = flat.unwrapped.observation_space["ledger"].shape[0]  # type: ignore[index]
-    bounds = [*LEDGER_FEATURES.values()] * rows + [*STATS_FEATURES.values()]
+    features = [*LEDGER_FEATURES.values()] * rows + [*STATS_FEATURES.values()]
+    bounds = [(feature.low, feature.high) for feature in features]
     box = flat.observation_space
     assert isinstance(box, spaces.Box)
     assert box.dtype == np.float32

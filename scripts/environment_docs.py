@@ -1,0 +1,239 @@
+"""Writes docs/environments from the code: SleepEnv's docstring, features, actions, and the cards with their docstrings.
+
+``--check`` changes nothing, and ends with status 1 if a page is not what the code says.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import tyro
+
+from sleepgym.env.actions import Action
+from sleepgym.env.card import Card, load_card
+from sleepgym.env.choices import Choices
+from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES, Feature, Observer
+from sleepgym.env.registration import card_paths
+from sleepgym.env.reward import Reward
+from sleepgym.env.sleep_env import SleepEnv
+
+DEFAULT = "SleepLLM-v0"
+BEGIN, END = "<!-- begin: written by `make docs` -->", "<!-- end -->"
+
+
+@dataclass
+class Args:
+    folder: Path = Path(__file__).parents[1] / "docs" / "environments"
+    """where the pages are"""
+    check: bool = False
+    """say whether they are up to date instead of writing them"""
+
+
+def main(args: Args) -> None:
+    cards = {card_id: load_card(card_id) for card_id in card_paths()}
+    index = args.folder / "README.md"
+    pages = {args.folder / "sleepllm.md": page(cards), index: between_marks(index, index_table(cards))}
+    stale = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if args.check and stale:
+        names = " and ".join(path.name for path in stale)
+        sys.exit(f"expected what the code and the cards say, found something else in {names}; run `make docs`")
+    for path in stale:
+        path.write_text(pages[path], encoding="utf-8")
+        print(f"wrote {path}")
+
+
+# --------------------------------------------------------------------- pages
+
+
+def page(cards: Mapping[str, Card]) -> str:
+    """The environment's page: the class docstring, with tables of numbers where they belong."""
+    default = cards[DEFAULT]
+    sections = split_at_headings(inspect.getdoc(SleepEnv) or "")
+    sections["Action Space"] = with_ticks(sections["Action Space"], default)
+    sections["Observation Space"] += "\n\n" + "\n\n".join(
+        feature_table(name, features) for name, features in (("ledger", LEDGER_FEATURES), ("stats", STATS_FEATURES))
+    )
+    sections["Rewards"] += "\n\n" + reward_table(default)
+    history = sections.pop("Version History")
+    sections |= {"Card": card_tables(default), "Variants": variant_table(cards), "Version History": history}
+    parts = [
+        "# SleepLLM",
+        "<!-- Written by `make docs` from the docstrings of SleepEnv and of the cards' sections; change those. -->",
+        sections.pop(""),
+        summary_table(default),
+        *(f"## {heading}\n\n{text}" for heading, text in sections.items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def between_marks(path: Path, text: str) -> str:
+    """The file with a text put between its marks."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise ValueError(f"expected {BEGIN} and {END} in {path}, found no such pair; put them around the table")
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+
+
+# -------------------------------------------------------------------- tables
+
+
+def summary_table(card: Card) -> str:
+    space = Observer(card).space
+    shapes = ", ".join(f"{name}: Box{space[name].shape}" for name in ("ledger", "stats"))
+    modes = ", ".join(f"`{json.dumps(mode)}`" for mode in SleepEnv.metadata["render_modes"])
+    rows = [
+        ("Action space", f"`{Choices(card).space}` with a mask"),
+        ("Observation space", f"`Dict({shapes})`, float32"),
+        ("Render modes", modes),
+        ("Made with", f'`gymnasium.make("{DEFAULT}")`'),
+        ("Variants", "[all ids](README.md)"),
+    ]
+    return table(("", ""), rows)
+
+
+def with_ticks(section: str, card: Card) -> str:
+    """The docstring's table of actions with the card's ticks in a column of its own."""
+    head = re.search(r"^\|\s*Num\s*\|\s*Action\s*\|.*\n(\|.*(\n|$))+", section, flags=re.MULTILINE)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in head[0].splitlines()] if head else []
+    found = [(int(row[0]), row[1].strip("`")) for row in rows[2:]]
+    if head is None or found != [(action.value, action.name) for action in Action]:
+        raise ValueError(f"expected the docstring of SleepEnv to have a table of {list(Action)}, found {found}")
+    for row, action in zip(rows[2:], Action, strict=True):
+        name = action.name.lower()
+        row.insert(2, f"{getattr(card.ticks, name)}{', offline' if name in card.ticks.offline else ''}")
+    rows[0].insert(2, f"Ticks in `{DEFAULT}`")
+    return section.replace(head[0], table(rows[0], rows[2:]) + "\n")
+
+
+def feature_table(name: str, features: Mapping[str, Feature]) -> str:
+    rows = [
+        (str(i), f"`{feature}`", f"{each.low:g} to {each.high:g}", each.meaning)
+        for i, (feature, each) in enumerate(features.items())
+    ]
+    return f"`{name}`, `[{'rows, ' if name == 'ledger' else ''}{len(features)}]`:\n\n" + table(
+        ("Num", "Feature", "Range", "Meaning"), rows
+    )
+
+
+def reward_table(card: Card) -> str:
+    rows = [
+        (f"`{term.name}`", value(getattr(card.reward, term.name)), markdown(inspect.getdoc(type(term).__call__) or ""))
+        for term in Reward.of(card.reward).terms
+    ]
+    return table(("Term", f"Weight in `{DEFAULT}`", "Per tick"), rows)
+
+
+def card_tables(card: Card) -> str:
+    """Every key of the default card with its value and what its section's docstring says about it."""
+    parts = [f"Every number is in the card. The values are those of `{DEFAULT}`; what other cards change is below."]
+    values = card.model_dump(mode="json")
+    for name, field in type(card).model_fields.items():
+        section = next(kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type))
+        about, meanings = docstring(section)
+        rows = [
+            (f"`{key}`", value(found), markdown(meanings.get(key, "")))
+            for key, found in (values[name] or dict.fromkeys(meanings)).items()
+        ]
+        parts.append(f"### `[{name}]`\n\n{markdown(about)}\n\n{table(('Key', 'Value', 'Meaning'), rows)}")
+    return "\n\n".join(parts)
+
+
+def variant_table(cards: Mapping[str, Card]) -> str:
+    """Keys in which cards differ from the default, a column per card."""
+    default, *others = (leaves(cards[card_id]) for card_id in in_order(cards))
+    rows = []
+    for key in dict.fromkeys(key for card in (default, *others) for key in card):
+        usual, unusual = default.get(key), [card.get(key) for card in others]
+        if any(found != usual for found in unusual):
+            cells = ["" if found == usual else value(found) for found in unusual]
+            rows.append((f"`{key}`", value(usual), *cells))
+    short = [card_id.removeprefix("SleepLLM-").removesuffix("-v0") for card_id in in_order(cards)[1:]]
+    about = f"Only what is not as in `{DEFAULT}`. What each variant is for is in the [list of all ids](README.md)."
+    return about + "\n\n" + table(("Key", f"`{DEFAULT}`", *short), rows)
+
+
+def index_table(cards: Mapping[str, Card]) -> str:
+    """A row per card with the figures one chooses it by."""
+    head = ("Id", "Model", "Actions", "Days x ticks", "Facts per tick", "Updates", "Night, ticks", "Night traffic")
+    rows = []
+    for card_id in in_order(cards):
+        card = cards[card_id]
+        stream, budget = card.stream, card.budget
+        rows.append(
+            (
+                f"`{card_id}`",
+                card.model.name,
+                f"`{Choices(card).space}`",
+                f"{card.episode.days} x {stream.ticks_per_day}",
+                span(stream.arrival_rate),
+                f"{span(stream.update_share, 100)} %",
+                span(stream.night_ticks),
+                f"{100 * stream.night_traffic:g} %",
+                span(budget.edits),
+                f"{budget.capacity} + {budget.pending}",
+            )
+        )
+    return table((*head, "Edits per fact", "Ledger + inbox"), rows)
+
+
+# ---------------------------------------------------------------------- text
+
+
+def split_at_headings(text: str) -> dict[str, str]:
+    """Sections by heading; what is before the first is under the empty one."""
+    first, *rest = re.split(r"^## ", text, flags=re.MULTILINE)
+    sections = {"": first.strip()}
+    for part in rest:
+        heading, _, body = part.partition("\n")
+        sections[heading.strip()] = body.strip()
+    return sections
+
+
+def docstring(section: type) -> tuple[str, dict[str, str]]:
+    """What a docstring says first, and what it says about each attribute."""
+    about, _, rest = (inspect.getdoc(section) or "").partition("\nAttributes:\n")
+    attributes, *_ = re.split(r"^\S", rest, maxsplit=1, flags=re.MULTILINE)
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", attributes, flags=re.MULTILINE)
+    return " ".join(about.split()), {name: " ".join(meaning.split()) for name, meaning in entries}
+
+
+def markdown(text: str) -> str:
+    """Of a docstring's reStructuredText, on one line and fit for a table."""
+    text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", text).replace("``", "`")
+    return " ".join(text.split()).replace("|", r"\|")
+
+
+def value(found: Any) -> str:
+    return "" if found is None else f"`{json.dumps(found)}`"
+
+
+def in_order(cards: Iterable[str]) -> list[str]:
+    """The default first."""
+    return sorted(cards, key=lambda card_id: (card_id != DEFAULT, card_id))
+
+
+def leaves(card: Card) -> dict[str, Any]:
+    sections = card.model_dump(mode="json").items()
+    return {f"{name}.{key}": found for name, section in sections if section for key, found in section.items()}
+
+
+def span(values: Sequence[float], unit: float = 1) -> str:
+    low, high = (f"{each * unit:g}" for each in values)
+    return low if low == high else f"{low} to {high}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(re.sub(r"\| +(?=\|)", "| ", f"| {' | '.join(cells)} |") for cells in lines)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

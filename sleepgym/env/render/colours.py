@@ -1,0 +1,19 @@
+"""Colours that are told apart with any kind of colour vision, and what they mean for a fact."""
+
+from sleepgym.env.history import Standing
+
+# Okabe and Ito's.
+BLACK, ORANGE, SKY, GREEN, YELLOW = "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
+
+WINE = "#882255"
+"""Tol's: side by side, in cells of few pixels, Okabe and Ito's purple comes too close to their sky blue."""
+
+STANDINGS = {
+    Standing.RIGHT: (SKY, "recalled"),
+    Standing.WRONG: (VERMILION, "forgotten"),
+    Standing.OUTDATED: (WINE, "outdated"),
+    Standing.WAITING: (YELLOW, "waiting"),
+    Standing.LOST: (BLACK, "lost"),
+}
+"""Colour and name of each standing."""

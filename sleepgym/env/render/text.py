@@ -1,0 +1,165 @@
+"""An episode as text for terminals: vitals, the last ticks, and the facts that are worst off."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from io import StringIO
+
+from rich import box
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from sleepgym.env.episode import Episode
+from sleepgym.env.history import Standing
+from sleepgym.ledger import Entry, Key
+
+WIDTH = 100
+"""Columns."""
+
+ROWS = 12
+"""Facts of the ledger that are listed at most."""
+
+TICKS = 88
+"""Ticks that are listed at most."""
+
+ACTIONS = {
+    "WAIT": (".", "dim"),
+    "INJECT": ("I", "yellow"),
+    "REFRESH": ("R", "yellow"),
+    "PRUNE": ("P", "yellow"),
+    "NAP": ("n", "cyan"),
+    "SLEEP": ("z", "bold blue"),
+}
+"""Letter and style of each action."""
+
+STANDINGS = {
+    Standing.RIGHT: ("recalled", "cyan"),
+    Standing.WRONG: ("forgotten", "bold red"),
+    Standing.OUTDATED: ("outdated", "magenta"),
+    Standing.WAITING: ("waiting", "yellow"),
+    Standing.LOST: ("lost", "bold"),
+}
+"""Name and style of each standing."""
+
+
+def text(episode: Episode) -> str:
+    """An episode as it is now, 100 columns wide.
+
+    With ANSI escape codes of the 16 colours that every terminal has, whatever it is written to, so that equal episodes
+    make equal texts; ``NO_COLOR`` in the environment leaves out colours, and
+    ``rich.text.Text.from_ansi(text).plain`` all codes. Nothing is said by a colour alone.
+    """
+    out = StringIO()
+    console = Console(
+        file=out, width=WIDTH, force_terminal=True, color_system="standard", legacy_windows=False, highlight=False
+    )
+    vitals = Group(_gauges(episode), "", _facts(episode), _waiting(episode), "", _ticks(episode), _key())
+    console.print(Panel(vitals, title=_clock(episode), title_align="left"))
+    console.print(_ledger(episode))
+    return out.getvalue()
+
+
+def _clock(episode: Episode) -> Text:
+    rhythm, tick = episode.stream.rhythm, episode.tick
+    slept = f"nights slept {episode.counts.sleeps}, naps {episode.counts.naps}"
+    if episode.collapsed or episode.truncated:
+        return Text(f"{'collapse' if episode.collapsed else 'the end'} after {tick} ticks; {slept}", "bold")
+    day, hour = divmod(tick, rhythm.ticks_per_day)
+    days, part = episode.stream.horizon // rhythm.ticks_per_day, "night" if rhythm.is_night(tick) else "day"
+    return Text(f"day {day + 1} of {days}, tick {hour} of {rhythm.ticks_per_day}, {part}; {slept}", "bold")
+
+
+def _gauges(episode: Episode) -> Table:
+    counts, budget = episode.counts, episode.stream.rhythm.edit_budget
+    rise = episode.examiner.perplexity_ratio() - 1
+    limit = episode.card.episode.max_perplexity_ratio - 1
+    gauges = [
+        ("recall", episode.recall(), f"{episode.recall():.2f}", "blue"),
+        ("edits left", episode.edits_left / budget, f"{episode.edits_left} of {budget}", "green"),
+        ("answered lately", counts.lately_served, f"{counts.lately_served:.2f}", "yellow"),
+        ("sleep pressure", episode.pressure(), f"{episode.pressure():.2f}", "magenta"),
+        ("score", episode.score, f"{episode.score:.2f}", "yellow"),
+        ("perplexity", rise / limit, f"{rise:+.1%} (max {limit:.0%})", "red"),
+    ]
+    grid = Table.grid(padding=(0, 1))
+    cells = [(name, _bar(share, style), value) for name, share, value, style in gauges]
+    for left, right in zip(cells[::2], cells[1::2], strict=True):
+        grid.add_row(*left, "   ", *right)
+    return grid
+
+
+def _bar(share: float, style: str, width: int = 18) -> Text:
+    full = round(width * min(1.0, max(0.0, share)))
+    return Text("\u2588" * full, style) + Text("\u2591" * (width - full), "dim")
+
+
+def _facts(episode: Episode) -> Text:
+    standings = episode.standings()
+    parts = [Text(f"{standings.count(each)} {name}", style) for each, (name, style) in STANDINGS.items()]
+    return Text(f"arrived {len(standings)}: ") + Text(", ").join(parts)
+
+
+def _waiting(episode: Episode) -> Text:
+    pending = [arrival.fact.statement for arrival in episode.inbox.pending.values()]
+    line = Text(f"inbox, {len(pending)} of {episode.card.budget.pending}: ", no_wrap=True, overflow="ellipsis")
+    return line.append_text(_shown(" ".join(pending), "yellow"))
+
+
+def _ticks(episode: Episode) -> Text:
+    line = Text("ticks ")
+    for doing in episode.history.doing[-TICKS:]:
+        line.append(*ACTIONS[doing])
+    return line
+
+
+def _key() -> Text:
+    words = [Text(letter, style) + Text(f" {name.lower()}", "dim") for name, (letter, style) in ACTIONS.items()]
+    return Text("      ") + Text(", ").join(words)
+
+
+def _ledger(episode: Episode) -> Table:
+    ledger = episode.learner.state.ledger
+    standings = dict(zip(episode.inbox.current, map(Standing, episode.standings()), strict=True))
+    worst = sorted(ledger.values(), key=lambda entry: _badness(entry, standings))[:ROWS]
+    chosen = f"the {ROWS} worst off, " if len(ledger) > ROWS else ""
+    table = Table(
+        title=f"ledger, {len(ledger)} of {ledger.capacity} facts: {chosen}worst first",
+        caption="margin in nats at the last audit, so many ticks ago; 'now' is the truth, which no agent sees",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        width=WIDTH,
+    )
+    table.add_column("fact", ratio=1, no_wrap=True)
+    table.add_column("object", max_width=14, no_wrap=True)
+    for name in ("stage", "scale", "margin", "audited", "edits"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("now", no_wrap=True)
+    for entry in worst:
+        margin, audited = "-", "never"
+        if entry.audited:
+            margin, audited = f"{entry.margin:+.2f}", f"{episode.tick - entry.audited_at} ago"
+        table.add_row(
+            _shown(entry.fact.prompt),
+            _shown(entry.fact.object),
+            f"{entry.stage}/{episode.card.sleep.last_stage}",
+            f"{entry.scale:g}",
+            margin,
+            audited,
+            str(entry.writes),
+            Text(*STANDINGS[standings[entry.fact.key]]),
+        )
+    return table
+
+
+def _badness(entry: Entry, standings: Mapping[Key, Standing]) -> tuple[int, float, int]:
+    """Sorts the forgotten first, then the outdated, each by the last margin and then the most recent."""
+    order = (Standing.WRONG, Standing.OUTDATED, Standing.RIGHT)
+    return order.index(standings[entry.fact.key]), entry.margin if entry.audited else math.inf, -entry.written_at
+
+
+def _shown(words: str, style: str = "") -> Text:
+    """Text that cannot act on the terminal: no markup is read, and control characters are made visible."""
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in words), style)
