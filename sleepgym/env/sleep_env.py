@@ -141,6 +141,7 @@ class SleepEnv(gym.Env[Observation, Any]):
     | `ppl_ratio` | perplexity relative to the bare model |
     | `tick`, `sleeps`, `naps` | clock and counts |
     | `arrived`, `pending`, `lost` | facts that have arrived, wait, and were lost to a full inbox |
+    | `degraded` | facts that the last audit found degraded and that are still true |
     | `rolled_back` | after `SLEEP`: whether the night undid itself |
     | `seconds` | at the end of an episode only: measured seconds, the one value that is not reproducible |
 
@@ -414,6 +415,7 @@ class SleepEnv(gym.Env[Observation, Any]):
             "arrived": len(episode.inbox.current),
             "pending": len(episode.inbox.pending),
             "lost": episode.inbox.lost,
+            "degraded": len(episode.operators.degraded()),
         }
         if outcome.error:
             info["error"] = outcome.error

@@ -53,6 +53,7 @@ class EpisodeResult:
         episode_return: Undiscounted sum of rewards.
         collapsed: Whether the model was damaged beyond the limit.
         actions: Values of :class:`~sleepgym.env.actions.Action` in order; with the seed, they repeat the episode.
+        degraded: Facts that the last audit found degraded and that are still true.
     """
 
     seed: int
@@ -67,6 +68,7 @@ class EpisodeResult:
     episode_return: float
     collapsed: bool
     actions: tuple[int, ...]
+    degraded: int = 0
 
 
 def run_episode(
@@ -170,6 +172,7 @@ class _Slot:
             episode_return=self.episode_return,
             collapsed=self.terminated,
             actions=tuple(self.actions),
+            degraded=info["degraded"],
         )
 
 

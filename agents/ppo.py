@@ -1,0 +1,141 @@
+"""Trains a scheduler with PPO on a SleepLLM environment, with invalid actions masked or not."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import PPO
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.torch_layers import CombinedExtractor
+
+from sleepgym.learning import (
+    CheckpointCallback,
+    DashboardCallback,
+    EnvSpec,
+    LedgerExtractor,
+    PolicyCard,
+    ValidationCallback,
+    load_policy,
+)
+
+
+@dataclass
+class Args:
+    env_id: str = "SleepLLM-v0"
+    """the environment to train on"""
+    card: str = ""
+    """path of a card of your own to play instead of the environment's"""
+    seed: int = 1
+    """seed of the policy and of the first environment"""
+    total_steps: int = 60_000
+    """steps to train for, over all environments and, when resumed, from the very beginning"""
+    out: Path = Path("runs/ppo")
+    """folder of the run: best.zip, last.zip, their cards, tensorboard logs"""
+    resume: Path | None = None
+    """a policy to go on with, such as runs/ppo/last.zip, with its own settings and as many environments; a policy
+    file is code, so take only one that you trust"""
+    device: str = "cpu"
+    """where the policy's network is; it is small, and a CPU is fastest"""
+    threads: int = 1
+    """threads of torch; the passes of the bundled model are too small to gain from many"""
+
+    algorithm: Literal["maskable", "plain"] = "maskable"
+    """maskable never tries what is not allowed; plain pays the penalty and learns not to"""
+    extractor: Literal["set", "flat"] = "set"
+    """set reads the ledger as a set of facts; flat as one long vector"""
+    n_envs: int = 16
+    """episodes at once; they share the model's passes"""
+    n_steps: int = 96
+    """steps of each environment between updates; times n_envs, this is the batch that is learned from"""
+    batch_size: int = 256
+    """steps in a minibatch"""
+    epochs: int = 8
+    """passes over what was collected"""
+    learning_rate: float = 5e-4
+    """step size of Adam; falls linearly to 0 at total_steps"""
+    anneal: bool = True
+    """whether the learning rate falls"""
+    gamma: float = 0.99
+    """discount per step"""
+    gae_lambda: float = 0.95
+    """decay of generalised advantage estimation"""
+    clip: float = 0.2
+    """how far the policy may move from the one that collected, as a ratio of probabilities"""
+    entropy: float = 0.01
+    """weight of the entropy bonus"""
+    value: float = 0.5
+    """weight of the value loss"""
+    target_kl: float | None = 0.03
+    """divergence from the policy that collected, beyond 1.5 times which an update ends early"""
+    reward_scale: float = 0.05
+    """what rewards are multiplied by for learning: brings returns, some dozens, to a few units"""
+    units: int = 64
+    """units of each of the two hidden layers of policy and value"""
+
+    eval_every: int = 5_000
+    """steps between validations"""
+    eval_episodes: int = 8
+    """validation streams; 0 does not validate"""
+    eval_seed: int = 1000
+    """seed of the first of them"""
+    patience: int = 0
+    """validations without a better score after which training stops; 0 never stops"""
+    save_every: int = 5_000
+    """steps between checkpoints"""
+
+
+def main(args: Args) -> None:
+    torch.set_num_threads(args.threads)
+    masked = args.algorithm == "maskable"
+    spec = EnvSpec(args.env_id, args.card)
+    name: Literal["MaskablePPO", "PPO"] = "MaskablePPO" if masked else "PPO"
+    card = PolicyCard(algorithm=name, env_id=args.env_id, card=args.card, seed=args.seed, steps=0)
+
+    if args.resume is None:
+        envs = spec.training(args.n_envs, args.seed, args.reward_scale)
+        model: Any = (MaskablePPO if masked else PPO)(
+            "MultiInputPolicy",
+            envs,
+            learning_rate=(lambda left: args.learning_rate * left) if args.anneal else args.learning_rate,
+            n_steps=args.n_steps,
+            batch_size=args.batch_size,
+            n_epochs=args.epochs,
+            gamma=args.gamma,
+            gae_lambda=args.gae_lambda,
+            clip_range=args.clip,
+            ent_coef=args.entropy,
+            vf_coef=args.value,
+            target_kl=args.target_kl,
+            policy_kwargs={
+                # Orthogonal weights, with a policy head of gain 0.01, are the library's default: all that is allowed
+                # is about equally likely at first.
+                "features_extractor_class": LedgerExtractor if args.extractor == "set" else CombinedExtractor,
+                "net_arch": {"pi": [args.units] * 2, "vf": [args.units] * 2},
+            },
+            seed=args.seed,
+            device=args.device,
+        )
+    else:
+        done = PolicyCard.read(args.resume).steps
+        # New streams: the first ones have been played.
+        envs = spec.training(args.n_envs, args.seed + done, args.reward_scale)
+        model, _ = load_policy(args.resume, envs, args.device)
+
+    model.set_logger(configure(str(args.out), ["stdout", "tensorboard"]))
+    dashboard = DashboardCallback(spec, asdict(args))
+    callbacks: list[Any] = [dashboard, CheckpointCallback(card, args.save_every, args.out)]
+    if args.eval_episodes:
+        seeds = range(args.eval_seed, args.eval_seed + args.eval_episodes)
+        callbacks.append(ValidationCallback(card, seeds, args.eval_every, args.out, args.patience, dashboard=dashboard))
+    model.learn(args.total_steps - model.num_timesteps, callbacks, reset_num_timesteps=args.resume is None)
+    envs.close()
+    print(f"policies: {args.out}/best.zip, {args.out}/last.zip   logs: tensorboard --logdir {args.out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

@@ -1,0 +1,134 @@
+"""Dashboard: tensorboard logs of episodes, under the same names whoever acted in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from sleepgym.env.actions import Action
+from sleepgym.env.card import Card
+from sleepgym.evaluation import EpisodeResult
+
+EPISODE_TAGS = ("score", "recall", "edits_used", "sleeps", "naps", "ppl_ratio", "degraded", "seconds")
+"""What is logged of every episode, as ``sleepgym/score`` and so on."""
+
+LAYOUT: Mapping[str, Any] = {
+    "sleepgym": {
+        "questions answered": ["Multiline", ["sleepgym/score", "eval/mean_score"]],
+        "facts kept": ["Multiline", ["sleepgym/recall", "eval/mean_recall"]],
+        "what is done": ["Multiline", [f"sleepgym/action_frac/{action.name}" for action in Action]],
+        "nights and naps": ["Multiline", ["sleepgym/sleeps", "sleepgym/naps"]],
+        "edits": ["Multiline", ["sleepgym/edits_used", "sleepgym/degraded"]],
+        "damage": ["Multiline", ["sleepgym/ppl_ratio", "eval/mean_ppl_ratio"]],
+    },
+    "learning": {
+        "return": ["Multiline", ["rollout/ep_rew_mean", "eval/mean_reward"]],
+        "losses": ["Multiline", ["train/policy_gradient_loss", "train/value_loss", "train/entropy_loss"]],
+        "update": ["Multiline", ["train/approx_kl", "train/clip_fraction", "train/explained_variance"]],
+    },
+}
+"""Charts of tensorboard's page "custom scalars"."""
+
+
+class Dashboard:
+    """Writes what happens in episodes where tensorboard finds it.
+
+    | Tag | What |
+    |-----|------|
+    | ``sleepgym/...`` | one episode that ended: :data:`EPISODE_TAGS`, and ``action_frac/WAIT`` and so on |
+    | ``eval/mean_...`` | means over evaluated episodes, by the same names, and ``reward`` |
+    | ``hypnogram`` | pictures of episodes |
+    | ``card``, ``policy`` | texts: what is played, and by whom |
+
+    It knows no learning library: hand-written schedulers log with it as well.
+
+    Args:
+        writer: Where it goes: a folder for a writer of its own, or one that somebody else writes to as well.
+            Tensorboard expects one writer per folder.
+    """
+
+    def __init__(self, writer: SummaryWriter | str | Path) -> None:
+        self.writer = writer if isinstance(writer, SummaryWriter) else SummaryWriter(str(writer))
+        self.writer.add_custom_scalars(LAYOUT)
+
+    def episode(self, figures: Mapping[str, float], step: int) -> None:
+        """Logs an episode that ended.
+
+        Args:
+            figures: See :func:`figures_of_info` and :func:`figures_of_result`.
+            step: Where on the horizontal axis.
+        """
+        for name, value in figures.items():
+            self.writer.add_scalar(f"sleepgym/{name}", value, step)
+
+    def evaluation(self, results: list[EpisodeResult], step: int) -> None:
+        """Logs means over evaluated episodes.
+
+        Args:
+            results: At least one.
+            step: Where on the horizontal axis.
+        """
+        for name, value in means_of(results).items():
+            self.writer.add_scalar(f"eval/mean_{name}", value, step)
+
+    def picture(self, picture: NDArray[np.uint8], step: int, tag: str = "hypnogram") -> None:
+        """Shows a picture, uint8 ``[height, width, 3]``."""
+        self.writer.add_image(tag, picture, step, dataformats="HWC")
+
+    def card(self, card: Card) -> None:
+        """Shows all numbers of the environment."""
+        self.text("card", card.model_dump_json(indent=1, exclude_none=True))
+
+    def text(self, tag: str, words: str) -> None:
+        """Shows a text as it stands, such as JSON."""
+        # Tensorboard reads Markdown: what is indented is left as it is.
+        self.writer.add_text(tag, "\n".join(f"    {line}" for line in words.splitlines()))
+
+    def hyperparameters(self, values: Mapping[str, Any], metrics: tuple[str, ...]) -> None:
+        """Lists a run on the page "hparams".
+
+        Args:
+            values: Of the run; what is no number, string or truth value is shown as a string.
+            metrics: Tags of scalars that runs are compared by.
+        """
+        plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values.items()}
+        # Not `writer.add_hparams`: it opens a run of its own in a folder below.
+        for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
+            self.writer._get_file_writer().add_summary(summary)
+
+    def close(self) -> None:
+        """Writes what is left, and closes the writer."""
+        self.writer.close()
+
+
+def figures_of_info(info: Mapping[str, Any]) -> dict[str, float]:
+    """What :meth:`Dashboard.episode` logs, from the info of an episode's last step.
+
+    Args:
+        info: From an environment inside :class:`~sleepgym.env.wrappers.RecordSleepStatistics`.
+    """
+    actions = info["sleep"]["actions"]
+    shares = {f"action_frac/{action.name}": float(actions[action.name.lower()]) for action in Action}
+    return {name: float(info[name]) for name in EPISODE_TAGS} | shares
+
+
+def figures_of_result(result: EpisodeResult) -> dict[str, float]:
+    """The same from an evaluated episode."""
+    shares = np.bincount(result.actions, minlength=len(Action)) / len(result.actions)
+    figures = {name: float(getattr(result, _RESULT_NAMES.get(name, name))) for name in EPISODE_TAGS}
+    return figures | {f"action_frac/{action.name}": float(shares[action]) for action in Action}
+
+
+def means_of(results: list[EpisodeResult]) -> dict[str, float]:
+    """Means of what :func:`figures_of_result` says, and of ``reward``, the undiscounted return."""
+    figures = [figures_of_result(result) | {"reward": result.episode_return} for result in results]
+    return {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
+
+
+_RESULT_NAMES = {"edits_used": "edits"}

@@ -1,0 +1,22 @@
+"""What training scripts share: environments, a features extractor, callbacks, policies on disk, warm starts.
+
+Built on Stable-Baselines3 and sb3-contrib, which ``import sleepgym`` does not load.
+"""
+
+from sleepgym.learning.callbacks import CheckpointCallback, DashboardCallback, ValidationCallback
+from sleepgym.learning.envs import EndAtHorizon, EnvSpec, ScaleReward
+from sleepgym.learning.extractor import LedgerExtractor
+from sleepgym.learning.policy_card import PolicyCard, PolicyError, load_policy
+
+__all__ = [
+    "CheckpointCallback",
+    "DashboardCallback",
+    "EndAtHorizon",
+    "EnvSpec",
+    "LedgerExtractor",
+    "PolicyCard",
+    "PolicyError",
+    "ScaleReward",
+    "ValidationCallback",
+    "load_policy",
+]

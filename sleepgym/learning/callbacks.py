@@ -1,0 +1,163 @@
+"""Callbacks of Stable-Baselines3: validation with early stopping, checkpoints, and the dashboard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import TensorBoardOutputFormat
+
+from sleepgym.dashboard import Dashboard, figures_of_info, means_of
+from sleepgym.evaluation import EpisodeResult, evaluate
+from sleepgym.learning.envs import EnvSpec
+from sleepgym.learning.policy_card import PolicyCard
+
+
+class DashboardCallback(BaseCallback):
+    """Logs every episode of training as :class:`~sleepgym.dashboard.Dashboard` does, beside the library's own figures.
+
+    Args:
+        spec: What is played; its card is shown.
+        values: Of the run, for the page "hparams".
+
+    Attributes:
+        dashboard: Set when training starts, if the logger writes for tensorboard.
+    """
+
+    def __init__(self, spec: EnvSpec, values: dict[str, Any]) -> None:
+        super().__init__()
+        self.spec, self.values = spec, values
+        self.dashboard: Dashboard | None = None
+
+    def _on_training_start(self) -> None:
+        formats = [f for f in self.logger.output_formats if isinstance(f, TensorBoardOutputFormat)]
+        if formats:
+            # The logger's own writer: tensorboard follows only one file of a folder while it grows.
+            self.dashboard = Dashboard(formats[0].writer)
+            self.dashboard.card(self.training_env.get_attr("card", indices=[0])[0])
+            self.dashboard.hyperparameters(self.values, ("eval/mean_score", "sleepgym/score", "rollout/ep_rew_mean"))
+
+    def _on_step(self) -> bool:
+        if self.dashboard is not None:
+            for info in self.locals["infos"]:
+                if "sleep" in info:
+                    self.dashboard.episode(figures_of_info(info), self.num_timesteps)
+        return True
+
+
+class ValidationCallback(BaseCallback):
+    """Plays the policy on validation streams now and then, keeps the best one, and stops when none gets better.
+
+    Written to the logger: ``eval/mean_score``, ``eval/mean_reward`` and the means of everything else that
+    :mod:`sleepgym.dashboard` says of an episode, ``eval/best_score``, ``eval/seconds``; and a picture of the first
+    stream. Policies act deterministically, within the mask if their algorithm knows masks.
+
+    Stable-Baselines3's ``EvalCallback`` judges by reward, one environment after the other; here it is the score, and
+    episodes share their passes.
+
+    Args:
+        card: What is known of the policy; says which environment it is played in.
+        seeds: Of the validation streams.
+        every: Steps between validations.
+        folder: Where ``best.zip`` and ``best.json`` go. If there is a best policy already, a better one must beat it.
+        patience: Validations without a better score after which training stops; 0 never stops.
+        slots: Most episodes at once.
+        dashboard: Where pictures go, if anywhere.
+
+    Attributes:
+        best: The best mean score so far.
+        scores: All mean scores so far, by step.
+    """
+
+    def __init__(
+        self,
+        card: PolicyCard,
+        seeds: Sequence[int],
+        every: int,
+        folder: Path,
+        patience: int = 0,
+        slots: int = 16,
+        dashboard: DashboardCallback | None = None,
+    ) -> None:
+        super().__init__()
+        self.card, self.seeds, self.every, self.patience, self.slots = card, seeds, every, patience, slots
+        self.path, self.shows = folder / "best.zip", dashboard
+        self.best, self.without_gain = -np.inf, 0
+        self.scores: dict[int, float] = {}
+
+    def _on_training_start(self) -> None:
+        if self.path.is_file():
+            self.best = PolicyCard.read(self.path).validation_score or self.best
+        self._next = self.num_timesteps + self.every
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps < self._next:
+            return True
+        self._next = self.num_timesteps + self.every
+        return self.validate()
+
+    def validate(self) -> bool:
+        """Validates now.
+
+        Returns:
+            Whether training should go on.
+        """
+        start, made = time.perf_counter(), []
+
+        def make() -> gym.Env[Any, Any]:
+            made.append(self.card.spec.make("validation", "rgb_array"))
+            return made[-1]
+
+        def show(result: EpisodeResult) -> None:
+            if self.shows is not None and self.shows.dashboard is not None and result.seed == self.seeds[0]:
+                env = next(env for env in made if env.unwrapped.np_random_seed == result.seed)
+                self.shows.dashboard.picture(np.asarray(env.render(), np.uint8), self.num_timesteps, "eval/hypnogram")
+
+        results = evaluate(make, self.model, self.seeds, self.slots, show)
+        means = means_of(results)
+        score = self.scores[self.num_timesteps] = means["score"]
+        self.without_gain = 0 if score > self.best else self.without_gain + 1
+        if score > self.best:
+            self.best = score
+            known = {"steps": self.num_timesteps, "validation_score": score}
+            self.card.model_copy(update=known).save(self.model, self.path)
+        for name, value in means.items():
+            self.logger.record(f"eval/mean_{name}", value)
+        self.logger.record("eval/best_score", self.best)
+        self.logger.record("eval/seconds", time.perf_counter() - start)
+        self.logger.dump(self.num_timesteps)
+        return not (self.patience and self.without_gain >= self.patience)
+
+
+class CheckpointCallback(BaseCallback):
+    """Saves the policy as it is every so many steps, and at the end, for training to be resumed from.
+
+    Args:
+        card: What is known of the policy.
+        every: Steps between checkpoints.
+        folder: Where ``last.zip`` and ``last.json`` go; a newer one replaces the one before.
+    """
+
+    def __init__(self, card: PolicyCard, every: int, folder: Path) -> None:
+        super().__init__()
+        self.card, self.every, self.path = card, every, folder / "last.zip"
+
+    def _on_training_start(self) -> None:
+        self._next = self.num_timesteps + self.every
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps >= self._next:
+            self._next = self.num_timesteps + self.every
+            self._save()
+        return True
+
+    def _on_training_end(self) -> None:
+        self._save()
+
+    def _save(self) -> None:
+        self.card.model_copy(update={"steps": self.num_timesteps}).save(self.model, self.path)

@@ -1,0 +1,118 @@
+"""PolicyCard: what lies beside a saved policy, so that it can be loaded without remembering how it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sb3_contrib import MaskablePPO, RecurrentPPO
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sleepgym.learning.envs import EnvSpec
+
+Algorithm = Literal["MaskablePPO", "PPO", "RecurrentPPO", "DQN"]
+_CLASSES: dict[str, type[BaseAlgorithm]] = {
+    "MaskablePPO": MaskablePPO,
+    "PPO": PPO,
+    "RecurrentPPO": RecurrentPPO,
+    "DQN": DQN,
+}
+
+
+class PolicyError(ValueError):
+    """A policy cannot be loaded."""
+
+
+class PolicyCard(BaseModel):
+    """How a policy came about.
+
+    Attributes:
+        format: Of this file.
+        algorithm: Class of Stable-Baselines3 or sb3-contrib that loads it.
+        env_id: What it was trained on.
+        card: Path of the card that it was trained on; empty for the id's own.
+        flat: Whether it reads observations as one vector.
+        seed: Of its training.
+        steps: Steps it was trained for.
+        validation_score: Mean score over the validation streams, if it was validated.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    algorithm: Algorithm
+    env_id: str
+    card: str = ""
+    flat: bool = False
+    seed: int
+    steps: int
+    validation_score: float | None = None
+
+    @property
+    def spec(self) -> EnvSpec:
+        """The environment as the policy sees it."""
+        return EnvSpec(self.env_id, self.card, self.flat)
+
+    def save(self, model: BaseAlgorithm, path: Path) -> None:
+        """Writes a policy and its card: ``path`` ends in ``.zip``, and the card in ``.json``.
+
+        Args:
+            model: The policy.
+            path: Where to.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name("part-" + path.name)
+        # The file of the best policy so far is never half written: a run may be stopped at any moment.
+        model.save(part)
+        part.replace(path)
+        path.with_suffix(".json").write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> PolicyCard:
+        """The card of a saved policy.
+
+        Args:
+            path: Of the policy.
+
+        Raises:
+            PolicyError: There is no card beside it, or it has a mistake.
+        """
+        beside = path.with_suffix(".json")
+        try:
+            return cls.model_validate_json(beside.read_bytes())
+        except OSError as error:
+            raise PolicyError(
+                f"expected the policy card {beside} beside {path}, found {error.strerror}; "
+                "the scripts in agents/ write one with each policy"
+            ) from error
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise PolicyError(
+                f"expected a policy card in {beside}, found a mistake in {where}: {first['msg']}"
+            ) from error
+
+
+def load_policy(
+    path: Path, env: gym.Env[Any, Any] | Any = None, device: str = "cpu"
+) -> tuple[BaseAlgorithm, PolicyCard]:
+    """Loads a policy that a script in agents/ saved.
+
+    A policy file is code: Stable-Baselines3 unpickles parts of it, and what is unpickled can do anything. Load only
+    files that you or people you trust have made.
+
+    Args:
+        path: Of the policy, ending in ``.zip``; its card lies beside it.
+        env: What it shall go on learning in, if it shall.
+        device: Where its network is to be.
+
+    Raises:
+        PolicyError: Policy or card are missing.
+    """
+    card = PolicyCard.read(path)
+    if not path.is_file():
+        raise PolicyError(f"expected a policy, found no file {path}; check the name")
+    return _CLASSES[card.algorithm].load(path, env=env, device=device), card
