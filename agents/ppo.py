@@ -13,15 +13,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.torch_layers import CombinedExtractor
 
-from sleepgym.learning import (
-    CheckpointCallback,
-    DashboardCallback,
-    EnvSpec,
-    LedgerExtractor,
-    PolicyCard,
-    ValidationCallback,
-    load_policy,
-)
+from sleepgym.learning import EnvSpec, LedgerExtractor, PolicyCard, load_policy, oversee
 
 
 @dataclass
@@ -127,11 +119,16 @@ def main(args: Args) -> None:
         model, _ = load_policy(args.resume, envs, args.device)
 
     model.set_logger(configure(str(args.out), ["stdout", "tensorboard"]))
-    dashboard = DashboardCallback(spec, asdict(args))
-    callbacks: list[Any] = [dashboard, CheckpointCallback(card, args.save_every, args.out)]
-    if args.eval_episodes:
-        seeds = range(args.eval_seed, args.eval_seed + args.eval_episodes)
-        callbacks.append(ValidationCallback(card, seeds, args.eval_every, args.out, args.patience, dashboard=dashboard))
+    callbacks = oversee(
+        card,
+        args.out,
+        asdict(args),
+        save_every=args.save_every,
+        eval_every=args.eval_every,
+        eval_episodes=args.eval_episodes,
+        eval_seed=args.eval_seed,
+        patience=args.patience,
+    )
     model.learn(args.total_steps - model.num_timesteps, callbacks, reset_num_timesteps=args.resume is None)
     envs.close()
     print(f"policies: {args.out}/best.zip, {args.out}/last.zip   logs: tensorboard --logdir {args.out}")

@@ -13,6 +13,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from sleepgym.env.actions import Action
 from sleepgym.env.card import Card
+from sleepgym.env.choices import operator_of
 from sleepgym.evaluation import EpisodeResult
 
 EPISODE_TAGS = ("score", "recall", "edits_used", "sleeps", "naps", "ppl_ratio", "degraded", "seconds")
@@ -120,7 +121,9 @@ def figures_of_info(info: Mapping[str, Any]) -> dict[str, float]:
 
 def figures_of_result(result: EpisodeResult) -> dict[str, float]:
     """The same from an evaluated episode."""
-    shares = np.bincount(result.actions, minlength=len(Action)) / len(result.actions)
+    # On a card with parameters an action has further parts.
+    operators = [operator_of(action) for action in result.actions]
+    shares = np.bincount(operators, minlength=len(Action)) / len(operators)
     figures = {name: float(getattr(result, _RESULT_NAMES.get(name, name))) for name in EPISODE_TAGS}
     return figures | {f"action_frac/{action.name}": float(shares[action]) for action in Action}
 

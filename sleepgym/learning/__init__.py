@@ -3,14 +3,16 @@
 Built on Stable-Baselines3 and sb3-contrib, which ``import sleepgym`` does not load.
 """
 
-from sleepgym.learning.callbacks import CheckpointCallback, DashboardCallback, ValidationCallback
+from sleepgym.learning.callbacks import CheckpointCallback, DashboardCallback, ValidationCallback, oversee
 from sleepgym.learning.envs import EndAtHorizon, EnvSpec, ScaleReward
 from sleepgym.learning.extractor import LedgerExtractor
 from sleepgym.learning.policy_card import PolicyCard, PolicyError, load_policy
+from sleepgym.learning.warm_start import Demonstrations, agreement, clone, demonstrate
 
 __all__ = [
     "CheckpointCallback",
     "DashboardCallback",
+    "Demonstrations",
     "EndAtHorizon",
     "EnvSpec",
     "LedgerExtractor",
@@ -18,5 +20,9 @@ __all__ = [
     "PolicyError",
     "ScaleReward",
     "ValidationCallback",
+    "agreement",
+    "clone",
+    "demonstrate",
     "load_policy",
+    "oversee",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,6 @@ from stable_baselines3.common.logger import TensorBoardOutputFormat
 
 from sleepgym.dashboard import Dashboard, figures_of_info, means_of
 from sleepgym.evaluation import EpisodeResult, evaluate
-from sleepgym.learning.envs import EnvSpec
 from sleepgym.learning.policy_card import PolicyCard
 
 
@@ -22,16 +22,15 @@ class DashboardCallback(BaseCallback):
     """Logs every episode of training as :class:`~sleepgym.dashboard.Dashboard` does, beside the library's own figures.
 
     Args:
-        spec: What is played; its card is shown.
-        values: Of the run, for the page "hparams".
+        values: Of the run, for the page "hparams" and as a text.
 
     Attributes:
         dashboard: Set when training starts, if the logger writes for tensorboard.
     """
 
-    def __init__(self, spec: EnvSpec, values: dict[str, Any]) -> None:
+    def __init__(self, values: dict[str, Any]) -> None:
         super().__init__()
-        self.spec, self.values = spec, values
+        self.values = values
         self.dashboard: Dashboard | None = None
 
     def _on_training_start(self) -> None:
@@ -40,6 +39,7 @@ class DashboardCallback(BaseCallback):
             # The logger's own writer: tensorboard follows only one file of a folder while it grows.
             self.dashboard = Dashboard(formats[0].writer)
             self.dashboard.card(self.training_env.get_attr("card", indices=[0])[0])
+            self.dashboard.text("policy", json.dumps(self.values, indent=1, default=str))
             self.dashboard.hyperparameters(self.values, ("eval/mean_score", "sleepgym/score", "rollout/ep_rew_mean"))
 
     def _on_step(self) -> bool:
@@ -161,3 +161,34 @@ class CheckpointCallback(BaseCallback):
 
     def _save(self) -> None:
         self.card.model_copy(update={"steps": self.num_timesteps}).save(self.model, self.path)
+
+
+def oversee(
+    card: PolicyCard,
+    folder: Path,
+    values: dict[str, Any],
+    *,
+    save_every: int,
+    eval_every: int,
+    eval_episodes: int,
+    eval_seed: int,
+    patience: int,
+) -> list[BaseCallback]:
+    """The callbacks that every training script gives to ``learn``.
+
+    Args:
+        card: What is known of the policy.
+        folder: Where the best and the last policy go.
+        values: Of the run, for the page "hparams".
+        save_every: Steps between checkpoints.
+        eval_every: Steps between validations.
+        eval_episodes: Validation streams; 0 does not validate.
+        eval_seed: Of the first stream; the others follow it.
+        patience: See :class:`ValidationCallback`.
+    """
+    dashboard = DashboardCallback(values)
+    callbacks: list[BaseCallback] = [dashboard, CheckpointCallback(card, save_every, folder)]
+    if eval_episodes:
+        seeds = range(eval_seed, eval_seed + eval_episodes)
+        callbacks.append(ValidationCallback(card, seeds, eval_every, folder, patience, dashboard=dashboard))
+    return callbacks

@@ -38,7 +38,8 @@ class LedgerExtractor(BaseFeaturesExtractor):
     def __init__(self, observation_space: spaces.Space, row_dim: int = 32, features_dim: int = 64) -> None:
         if not isinstance(observation_space, spaces.Dict) or not {"ledger", "stats"} <= observation_space.keys():
             raise TypeError(
-                f"expected a dictionary of ledger and stats, found {observation_space}; leave FlattenLedger out"
+                "expected observations that are dictionaries of ledger and stats, found "
+                f"{type(observation_space).__name__} {observation_space.shape}; leave FlattenLedger out"
             )
         super().__init__(observation_space, features_dim)
         _, columns = cast(tuple[int, int], observation_space["ledger"].shape)

@@ -1,0 +1,129 @@
+"""Trains a scheduler with DQN on a SleepLLM environment; what is not allowed does nothing and costs a penalty."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from stable_baselines3 import DQN
+from stable_baselines3.common.logger import configure
+
+from sleepgym.learning import EnvSpec, PolicyCard, load_policy, oversee
+
+
+@dataclass
+class Args:
+    env_id: str = "SleepLLM-v0"
+    """the environment to train on"""
+    card: str = ""
+    """path of a card of your own to play instead of the environment's"""
+    seed: int = 1
+    """seed of the policy and of the first environment"""
+    total_steps: int = 60_000
+    """steps to train for, over all environments and, when resumed, from the very beginning"""
+    out: Path = Path("runs/dqn")
+    """folder of the run: best.zip, last.zip, their cards, tensorboard logs"""
+    resume: Path | None = None
+    """a policy to go on with, such as runs/dqn/last.zip, with its own settings, as many environments and an empty
+    replay buffer; a policy file is code, so take only one that you trust"""
+    device: str = "cpu"
+    """where the policy's network is; it is small, and a CPU is fastest"""
+    threads: int = 1
+    """threads of torch; the passes of the bundled model are too small to gain from many"""
+
+    n_envs: int = 16
+    """episodes at once; they share the model's passes"""
+    buffer_size: int = 20_000
+    """steps that are remembered; a step of SleepLLM-v0 takes 13 kB"""
+    learning_starts: int = 1_000
+    """steps at random before learning starts"""
+    batch_size: int = 128
+    """steps in a minibatch"""
+    gradient_steps: int = 8
+    """updates after every step of all environments"""
+    learning_rate: float = 5e-4
+    """step size of Adam"""
+    gamma: float = 0.99
+    """discount per step"""
+    returns: int = 3
+    """steps whose rewards are counted before the estimate takes over"""
+    target_every: int = 1_000
+    """steps between updates of the target network"""
+    exploration_fraction: float = 0.3
+    """share of all steps over which the chance of a random action falls"""
+    exploration_final: float = 0.05
+    """chance of a random action after that"""
+    reward_scale: float = 0.05
+    """what rewards are multiplied by for learning: brings returns, some dozens, to a few units"""
+    units: int = 64
+    """units of each of the two hidden layers"""
+
+    eval_every: int = 5_000
+    """steps between validations"""
+    eval_episodes: int = 8
+    """validation streams; 0 does not validate"""
+    eval_seed: int = 1000
+    """seed of the first of them"""
+    patience: int = 0
+    """validations without a better score after which training stops; 0 never stops"""
+    save_every: int = 5_000
+    """steps between checkpoints"""
+
+
+def main(args: Args) -> None:
+    torch.set_num_threads(args.threads)
+    spec = EnvSpec(args.env_id, args.card, flat=True)
+    card = PolicyCard(algorithm="DQN", env_id=args.env_id, card=args.card, flat=True, seed=args.seed, steps=0)
+
+    if args.resume is None:
+        envs = spec.training(args.n_envs, args.seed, args.reward_scale)
+        model: Any = DQN(
+            "MlpPolicy",
+            envs,
+            learning_rate=args.learning_rate,
+            buffer_size=args.buffer_size,
+            learning_starts=args.learning_starts,
+            batch_size=args.batch_size,
+            gamma=args.gamma,
+            train_freq=1,
+            gradient_steps=args.gradient_steps,
+            n_steps=args.returns,
+            target_update_interval=args.target_every,
+            exploration_fraction=args.exploration_fraction,
+            exploration_final_eps=args.exploration_final,
+            policy_kwargs={"net_arch": [args.units] * 2},
+            seed=args.seed,
+            device=args.device,
+        )
+    else:
+        done = PolicyCard.read(args.resume).steps
+        # New streams: the first ones have been played.
+        envs = spec.training(args.n_envs, args.seed + done, args.reward_scale)
+        model, _ = load_policy(args.resume, envs, args.device)
+
+    model.set_logger(configure(str(args.out), ["stdout", "tensorboard"]))
+    callbacks = oversee(
+        card,
+        args.out,
+        asdict(args),
+        save_every=args.save_every,
+        eval_every=args.eval_every,
+        eval_episodes=args.eval_episodes,
+        eval_seed=args.eval_seed,
+        patience=args.patience,
+    )
+    model.learn(
+        args.total_steps - model.num_timesteps,
+        callbacks,
+        log_interval=args.n_envs,  # in episodes
+        reset_num_timesteps=args.resume is None,
+    )
+    envs.close()
+    print(f"policies: {args.out}/best.zip, {args.out}/last.zip   logs: tensorboard --logdir {args.out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

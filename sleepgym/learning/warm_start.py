@@ -1,0 +1,134 @@
+"""Warm starts: behaviour cloning of a hand-written scheduler before a policy learns from its own steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import PPO
+
+from sleepgym.evaluation import evaluate
+from sleepgym.learning.envs import EnvSpec
+from sleepgym.schedulers import Scheduler
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """What a teacher saw and did.
+
+    Attributes:
+        observations: Arrays ``[steps, ...]`` by name.
+        masks: What was allowed, bool ``[steps, actions]``.
+        actions: What the teacher chose, int64 ``[steps]``.
+    """
+
+    observations: dict[str, NDArray[np.float32]]
+    masks: NDArray[np.bool_]
+    actions: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+class _Notebook:
+    """A teacher that writes down what it is asked and answers."""
+
+    def __init__(self, teacher: Scheduler) -> None:
+        self.teacher = teacher
+        self.observations: list[dict[str, NDArray[np.float32]]] = []
+        self.masks: list[NDArray[np.bool_]] = []
+        self.actions: list[NDArray[np.int64]] = []
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_masks: Any = None,
+    ) -> tuple[Any, Any]:
+        """As the teacher."""
+        actions, state = self.teacher.predict(observation, state, action_masks=action_masks)
+        self.observations.append(observation)
+        self.masks.append(np.asarray(action_masks, bool))
+        self.actions.append(actions)
+        return actions, state
+
+
+def demonstrate(spec: EnvSpec, teacher: Scheduler, seeds: Sequence[int], slots: int = 16) -> Demonstrations:
+    """Lets a scheduler play streams of the split ``train``.
+
+    Args:
+        spec: The environment; observations are dictionaries.
+        teacher: Who plays.
+        seeds: Of the streams.
+        slots: Most episodes at once.
+    """
+    notebooks = [_Notebook(teacher) for _ in seeds]
+    fresh = iter(notebooks)
+    # One notebook per episode: in a shared one, slots that are done would go on being asked.
+    evaluate(lambda: spec.make("train"), lambda env, seed: next(fresh), seeds, slots)
+    names = notebooks[0].observations[0]
+    return Demonstrations(
+        {name: np.concatenate([one[name] for book in notebooks for one in book.observations]) for name in names},
+        np.concatenate([mask for book in notebooks for mask in book.masks]),
+        np.concatenate([action for book in notebooks for action in book.actions]),
+    )
+
+
+def clone(
+    model: MaskablePPO | PPO,
+    demonstrations: Demonstrations,
+    epochs: int,
+    rng: np.random.Generator,
+    batch_size: int = 256,
+    learning_rate: float = 1e-3,
+) -> float:
+    """Fits a policy to demonstrations: cross-entropy over the allowed actions, or over all if it knows no masks.
+
+    The value function is left alone, so that the first updates that follow should be careful ones (``target_kl``).
+
+    Args:
+        model: The policy; its own optimizer is not used, and keeps no momentum from here.
+        demonstrations: What to imitate.
+        epochs: Passes over them.
+        rng: Shuffles them.
+        batch_size: Steps in a minibatch.
+        learning_rate: Step size of Adam.
+
+    Returns:
+        See :func:`agreement`, on the demonstrations.
+    """
+    policy = model.policy
+    optimizer = torch.optim.Adam(policy.parameters(), lr=learning_rate)
+    policy.set_training_mode(True)
+    for _ in range(epochs):
+        for rows in np.array_split(rng.permutation(len(demonstrations)), -(-len(demonstrations) // batch_size)):
+            observations = {name: values[rows] for name, values in demonstrations.observations.items()}
+            tensors: Any = policy.obs_to_tensor(observations)[0]  # a dictionary, which sb3-contrib does not declare
+            actions = torch.as_tensor(demonstrations.actions[rows], device=model.device)
+            masks = _masks(model, demonstrations.masks[rows])
+            _, log_prob, _ = policy.evaluate_actions(tensors, actions, **masks)
+            optimizer.zero_grad()
+            (-log_prob.mean()).backward()
+            torch.nn.utils.clip_grad_norm_(policy.parameters(), model.max_grad_norm)
+            optimizer.step()
+    policy.set_training_mode(False)
+    return agreement(model, demonstrations)
+
+
+def agreement(model: MaskablePPO | PPO, demonstrations: Demonstrations) -> float:
+    """Share of the demonstrated steps at which a policy does what the teacher did."""
+    masks = _masks(model, demonstrations.masks)
+    actions, _ = model.predict(demonstrations.observations, deterministic=True, **masks)
+    return float(np.mean(actions == demonstrations.actions))
+
+
+def _masks(model: MaskablePPO | PPO, masks: NDArray[np.bool_]) -> dict[str, Any]:
+    """What only a policy with masks is to be given."""
+    return {"action_masks": masks} if isinstance(model, MaskablePPO) else {}

@@ -1,0 +1,63 @@
+"""A cloned policy does what its teacher does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import PPO
+
+from sleepgym.evaluation import evaluate
+from sleepgym.learning import Demonstrations, EnvSpec, LedgerExtractor, agreement, clone, demonstrate
+from sleepgym.schedulers import NightOwl
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TEACHER = NightOwl()
+
+
+@pytest.fixture(scope="module")
+def spec(quick_card: Path) -> EnvSpec:
+    return EnvSpec("SleepLLM-Mini-v0", str(quick_card))
+
+
+@pytest.fixture(scope="module")
+def lessons(spec: EnvSpec) -> Demonstrations:
+    return demonstrate(spec, TEACHER, range(12))
+
+
+def make_model(spec: EnvSpec, algorithm: Any) -> Any:
+    kwargs = {"features_extractor_class": LedgerExtractor}
+    return algorithm("MultiInputPolicy", spec.training(1, 0, 0.05), policy_kwargs=kwargs, seed=0, device="cpu")
+
+
+def test_demonstrations_are_the_episodes_of_the_teacher(spec: EnvSpec, lessons: Demonstrations) -> None:
+    results = evaluate(lambda: spec.make("train"), TEACHER, range(12))
+    assert lessons.actions.tolist() == [action for result in results for action in result.actions]
+    assert len(lessons) == len(lessons.masks) == len(lessons.observations["ledger"])
+    assert lessons.masks[np.arange(len(lessons)), lessons.actions].all()
+    again, _ = TEACHER.predict(lessons.observations, action_masks=lessons.masks)
+    assert np.array_equal(again, lessons.actions)
+
+
+@pytest.mark.parametrize("algorithm", [MaskablePPO, PPO])
+def test_the_clone_agrees_with_its_teacher_on_streams_it_has_not_seen(
+    spec: EnvSpec, lessons: Demonstrations, algorithm: Any
+) -> None:
+    model = make_model(spec, algorithm)
+    unseen = demonstrate(spec, TEACHER, range(100, 104))
+    before = agreement(model, unseen)
+    learned = clone(model, lessons, epochs=60, rng=np.random.default_rng(0), batch_size=32)
+    assert learned >= 0.95
+    assert agreement(model, unseen) >= 0.85 > before
+
+
+def test_cloning_is_the_same_for_the_same_draws(spec: EnvSpec, lessons: Demonstrations) -> None:
+    values = []
+    for _ in range(2):
+        model = make_model(spec, MaskablePPO)
+        clone(model, lessons, epochs=2, rng=np.random.default_rng(3))
+        values.append(model.policy.action_net.weight.detach().numpy().copy())
+    assert np.array_equal(*values)
