@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +91,7 @@ def stratified_bootstrap(
 
     Raises:
         ScoreError: Matrices are not of the same streams, or runs are to be drawn of which there is one each.
-        ValueError: There are no resamples, or the confidence is not between 0 and 1.
+        ValueError: There are no resamples, the confidence is not between 0 and 1, or ``over`` is none of its values.
     """
     low, high = _interval(statistic, matrices, rng, resamples, confidence, over)
     return Estimate(float(statistic(*(matrix.scores for matrix in matrices))), float(low), float(high))
@@ -122,6 +122,8 @@ def _interval(
     over: Over,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     check_same_streams(matrices)
+    if over not in get_args(Over):
+        raise ValueError(f"expected over in {get_args(Over)}, found {over!r}")
     if over == "runs" and all(len(matrix.scores) == 1 for matrix in matrices):
         raise ScoreError("expected several runs to draw from, found one each; draw streams with over='streams'")
     if resamples < 1 or not 0 < confidence < 1:

@@ -23,17 +23,20 @@ class Predictor(Protocol):
     """A scheduler of this package, or a model of Stable-Baselines3 or sb3-contrib.
 
     It is always given a batch: observations ``[rows, ...]``, one row per episode, and ``action_masks``
-    ``[rows, actions]`` if its ``predict`` has an argument of that name.
+    ``[rows, actions]`` (see :meth:`SleepEnv.action_masks`) if its ``predict`` has an argument of that name.
     """
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[Any, Any]:
-        """Actions ``[rows]``, and the state to be given to the next call."""
+        """Actions ``[rows, ...]``, and the state to be given to the next call.
+
+        On a card with parameters, an action is an array of three, or the number of the operator alone.
+        """
 
 
 Maker = Callable[[SleepEnv, int], Predictor]
-"""Makes a scheduler for one episode, from the environment that it acts in and the episode's seed."""
+"""Makes a scheduler for one episode, from the environment that it acts in, just reset, and the episode's seed."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class EpisodeResult:
         seconds: Measured time of the environment; what episodes did in the same passes is divided evenly.
         episode_return: Undiscounted sum of rewards.
         collapsed: Whether the model was damaged beyond the limit.
-        actions: Values of :class:`~sleepgym.env.actions.Action` in order; with the seed, they repeat the episode.
+        actions: In order, as ``step`` takes them; with the seed, they repeat the episode.
         degraded: Facts that the last audit found degraded and that are still true.
     """
 
@@ -67,7 +70,7 @@ class EpisodeResult:
     seconds: float
     episode_return: float
     collapsed: bool
-    actions: tuple[int, ...]
+    actions: tuple[int | tuple[int, ...], ...]
     degraded: int = 0
 
 
@@ -123,9 +126,10 @@ def evaluate(
     """
     if slots < 1:
         raise ValueError(f"expected at least one slot to play in, found slots={slots}")
-    envs = [make_env() for _ in range(min(slots, len(seeds)))]
+    envs: list[gym.Env[Any, Any]] = []
     results: dict[int, EpisodeResult] = {}
     try:
+        envs.extend(make_env() for _ in range(min(slots, len(seeds))))
         for index, result in _play(envs, scheduler, seeds):
             results[index] = result
             on_episode(result)
@@ -136,25 +140,29 @@ def evaluate(
 
 
 class _Slot:
-    """An environment, and the episode that it is living through."""
+    """An environment, the episode that it is living through, and who acts in it."""
+
+    chooser: _Chooser
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self.env, self.inner = env, _sleep_env(env)
         self.over = True
 
-    def begin(self, index: int, seed: int, chooser: _Chooser) -> None:
-        """Starts an episode, which the chooser will act in."""
-        self.index, self.seed, self.chooser = index, seed, chooser
+    def begin(self, index: int, seed: int) -> None:
+        """Starts an episode."""
+        self.index, self.seed = index, seed
         self.observation, self.info = self.env.reset(seed=seed)
-        self.over, self.action = False, Action.WAIT
-        self.actions: list[int] = []
+        self.over = False
+        self.action: NDArray[Any] = self.inner.choices.usual(Action.WAIT)
+        self.actions: list[int | tuple[int, ...]] = []
         self.episode_return, self.shared_seconds = 0.0, 0.0
 
     def step(self) -> None:
         """Does what was chosen."""
         self.observation, reward, self.terminated, truncated, self.info = self.env.step(self.action)
         self.over = self.terminated or truncated
-        self.actions.append(int(self.action))
+        done = self.action.tolist()
+        self.actions.append(tuple(done) if isinstance(done, list) else done)
         self.episode_return += float(reward)
 
     def result(self) -> EpisodeResult:
@@ -188,26 +196,39 @@ class _Chooser:
     def choose(self) -> None:
         """Sets the next action of every slot."""
         slots = self._slots
-        masks = np.stack([slot.info["action_mask"] for slot in slots]).astype(bool)
+        masks = np.stack([slot.inner.action_masks() for slot in slots])
         # Slots that have nothing left to play keep their rows: a recurrent state has one for each, on an axis that
         # is the model's own affair.
-        actions, self._state = self._scheduler.predict(
+        answer, self._state = self._scheduler.predict(
             _stack([slot.observation for slot in slots]),
             self._state,
             episode_start=np.array([not slot.actions for slot in slots]),
             deterministic=True,
             **({"action_masks": masks} if self._takes_masks else {}),
         )
-        chosen = np.asarray(actions).reshape(-1)
-        if len(chosen) != len(slots) or not all(
-            slot.inner.action_space.contains(action) for slot, action in zip(slots, chosen, strict=True)
-        ):
+        rows = np.atleast_1d(np.asarray(answer))
+        chosen = [
+            action for slot, row in zip(slots, rows, strict=False) if (action := _action(slot.inner, row)) is not None
+        ]
+        if not len(rows) == len(chosen) == len(slots):
             raise ValueError(
-                f"expected {len(slots)} actions in 0..{len(Action) - 1} from {type(self._scheduler).__name__}, found "
-                f"{actions!r}; its predict() is given a batch of observations and must answer with an action for each"
+                f"expected {len(slots)} actions in {slots[0].inner.action_space} from "
+                f"{type(self._scheduler).__name__}, found {answer!r}; its predict() is given a batch of observations "
+                "and must answer with an action for each"
             )
         for slot, action in zip(slots, chosen, strict=True):
-            slot.action = Action(int(action))
+            slot.action = action
+
+
+def _action(env: SleepEnv, answer: Any) -> NDArray[Any] | None:
+    """What the environment is to be told, or None if the answer is no action.
+
+    Of a card with parameters, an operator alone will do: hand-written schedulers know no more.
+    """
+    if env.action_space.contains(answer):
+        return np.asarray(answer)
+    operators = gym.spaces.Discrete(len(Action))
+    return env.choices.usual(Action(int(answer))) if operators.contains(answer) else None
 
 
 def _play(
@@ -223,7 +244,9 @@ def _play(
 
     def begin(slot: _Slot) -> None:
         index, seed = waiting.popleft()
-        slot.begin(index, seed, shared or _Chooser(scheduler(slot.inner, seed), [slot]))  # type: ignore[operator]
+        slot.begin(index, seed)
+        # After the reset: what is made may look at the episode that it will act in.
+        slot.chooser = shared or _Chooser(scheduler(slot.inner, seed), [slot])  # type: ignore[operator]
 
     for slot in slots:
         begin(slot)

@@ -33,7 +33,7 @@ class ScoreMatrix:
 
     Attributes:
         name: The scheduler.
-        streams: Seeds of the episodes.
+        streams: Seeds of the episodes, as plain integers.
         scores: ``[runs, streams]``, float64, read-only. A run is a training seed; a hand-written scheduler has one.
 
     Raises:
@@ -57,6 +57,8 @@ class ScoreMatrix:
             raise ScoreError(f"expected finite scores of {self.name!r}, found {scores[~np.isfinite(scores)][0]}")
         scores.setflags(write=False)
         object.__setattr__(self, "scores", scores)
+        # Numpy's integers, as np.arange gives them, cannot be written as JSON.
+        object.__setattr__(self, "streams", tuple(int(stream) for stream in self.streams))
 
     @classmethod
     def from_results(cls, name: str, runs: Sequence[Sequence[EpisodeResult]]) -> ScoreMatrix:

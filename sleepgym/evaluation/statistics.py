@@ -19,7 +19,7 @@ def mean(scores: Scores) -> float:
 
 
 def iqm(scores: Scores) -> float:
-    """Interquartile mean: of the middle half of all runs x streams .
+    """Interquartile mean: of the middle half of all runs x streams.
 
     A quarter of the values, rounded down, is left out at either end.
     """

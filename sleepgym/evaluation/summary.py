@@ -47,6 +47,9 @@ class Comparison:
 def summarise(matrix: ScoreMatrix, low: ScoreMatrix, high: ScoreMatrix, rng: np.random.Generator) -> Summary:
     """Sums up the scores of a scheduler.
 
+    The references are taken as they are, as Agarwal et al. take a human's score: intervals of normalised scores do not
+    contain how sure the references themselves are.
+
     Args:
         matrix: Its raw scores.
         low: Raw scores of what normalised scores call 0.

@@ -65,7 +65,7 @@ class Sheet:
         """For a terminal; intervals break over lines where it is narrow."""
         out = Table(title=escape(self.title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for column in self.columns:
-            out.add_column(column.heading, justify="right" if column.is_number else "left")
+            out.add_column(escape(column.heading), justify="right" if column.is_number else "left")
         for row in self._shown():
             out.add_row(*(escape(cell) for cell in row))
         return out

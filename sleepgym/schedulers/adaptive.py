@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sleepgym.env.actions import Action
 from sleepgym.env.observation import stat
-from sleepgym.schedulers.base import Mask, Observation, Scheduler, first_allowed, keep_up, tired_of
+from sleepgym.schedulers.base import Mask, Observation, Scheduler, check_days, first_allowed, keep_up, tired_of
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,20 @@ class PressureRule(Scheduler):
     Attributes:
         nap_at: Pressure from which it naps.
         sleep_at: Pressure from which it sleeps.
-        nap_days: Days between audits at least; pressure does not fall by napping.
+        nap_days: Days between audits at least, at most 2; pressure does not fall by napping.
         night_relief: How much lower both thresholds are at night, when few questions are missed.
+
+    Raises:
+        ValueError: A number is out of range.
     """
 
     nap_at: float = 0.4
     sleep_at: float = 0.8
     nap_days: float = 0.5
     night_relief: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_days("nap_days", self.nap_days)
 
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""
@@ -42,11 +48,17 @@ class Drowsiness(Scheduler):
 
     Attributes:
         degraded_at: Known degraded facts, as a share of the written ones, from which it sleeps.
-        nap_days: Days between audits.
+        nap_days: Days between audits, at most 2.
+
+    Raises:
+        ValueError: A number is out of range.
     """
 
     degraded_at: float = 0.2
     nap_days: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_days("nap_days", self.nap_days)
 
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""
@@ -88,14 +100,20 @@ class BudgetAware(Scheduler):
     Attributes:
         traffic_at: See :class:`NightOwl`.
         load_at: See :class:`NightOwl`.
-        nap_days: Days between audits.
+        nap_days: Days between audits, at most 2.
         reserve: Edits kept for arrivals, in units of those that an even spending would have left.
+
+    Raises:
+        ValueError: A number is out of range.
     """
 
     traffic_at: float = 0.15
     load_at: float = 0.03
     nap_days: float = 0.5
     reserve: float = 0.8
+
+    def __post_init__(self) -> None:
+        check_days("nap_days", self.nap_days)
 
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""

@@ -10,13 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.env.actions import Action
-from sleepgym.env.observation import LEDGER_FEATURES, stat
+from sleepgym.env.observation import LEDGER_FEATURES, SINCE_DAYS, stat
 
 Observation = Mapping[str, NDArray[np.float32]]
 Mask = NDArray[np.bool_]
-
-SINCE_DAYS = 2.0
-"""Days that ``since_sleep`` and ``since_audit`` show as 1."""
 
 
 class Scheduler(ABC):
@@ -41,10 +38,15 @@ class Scheduler(ABC):
             state: Passed through.
             episode_start: Ignored.
             deterministic: Ignored; randomness, where there is any, is the scheduler's own.
-            action_masks: Allowed actions; if left out, what the observation tells about them.
+            action_masks: Allowed actions; if left out, what the observation tells about them. Of a card with
+                parameters, those of the operator are read, which come first.
+
+        Returns:
+            Values of :class:`~sleepgym.env.actions.Action`, ``[]`` or ``[rows]``, and the state.
         """
         if observation["stats"].ndim == 1:
             mask = allowed(observation) if action_masks is None else np.asarray(action_masks, dtype=bool).reshape(-1)
+            mask = mask[: len(Action)]
             return np.asarray(self.act(observation, mask), dtype=np.int64), state
         rows = len(observation["stats"])
         masks = [None] * rows if action_masks is None else np.asarray(action_masks).reshape(rows, -1)
@@ -87,3 +89,15 @@ def tired_of(observation: Observation, name: str, days: float) -> bool:
     """Whether as many days have passed since ``since_sleep`` or ``since_audit``."""
     # Rounded to float32 in the observation: without the tolerance a period could come one tick late.
     return stat(observation, name) * SINCE_DAYS >= days - 1e-4
+
+
+def check_days(name: str, days: float) -> None:
+    """Observations stop counting at two days: a longer period would never be over.
+
+    Raises:
+        ValueError: It is longer than that, or negative.
+    """
+    if not 0 <= days <= SINCE_DAYS:
+        raise ValueError(
+            f"expected {name} in 0..{SINCE_DAYS} days, which is as far as observations count, found {days}"
+        )

@@ -25,12 +25,19 @@ class LookAhead(Scheduler):
         rule: Who acts after the first action.
         depth: Ticks that each branch is followed for.
         width: Most actions tried: the rule's own first, then nights, naps, and the others.
+
+    Raises:
+        ValueError: A branch would not be followed at all, or none would be tried.
     """
 
     env: SleepEnv
     rule: Scheduler
     depth: int = 24
     width: int = 4
+
+    def __post_init__(self) -> None:
+        if self.depth < 1 or self.width < 1:
+            raise ValueError(f"expected a depth and a width of at least 1, found {self.depth} and {self.width}")
 
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""
@@ -65,7 +72,7 @@ class _Branch:
         return Action(int(rule.predict(self._observation, action_masks=self.env.action_masks())[0]))
 
     def step(self, action: Action) -> None:
-        self._observation, reward, *_ = self.env.step(action)
+        self._observation, reward, *_ = self.env.step(self.env.choices.usual(action))
         self.earned += reward
 
     def worth(self, last: int) -> float:
@@ -78,6 +85,9 @@ class _Branch:
 
 
 def _step(branches: Sequence[_Branch], actions: Sequence[Action]) -> None:
-    act_together([branch.env for branch in branches], actions)
+    act_together(
+        [branch.env for branch in branches],
+        [branch.env.choices.usual(action) for branch, action in zip(branches, actions, strict=True)],
+    )
     for branch, action in zip(branches, actions, strict=True):
         branch.step(action)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sleepgym.env.actions import Action
-from sleepgym.schedulers.base import Mask, Observation, Scheduler, first_allowed, keep_up, tired_of
+from sleepgym.schedulers.base import Mask, Observation, Scheduler, check_days, first_allowed, keep_up, tired_of
 
 
 @dataclass
@@ -34,10 +34,17 @@ class NeverSleep(Scheduler):
     """Writes what waits and never sleeps.
 
     Attributes:
-        nap_days: Days between naps, after which it refreshes what they find; None for no naps.
+        nap_days: Days between naps, after which it refreshes what they find, at most 2; None for no naps.
+
+    Raises:
+        ValueError: A number is out of range.
     """
 
     nap_days: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.nap_days is not None:
+            check_days("nap_days", self.nap_days)
 
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""
@@ -62,9 +69,15 @@ class FixedPeriod(Scheduler):
 
     Attributes:
         days: Days between the end of a night and the beginning of the next, at most 2.
+
+    Raises:
+        ValueError: A number is out of range.
     """
 
     days: float = 0.75
+
+    def __post_init__(self) -> None:
+        check_days("days", self.days)
 
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""
