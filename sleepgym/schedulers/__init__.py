@@ -3,6 +3,7 @@
 from sleepgym.schedulers.adaptive import BudgetAware, Drowsiness, NightOwl, PressureRule
 from sleepgym.schedulers.base import Scheduler, allowed
 from sleepgym.schedulers.look_ahead import LookAhead
+from sleepgym.schedulers.named import SchedulerMaker, SchedulerNameError, known_schedulers, scheduler_named
 from sleepgym.schedulers.simple import AlwaysSleep, FixedPeriod, NeverSleep, RandomScheduler
 
 __all__ = [
@@ -16,5 +17,9 @@ __all__ = [
     "PressureRule",
     "RandomScheduler",
     "Scheduler",
+    "SchedulerMaker",
+    "SchedulerNameError",
     "allowed",
+    "known_schedulers",
+    "scheduler_named",
 ]

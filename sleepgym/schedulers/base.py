@@ -98,6 +98,4 @@ def check_days(name: str, days: float) -> None:
         ValueError: It is longer than that, or negative.
     """
     if not 0 <= days <= SINCE_DAYS:
-        raise ValueError(
-            f"expected {name} in 0..{SINCE_DAYS} days, which is as far as observations count, found {days}"
-        )
+        raise ValueError(f"expected {name} in 0..{SINCE_DAYS}, as far as observations count days, found {days}")

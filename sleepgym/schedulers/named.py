@@ -1,0 +1,136 @@
+"""Schedulers as people write them: a name, and numbers after a colon, as in ``night-owl:load_at=0.05``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.schedulers.adaptive import BudgetAware, Drowsiness, NightOwl, PressureRule
+from sleepgym.schedulers.base import Scheduler
+from sleepgym.schedulers.look_ahead import LookAhead
+from sleepgym.schedulers.simple import AlwaysSleep, FixedPeriod, NeverSleep, RandomScheduler
+
+RULES: Mapping[str, type[Scheduler]] = {
+    "always-sleep": AlwaysSleep,
+    "budget-aware": BudgetAware,
+    "drowsiness": Drowsiness,
+    "fixed-period": FixedPeriod,
+    "never-sleep": NeverSleep,
+    "night-owl": NightOwl,
+    "pressure-rule": PressureRule,
+}
+"""Rules, which decide by the observation alone."""
+
+RANDOM, LOOK_AHEAD = "random", "look-ahead"
+"""What is made anew for every episode: from its seed, and from its environment."""
+
+SchedulerMaker = Callable[[SleepEnv, int], Scheduler]
+"""Makes a scheduler from the environment that it acts in and the episode's seed."""
+
+
+class SchedulerNameError(ValueError):
+    """A text names no scheduler, or one that has no such numbers."""
+
+
+def scheduler_named(text: str) -> Scheduler | SchedulerMaker:
+    """The scheduler that a text describes, ready for :func:`sleepgym.evaluation.evaluate`.
+
+    - ``night-owl`` has its usual numbers, ``night-owl:load_at=0.05,traffic_at=0.2`` others; fields are those of the
+      class, and ``none`` is None.
+    - ``random`` draws from each episode's seed.
+    - ``look-ahead:depth=16,width=4,rule=night-owl`` plans in its environment. Its rule is needed and comes last; what
+      follows belongs to the rule, as in ``look-ahead:depth=16,rule=night-owl:load_at=0.05,traffic_at=0.2``.
+
+    Raises:
+        SchedulerNameError: There is no such scheduler, field or number.
+    """
+    name, colon, numbers = text.partition(":")
+    if name == LOOK_AHEAD:
+        return _look_ahead(numbers)
+    if name == RANDOM:
+        if colon:
+            raise SchedulerNameError(
+                f"expected {RANDOM} without numbers, since it draws from each episode's seed, found {text!r}"
+            )
+        return lambda env, seed: RandomScheduler(seed)
+    return _rule(text)
+
+
+def known_schedulers() -> str:
+    """Every name with its fields, in a line."""
+    rules = [_described(name, _kinds(rule)) for name, rule in RULES.items()]
+    return "; ".join([*rules, RANDOM, _described(LOOK_AHEAD, [*_kinds(LookAhead), "rule"])])
+
+
+def _rule(text: str) -> Scheduler:
+    name, colon, numbers = text.partition(":")
+    if name not in RULES:
+        raise SchedulerNameError(f"expected a scheduler, found {name!r}; known are {known_schedulers()}")
+    return _made(text, RULES[name], _numbers(name, _kinds(RULES[name]), numbers) if colon else {})
+
+
+def _look_ahead(numbers: str) -> SchedulerMaker:
+    before, found, after = f",{numbers}".partition(",rule=")
+    if not found:
+        raise SchedulerNameError(f"expected {LOOK_AHEAD} with a rule, as in {LOOK_AHEAD}:rule=night-owl; found none")
+    if "," in after.partition(":")[0]:
+        raise SchedulerNameError(f"expected the rule of {LOOK_AHEAD} at the end, found {numbers!r}; put rule=... last")
+    rule = _rule(after)
+    own = _numbers(LOOK_AHEAD, _kinds(LookAhead), before[1:]) if before else {}
+
+    def make(env: SleepEnv, seed: int) -> Scheduler:
+        return LookAhead(env, rule, **own)
+
+    # Now, so that a mistake is found before the first episode; what it would act in is not looked at.
+    _made(f"{LOOK_AHEAD}:{numbers}", lambda **values: LookAhead(None, rule, **values), own)  # type: ignore[arg-type]
+    return make
+
+
+def _made(text: str, make: Callable[..., Scheduler], numbers: Mapping[str, Any]) -> Scheduler:
+    try:
+        return make(**numbers)
+    except ValueError as error:
+        raise SchedulerNameError(f"{text}: {error}") from error
+
+
+def _kinds(kind: type[Scheduler]) -> dict[str, tuple[type, ...]]:
+    """What may be set, and the types of each: numbers, or none."""
+    hints = get_type_hints(kind)
+    kinds = {field.name: get_args(hints[field.name]) or (hints[field.name],) for field in fields(kind) if field.init}  # type: ignore[arg-type]
+    return {name: types for name, types in kinds.items() if set(types) <= {int, float, NoneType}}
+
+
+def _numbers(name: str, kinds: Mapping[str, tuple[type, ...]], text: str) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for part in text.split(","):
+        field, equals, value = part.partition("=")
+        if not equals or field not in kinds:
+            raise SchedulerNameError(
+                f"expected field=number, found {part!r}; known are {_described(name, kinds) if kinds else 'none'}"
+            )
+        if field in out:
+            raise SchedulerNameError(f"expected each field of {name} once, found {field} twice in {text!r}")
+        out[field] = _number(f"{name}:{field}", kinds[field], value)
+    return out
+
+
+def _number(where: str, types: tuple[type, ...], text: str) -> float | int | None:
+    if NoneType in types and text == "none":
+        return None
+    kind = float if float in types else int
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        wanted = "a number" if kind is float else "a whole number"
+        raise SchedulerNameError(f"expected {wanted} for {where}, found {text!r}")
+    return value
+
+
+def _described(name: str, names: Mapping[str, Any] | list[str]) -> str:
+    return f"{name} ({', '.join(names)})" if names else name
