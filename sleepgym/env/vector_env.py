@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import gymnasium as gym
@@ -31,6 +31,8 @@ class SleepVectorEnv(SyncVectorEnv):
         num_envs: Number of episodes.
         autoreset_mode: When an episode that has ended makes way for the next.
         max_episode_steps: Steps (not ticks) after which an episode is truncated in any case; None for no such limit.
+        wrappers: Put around every environment, the first one innermost. None may change actions: what an action does
+            is done before the wrappers see it.
         arguments: For every environment; see :class:`SleepEnv`.
 
     Raises:
@@ -42,14 +44,19 @@ class SleepVectorEnv(SyncVectorEnv):
         num_envs: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
+        wrappers: Sequence[Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]] = (),
         **arguments: Any,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"expected at least one environment, found num_envs={num_envs}")
 
         def make() -> gym.Env[Any, Any]:
-            env = SleepEnv(**arguments)
-            return env if max_episode_steps is None else TimeLimit(env, max_episode_steps)
+            env: gym.Env[Any, Any] = SleepEnv(**arguments)
+            if max_episode_steps is not None:
+                env = TimeLimit(env, max_episode_steps)
+            for wrapper in wrappers:
+                env = wrapper(env)
+            return env
 
         super().__init__([make] * num_envs, autoreset_mode=autoreset_mode)
 

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.env.actions import Action
 from sleepgym.env.vector_env import SleepVectorEnv
+from sleepgym.env.wrappers import FlattenLedger, RecordSleepStatistics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -170,6 +171,21 @@ def test_a_limit_of_steps_truncates_as_it_does_one_environment() -> None:
         *_, expected, _ = alone.step(Action.WAIT)
         assert truncated.tolist() == [expected] * 2
     assert expected and (info["tick"] == 3).all()
+
+
+def test_wrappers_stand_around_every_environment_the_first_one_innermost() -> None:
+    envs = SleepVectorEnv(2, card=MINI, wrappers=(RecordSleepStatistics, FlattenLedger), max_episode_steps=2, **SHORT)
+    alone = FlattenLedger(RecordSleepStatistics(gym.make(MINI, max_episode_steps=2, **SHORT)))
+    assert all([type(env), type(env.env)] == [FlattenLedger, RecordSleepStatistics] for env in envs.envs)
+    observations, _ = envs.reset(seed=3)
+    expected, _ = alone.reset(seed=3)
+    assert observations.shape == (2, *expected.shape) and np.array_equal(observations[0], expected)
+    for _ in range(2):
+        observations, _, _, truncated, infos = envs.step(np.full(2, Action.WAIT))
+        expected, *_, info = alone.step(Action.WAIT)
+        np.testing.assert_allclose(observations[0], expected, atol=1e-3)
+    assert truncated.all()
+    assert infos["sleep"]["length"].tolist() == [2, 2] and infos["sleep"]["ticks"][0] == info["sleep"]["ticks"]
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
