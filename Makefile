@@ -2,12 +2,14 @@
 # The default torch wheel on Linux brings CUDA (gigabytes). Without a GPU, take the CPU one:
 #   make install TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs test test-slow check format dashboard wheel clean
+.PHONY: help install demo docs test test-slow test-rllib check format dashboard wheel clean
 
 PYTHON ?= python3
 TORCH_ARGS ?=
 BIN = .venv/bin
 STAMP = .venv/.installed
+# RLlib pins an older gymnasium, so it has an environment of its own.
+RLLIB = .venv-rllib
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +34,18 @@ test: $(STAMP) ## run the tests that take seconds
 test-slow: $(STAMP) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
+$(RLLIB)/.installed: pyproject.toml constraints.txt constraints-rllib.txt
+	test -x $(RLLIB)/bin/python || $(PYTHON) -m venv $(RLLIB)
+	grep -v '^gymnasium==' constraints.txt > $(RLLIB)/constraints.txt
+	$(RLLIB)/bin/python -m pip install $(TORCH_ARGS) -c constraints.txt torch
+	$(RLLIB)/bin/python -m pip install -c $(RLLIB)/constraints.txt -c constraints-rllib.txt -e '.[rllib,dev]'
+	touch $@
+
+test-rllib: $(RLLIB)/.installed ## run the tests of RLlib, and of contracts under its older gymnasium
+	$(RLLIB)/bin/python -m pytest tests/learning/test_rllib.py tests/agents/test_rllib_ppo.py \
+		tests/env/test_wrappers.py tests/env/test_vector_env.py
+	$(RLLIB)/bin/python -m pytest tests/env/test_conformance.py -k 'not SleepLLM or SleepLLM-Mini-v0'
+
 check: $(STAMP) ## format, lint and types, changing nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -41,12 +55,13 @@ format: $(STAMP) ## format, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-dashboard: $(STAMP) ## tensorboard over runs/
+dashboard: $(STAMP) ## tensorboard over runs/, which the demo fills if nothing else has
+	test -d runs || $(MAKE) demo
 	$(BIN)/tensorboard --logdir runs
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
-clean: ## remove what can be rebuilt (not .venv, not runs)
+clean: ## remove what can be rebuilt (not .venv*, not runs)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -type d -name __pycache__ -exec rm -rf {} +

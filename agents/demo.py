@@ -15,9 +15,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from torch.utils.tensorboard import SummaryWriter
 
 import sleepgym  # noqa: F401  (registers the environments)
+from sleepgym.dashboard import Dashboard, figures_of_result
 from sleepgym.evaluation import EpisodeResult, run_episode
 from sleepgym.facts.world import Split
 from sleepgym.schedulers import PressureRule
@@ -41,24 +41,26 @@ def main(args: Args) -> None:
     console, started = Console(), time.perf_counter()
     args.out.mkdir(parents=True, exist_ok=True)
     env = gym.make(args.env_id, split=args.split, render_mode="rgb_array")
-    writer = SummaryWriter(str(args.out))
+    dashboard = Dashboard(args.out)
+    dashboard.card(env.unwrapped.card)  # type: ignore[attr-defined]
     columns = (TextColumn("tick {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.description}"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         task = progress.add_task("", total=env.unwrapped.card.horizon)  # type: ignore[attr-defined]
 
         def on_step(info: Mapping[str, Any]) -> None:
             for name in ("recall", "score", "edits_left", "ppl_ratio", "pending", "sleeps", "naps"):
-                writer.add_scalar(f"episode/{name}", info[name], info["tick"])
+                dashboard.writer.add_scalar(f"episode/{name}", info[name], info["tick"])
             for name, value in info["reward_terms"].items():
-                writer.add_scalar(f"reward/{name}", value, info["tick"])
-            writer.add_scalar("time/seconds", time.perf_counter() - started, info["tick"])
+                dashboard.writer.add_scalar(f"reward/{name}", value, info["tick"])
+            dashboard.writer.add_scalar("time/seconds", time.perf_counter() - started, info["tick"])
             words = f"recall {info['recall']:.2f}  score {info['score']:.2f}  sleeps {info['sleeps']}"
             progress.update(task, completed=info["tick"], description=words)
 
         result = run_episode(env, PressureRule(night_relief=args.night_relief), args.seed, on_step)
     picture = np.asarray(env.render(), dtype=np.uint8)
-    writer.add_image("hypnogram", picture, result.budget, dataformats="HWC")
-    writer.close()
+    dashboard.episode(figures_of_result(result), step=0)
+    dashboard.picture(picture, step=0)
+    dashboard.close()
     Image.fromarray(picture).save(args.out / "hypnogram.png")
     env.close()
     console.print(summary(result, time.perf_counter() - started))

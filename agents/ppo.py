@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import tyro
 from sb3_contrib import MaskablePPO
@@ -13,7 +14,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.torch_layers import CombinedExtractor
 
-from sleepgym.learning import EnvSpec, LedgerExtractor, PolicyCard, load_policy, oversee
+from sleepgym.learning import EnvSpec, LedgerExtractor, PolicyCard, clone, demonstrate, load_policy, oversee
+from sleepgym.schedulers import scheduler_named
 
 
 @dataclass
@@ -69,6 +71,13 @@ class Args:
     units: int = 64
     """units of each of the two hidden layers of policy and value"""
 
+    warm_start: str = ""
+    """a scheduler to imitate before learning, such as night-owl or pressure-rule:night_relief=0.4; empty for none"""
+    warm_episodes: int = 32
+    """episodes of it to learn from"""
+    warm_epochs: int = 20
+    """passes over them"""
+
     eval_every: int = 5_000
     """steps between validations"""
     eval_episodes: int = 8
@@ -112,6 +121,12 @@ def main(args: Args) -> None:
             seed=args.seed,
             device=args.device,
         )
+        if args.warm_start:
+            # Seeds of their own: the streams that are played next are new.
+            seeds = range(args.seed + 1_000_000, args.seed + 1_000_000 + args.warm_episodes)
+            lessons = demonstrate(spec, scheduler_named(args.warm_start), seeds)
+            agreed = clone(model, lessons, args.warm_epochs, np.random.default_rng(args.seed))
+            print(f"warm start: does what {args.warm_start} did in {agreed:.1%} of {len(lessons)} steps")
     else:
         done = PolicyCard.read(args.resume).steps
         # New streams: the first ones have been played.

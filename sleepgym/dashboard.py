@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
@@ -106,6 +107,40 @@ class Dashboard:
     def close(self) -> None:
         """Writes what is left, and closes the writer."""
         self.writer.close()
+
+
+class Spectator:
+    """Takes a picture of one episode while many are evaluated.
+
+    ::
+
+        spectator = Spectator(lambda: gym.make("SleepLLM-v0", render_mode="rgb_array"), seed=1000)
+        evaluate(spectator.make, scheduler, range(1000, 1008), on_episode=spectator)
+        dashboard.picture(spectator.picture, step=0)
+
+    Args:
+        make_env: Makes an environment that renders pictures.
+        seed: Of the episode that is wanted.
+
+    Attributes:
+        picture: uint8 ``[height, width, 3]``, once the episode has ended.
+    """
+
+    def __init__(self, make_env: Callable[[], gym.Env[Any, Any]], seed: int) -> None:
+        self.make_env, self.seed = make_env, seed
+        self.picture: NDArray[np.uint8] | None = None
+        self._envs: list[gym.Env[Any, Any]] = []
+
+    def make(self) -> gym.Env[Any, Any]:
+        """An environment to be watched."""
+        self._envs.append(self.make_env())
+        return self._envs[-1]
+
+    def __call__(self, result: EpisodeResult) -> None:
+        """Takes the picture if this is the episode: its environment still stands where it ended."""
+        if result.seed == self.seed:
+            env = next(env for env in self._envs if env.unwrapped.np_random_seed == self.seed)
+            self.picture = np.asarray(env.render(), np.uint8)
 
 
 def figures_of_info(info: Mapping[str, Any]) -> dict[str, float]:

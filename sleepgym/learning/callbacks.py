@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
-from sleepgym.dashboard import Dashboard, figures_of_info, means_of
-from sleepgym.evaluation import EpisodeResult, evaluate
+from sleepgym.dashboard import Dashboard, Spectator, figures_of_info, means_of
+from sleepgym.evaluation import evaluate
 from sleepgym.learning.policy_card import PolicyCard
 
 
@@ -107,18 +106,15 @@ class ValidationCallback(BaseCallback):
         Returns:
             Whether training should go on.
         """
-        start, made = time.perf_counter(), []
-
-        def make() -> gym.Env[Any, Any]:
-            made.append(self.card.spec.make("validation", "rgb_array"))
-            return made[-1]
-
-        def show(result: EpisodeResult) -> None:
-            if self.shows is not None and self.shows.dashboard is not None and result.seed == self.seeds[0]:
-                env = next(env for env in made if env.unwrapped.np_random_seed == result.seed)
-                self.shows.dashboard.picture(np.asarray(env.render(), np.uint8), self.num_timesteps, "eval/hypnogram")
-
-        results = evaluate(make, self.model, self.seeds, self.slots, show)
+        start = time.perf_counter()
+        spectator = Spectator(lambda: self.card.spec.make("validation", "rgb_array"), self.seeds[0])
+        shown = self.shows.dashboard if self.shows is not None else None
+        if shown is None:
+            results = evaluate(spectator.make, self.model, self.seeds, self.slots)
+        else:
+            results = evaluate(spectator.make, self.model, self.seeds, self.slots, spectator)
+            if spectator.picture is not None:
+                shown.picture(spectator.picture, self.num_timesteps, "eval/hypnogram")
         means = means_of(results)
         score = self.scores[self.num_timesteps] = means["score"]
         self.without_gain = 0 if score > self.best else self.without_gain + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,4 +116,7 @@ def load_policy(
     card = PolicyCard.read(path)
     if not path.is_file():
         raise PolicyError(f"expected a policy, found no file {path}; check the name")
-    return _CLASSES[card.algorithm].load(path, env=env, device=device), card
+    with warnings.catch_warnings():
+        # What a loaded DQN is told about returns over several steps does not hold: its buffer was saved set up for them.
+        warnings.filterwarnings("ignore", "`n_steps=.*is ignored because a custom `replay_buffer_class`", UserWarning)
+        return _CLASSES[card.algorithm].load(path, env=env, device=device), card

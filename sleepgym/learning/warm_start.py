@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
-from sleepgym.evaluation import evaluate
+from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.evaluation import Maker, Predictor, evaluate
 from sleepgym.learning.envs import EnvSpec
-from sleepgym.schedulers import Scheduler
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Demonstrations:
 class _Notebook:
     """A teacher that writes down what it is asked and answers."""
 
-    def __init__(self, teacher: Scheduler) -> None:
+    def __init__(self, teacher: Predictor) -> None:
         self.teacher = teacher
         self.observations: list[dict[str, NDArray[np.float32]]] = []
         self.masks: list[NDArray[np.bool_]] = []
@@ -53,31 +53,36 @@ class _Notebook:
         action_masks: Any = None,
     ) -> tuple[Any, Any]:
         """As the teacher."""
-        actions, state = self.teacher.predict(observation, state, action_masks=action_masks)
+        actions, state = self.teacher.predict(observation, state, action_masks=action_masks)  # type: ignore[call-arg]
         self.observations.append(observation)
         self.masks.append(np.asarray(action_masks, bool))
         self.actions.append(actions)
         return actions, state
 
 
-def demonstrate(spec: EnvSpec, teacher: Scheduler, seeds: Sequence[int], slots: int = 16) -> Demonstrations:
+def demonstrate(spec: EnvSpec, teacher: Predictor | Maker, seeds: Sequence[int], slots: int = 16) -> Demonstrations:
     """Lets a scheduler play streams of the split ``train``.
 
     Args:
         spec: The environment; observations are dictionaries.
-        teacher: Who plays.
-        seeds: Of the streams.
+        teacher: Who plays: a scheduler, or a function that makes one for an episode.
+        seeds: Of the streams, in the order of which the steps are given.
         slots: Most episodes at once.
     """
-    notebooks = [_Notebook(teacher) for _ in seeds]
-    fresh = iter(notebooks)
-    # One notebook per episode: in a shared one, slots that are done would go on being asked.
-    evaluate(lambda: spec.make("train"), lambda env, seed: next(fresh), seeds, slots)
-    names = notebooks[0].observations[0]
+    notebooks: dict[int, _Notebook] = {}
+
+    def begin(env: SleepEnv, seed: int) -> Predictor:
+        # One notebook per episode: in a shared one, slots that are done would go on being asked.
+        notebooks[seed] = _Notebook(teacher if isinstance(teacher, Predictor) else teacher(env, seed))
+        return notebooks[seed]
+
+    evaluate(lambda: spec.make("train"), begin, seeds, slots)
+    books = [notebooks[seed] for seed in seeds]
+    names = books[0].observations[0]
     return Demonstrations(
-        {name: np.concatenate([one[name] for book in notebooks for one in book.observations]) for name in names},
-        np.concatenate([mask for book in notebooks for mask in book.masks]),
-        np.concatenate([action for book in notebooks for action in book.actions]),
+        {name: np.concatenate([one[name] for book in books for one in book.observations]) for name in names},
+        np.concatenate([mask for book in books for mask in book.masks]),
+        np.concatenate([action for book in books for action in book.actions]),
     )
 
 

@@ -1,0 +1,115 @@
+"""The training scripts learn, validate, log, leave policies behind, and go on from them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sleepgym.learning import LedgerExtractor, PolicyCard, agreement, demonstrate, load_policy
+from sleepgym.schedulers import NeverSleep, SchedulerNameError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+MINI = "SleepLLM-Mini-v0"
+SMALL = {
+    "ppo": ("--n-steps", "8", "--batch-size", "16", "--epochs", "1"),
+    "recurrent_ppo": ("--n-steps", "8", "--batch-size", "16", "--epochs", "1"),
+    "dqn": ("--learning-starts", "16", "--batch-size", "16", "--gradient-steps", "1"),
+}
+
+
+@pytest.fixture
+def train(call: Callable[..., str], quick_card: Path) -> Callable[..., str]:
+    """Trains on the quick card in the folder "run", with two environments."""
+
+    def run(name: str, *arguments: str) -> str:
+        few = ("--n-envs", "2", "--eval-episodes", "1", "--eval-every", "16", "--save-every", "16")
+        where = ("--env-id", MINI, "--card", str(quick_card), "--out", "run")
+        return call(name, *where, *few, *SMALL[name], *arguments)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "algorithm", "arguments"),
+    [
+        ("ppo", "MaskablePPO", ()),
+        ("ppo", "PPO", ("--algorithm", "plain", "--extractor", "flat", "--no-anneal")),
+        ("recurrent_ppo", "RecurrentPPO", ()),
+        ("dqn", "DQN", ()),
+    ],
+)
+def test_a_script_leaves_policies_and_logs_and_resuming_goes_on(
+    train: Callable[..., str], tmp_path: Path, name: str, algorithm: str, arguments: tuple[str, ...]
+) -> None:
+    train(name, "--total-steps", "32", *arguments)
+    last, card = load_policy(tmp_path / "run" / "last.zip")
+    assert (card.algorithm, card.steps, last.num_timesteps, card.flat) == (algorithm, 32, 32, name == "dqn")
+    assert type(last).__name__ == algorithm
+    best = PolicyCard.read(tmp_path / "run" / "best.zip")
+    assert best.steps in (16, 32) and best.validation_score is not None and 0 <= best.validation_score <= 1
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert {"eval/mean_score", "eval/mean_reward", "sleepgym/score", "sleepgym/action_frac/SLEEP"} <= set(
+        events.Tags()["scalars"]
+    )
+    assert [event.step for event in events.Scalars("eval/mean_score")] == [16, 32]
+
+    shown = train(name, "--total-steps", "48", "--resume", "run/last.zip", *arguments)
+    assert "run/last.zip" in shown
+    again, card = load_policy(tmp_path / "run" / "last.zip")
+    assert card.steps == again.num_timesteps == 48
+    if name != "dqn":  # whose optimiser counts otherwise
+        assert again._n_updates == 3, "two before and one after"  # type: ignore[attr-defined]
+
+
+def test_the_extractor_is_a_switch(train: Callable[..., str], tmp_path: Path) -> None:
+    for extractor, is_set in (("set", True), ("flat", False)):
+        train("ppo", "--total-steps", "16", "--eval-episodes", "0", "--extractor", extractor)
+        policy, _ = load_policy(tmp_path / "run" / "last.zip")
+        assert isinstance(policy.policy.features_extractor, LedgerExtractor) is is_set  # type: ignore[union-attr]
+        assert not (tmp_path / "run" / "best.zip").exists()
+
+
+def test_equal_seeds_train_equal_policies(train: Callable[..., str], tmp_path: Path) -> None:
+    weights = []
+    for seed in ("3", "3", "4"):
+        train("ppo", "--total-steps", "16", "--eval-episodes", "0", "--seed", seed)
+        policy, _ = load_policy(tmp_path / "run" / "last.zip")
+        weights.append(policy.policy.state_dict())
+    same = [all((a == b).all() for a, b in zip(weights[0].values(), w.values(), strict=True)) for w in weights[1:]]
+    assert same == [True, False]
+
+
+def test_patience_ends_training_early(train: Callable[..., str], tmp_path: Path) -> None:
+    train("ppo", "--total-steps", "96", "--learning-rate", "0", "--patience", "1")
+    assert PolicyCard.read(tmp_path / "run" / "last.zip").steps == 32
+
+
+def test_a_warm_start_says_how_far_it_agrees(train: Callable[..., str], tmp_path: Path) -> None:
+    warm = ("--warm-start", "never-sleep", "--warm-episodes", "2", "--warm-epochs", "60")
+    shown = train("ppo", "--total-steps", "16", "--eval-episodes", "0", *warm)
+    [share] = re.findall(r"does what never-sleep did in ([\d.]+)% of \d+ steps", shown)
+    assert float(share) > 80
+    # Hardly moved by two updates: it does what it was taught.
+    policy, card = load_policy(tmp_path / "run" / "last.zip")
+    unseen = demonstrate(card.spec, NeverSleep(), [77])
+    assert agreement(policy, unseen) > 0.8  # type: ignore[arg-type]
+
+
+def test_an_unknown_teacher_is_reported(train: Callable[..., str]) -> None:
+    with pytest.raises(SchedulerNameError, match="expected a scheduler, found 'owl'"):
+        train("ppo", "--warm-start", "owl")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(SMALL))
+def test_scripts_run_from_the_command_line_on_the_small_environment_itself(
+    run_script: Callable[..., str], tmp_path: Path, name: str
+) -> None:
+    few = ("--n-envs", "4", "--eval-episodes", "2", "--eval-every", "256", "--save-every", "256")
+    arguments = ("--env-id", MINI, "--total-steps", "512", "--out", "run", *few, *SMALL[name])
+    run_script(f"agents/{name}.py", *arguments, cwd=tmp_path)
+    assert PolicyCard.read(tmp_path / "run" / "last.zip").steps == 512
