@@ -117,6 +117,6 @@ def load_policy(
     if not path.is_file():
         raise PolicyError(f"expected a policy, found no file {path}; check the name")
     with warnings.catch_warnings():
-        # What a loaded DQN is told about returns over several steps does not hold: its buffer was saved set up for them.
+        # Untrue of a loaded DQN: its buffer was saved with the settings for returns over several steps.
         warnings.filterwarnings("ignore", "`n_steps=.*is ignored because a custom `replay_buffer_class`", UserWarning)
         return _CLASSES[card.algorithm].load(path, env=env, device=device), card
