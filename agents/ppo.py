@@ -25,7 +25,7 @@ class Args:
     card: str = ""
     """path of a card of your own to play instead of the environment's"""
     seed: int = 1
-    """seed of the policy and of the first environment"""
+    """seed of the policy and of its streams"""
     total_steps: int = 60_000
     """steps to train for, over all environments and, when resumed, from the very beginning"""
     out: Path = Path("runs/ppo")
@@ -122,15 +122,11 @@ def main(args: Args) -> None:
             device=args.device,
         )
         if args.warm_start:
-            # Seeds of their own: the streams that are played next are new.
-            seeds = range(args.seed + 1_000_000, args.seed + 1_000_000 + args.warm_episodes)
-            lessons = demonstrate(spec, scheduler_named(args.warm_start), seeds)
+            lessons = demonstrate(spec, scheduler_named(args.warm_start), range(args.warm_episodes))
             agreed = clone(model, lessons, args.warm_epochs, np.random.default_rng(args.seed))
             print(f"warm start: does what {args.warm_start} did in {agreed:.1%} of {len(lessons)} steps")
     else:
-        done = PolicyCard.read(args.resume).steps
-        # New streams: the first ones have been played.
-        envs = spec.training(args.n_envs, args.seed + done, args.reward_scale)
+        envs = spec.training(args.n_envs, args.seed, args.reward_scale, PolicyCard.read(args.resume).steps)
         model, _ = load_policy(args.resume, envs, args.device)
 
     model.set_logger(configure(str(args.out), ["stdout", "tensorboard"]))

@@ -21,7 +21,7 @@ class Args:
     card: str = ""
     """path of a card of your own to play instead of the environment's"""
     seed: int = 1
-    """seed of the policy and of the first environment"""
+    """seed of the policy and of its streams"""
     total_steps: int = 60_000
     """steps to train for, over all environments and, when resumed, from the very beginning"""
     out: Path = Path("runs/recurrent_ppo")
@@ -106,9 +106,7 @@ def main(args: Args) -> None:
             device=args.device,
         )
     else:
-        done = PolicyCard.read(args.resume).steps
-        # New streams: the first ones have been played.
-        envs = spec.training(args.n_envs, args.seed + done, args.reward_scale)
+        envs = spec.training(args.n_envs, args.seed, args.reward_scale, PolicyCard.read(args.resume).steps)
         model, _ = load_policy(args.resume, envs, args.device)
 
     model.set_logger(configure(str(args.out), ["stdout", "tensorboard"]))

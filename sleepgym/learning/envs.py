@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
@@ -85,22 +86,25 @@ class EnvSpec:
         env = gym.make(self.env_id, split=split, render_mode=render_mode, **self._card)
         return FlattenLedger(env) if self.flat else env
 
-    def training(self, n_envs: int, seed: int, reward_scale: float) -> VecEnv:
+    def training(self, n_envs: int, seed: int, reward_scale: float, steps: int = 0) -> VecEnv:
         """What an algorithm learns in, on the split ``train``.
 
         Rewards in ``info["episode"]`` and all of ``info["sleep"]`` are as the environment gives them, unscaled.
 
         Args:
             n_envs: Episodes at once.
-            seed: Of the first environment; the others follow it.
+            seed: Of the run. Environments get seeds that no other run's environments have: with numbers that follow
+                each other, runs 1 and 2 would share all streams but those of one environment.
             reward_scale: See :class:`ScaleReward`.
+            steps: Steps that the run has behind it when it is resumed, so that it is not played the same streams again.
         """
+        first = int(np.random.SeedSequence([seed, steps]).generate_state(1)[0])
         wrap: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] = partial(_wrap, flat=self.flat, scale=reward_scale)
         # A render mode of None: make_vec_env would otherwise ask for pictures.
         return make_vec_env(
             self.env_id,
             n_envs,
-            seed=seed,
+            seed=first,
             env_kwargs={"split": "train", "render_mode": None, **self._card},
             vec_env_cls=SB3VecEnv,
             wrapper_class=wrap,
