@@ -23,7 +23,8 @@ class Entry:
     Attributes:
         fact: The fact.
         stage: 0 (held by its edit alone) to 3 (held by slow weights alone).
-        scale: Scale of its edit, which dissolves as the stage rises.
+        scale: Scale of its edit, which dissolves as the stage rises; 0 also where it was switched off for spoiling more
+            than it holds.
         margin: Margin (nats) at the last audit; NaN before the first.
         written_at: Tick of the first write.
         audited_at: Tick of the last audit; -1 before the first.

@@ -12,11 +12,8 @@ from sleepgym.state import State
 
 def set_stage(state: State, key: Key, stage: int, spec: SleepSpec) -> None:
     """Puts a fact at a stage, and its edit at the scale that goes with it."""
-    scale = spec.scales[stage]
-    state.ledger.update(key, stage=stage, scale=scale)
-    owner = owner_of(state.ledger[key].fact)
-    if owner in state.memory.terms:
-        state.memory.scale(owner, scale)
+    state.ledger.update(key, stage=stage)
+    _scale(state, key, spec.scales[stage])
 
 
 def dissolve(state: State, passed: Mapping[Key, bool], spec: SleepSpec) -> None:
@@ -33,7 +30,9 @@ def dissolve_further(state: State, stuck: Collection[Key], passed: Mapping[Key, 
     """Takes edits that stand in the way of slow weights a stage on.
 
     Memories can spoil each other: what slow weights recall alone, they may miss beside edits. Those facts have shown at
-    the gate that they need no edit, so theirs give way first, and then those of all facts that have passed.
+    the gate that they need no edit, so theirs give way first, and then those of all facts that have passed. What is
+    left are edits of facts that failed. If more is missed beside them than they hold at best, they are switched off:
+    the audit finds these facts lost, and the next night solves for them anew.
 
     Args:
         state: Whose edits are scaled.
@@ -50,4 +49,19 @@ def dissolve_further(state: State, stuck: Collection[Key], passed: Mapping[Key, 
         yielding = {key for key, holds in passed.items() if holds and state.ledger[key].stage < spec.last_stage}
     for key in yielding:
         set_stage(state, key, state.ledger[key].stage + 1, spec)
-    return bool(yielding)
+    if yielding:
+        return True
+    back = {key for key, holds in passed.items() if not holds and state.ledger[key].scale > 0}
+    if len(stuck) <= len(back):
+        return False
+    for key in back:
+        # Not a stage: slow weights do not hold the fact.
+        _scale(state, key, 0.0)
+    return bool(back)
+
+
+def _scale(state: State, key: Key, scale: float) -> None:
+    state.ledger.update(key, scale=scale)
+    owner = owner_of(state.ledger[key].fact)
+    if owner in state.memory.terms:
+        state.memory.scale(owner, scale)

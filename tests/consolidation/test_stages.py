@@ -58,6 +58,24 @@ def test_edits_of_all_that_passed_give_way_to_a_fact_that_needs_no_edit(state):
     assert (at(state, fact), at(state, other), at(state, failed)) == (3, 2, 0)
 
 
+def test_edit_that_spoils_more_than_it_holds_is_switched_off(state):
+    facts, failed = [put(state, name, 3) for name in ("Tom Lork", "Mina Trent")], put(state, "Ann Vey", 0)
+    passed = {fact.key: fact is not failed for fact in (*facts, failed)}
+    assert dissolve_further(state, [fact.key for fact in facts], passed, SleepSpec())
+    entry = state.ledger[failed.key]
+    assert (entry.stage, entry.scale, state.memory.terms[owner_of(failed)].scale) == (0, 0.0, 0.0)
+    assert [at(state, fact) for fact in facts] == [3, 3]
+    # Nothing is left to give way: a second call ends it.
+    assert not dissolve_further(state, [fact.key for fact in facts], passed, SleepSpec())
+
+
+def test_edits_of_facts_that_failed_give_way_last(state):
+    facts, failed = [put(state, name, 2) for name in ("Tom Lork", "Mina Trent")], put(state, "Ann Vey", 0)
+    passed = {fact.key: fact is not failed for fact in (*facts, failed)}
+    assert dissolve_further(state, [fact.key for fact in facts], passed, SleepSpec())
+    assert [at(state, fact) for fact in (*facts, failed)] == [3, 3, 0]
+
+
 def test_when_no_edit_can_give_way_nothing_does(state):
     fact, failed = put(state, "Tom Lork", 3), put(state, "Ann Vey", 0)
     assert not dissolve_further(state, [fact.key], {fact.key: True, failed.key: False}, SleepSpec())
