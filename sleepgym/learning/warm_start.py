@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
+from sleepgym.env.choices import operator_of
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.evaluation import Maker, Predictor, evaluate
 from sleepgym.learning.envs import EnvSpec
@@ -24,7 +25,8 @@ class Demonstrations:
     Attributes:
         observations: Arrays ``[steps, ...]`` by name.
         masks: What was allowed, bool ``[steps, actions]``.
-        actions: What the teacher chose, int64 ``[steps]``.
+        actions: What the teacher chose, as the environment takes it: int64 ``[steps]``, or ``[steps, 3]`` on a card
+            with parameters.
     """
 
     observations: dict[str, NDArray[np.float32]]
@@ -38,8 +40,8 @@ class Demonstrations:
 class _Notebook:
     """A teacher that writes down what it is asked and answers."""
 
-    def __init__(self, teacher: Predictor) -> None:
-        self.teacher = teacher
+    def __init__(self, teacher: Predictor, env: SleepEnv) -> None:
+        self.teacher, self.env = teacher, env
         self.observations: list[dict[str, NDArray[np.float32]]] = []
         self.masks: list[NDArray[np.bool_]] = []
         self.actions: list[NDArray[np.int64]] = []
@@ -56,8 +58,14 @@ class _Notebook:
         actions, state = self.teacher.predict(observation, state, action_masks=action_masks)  # type: ignore[call-arg]
         self.observations.append(observation)
         self.masks.append(np.asarray(action_masks, bool))
-        self.actions.append(actions)
+        self.actions.append(np.stack([self._complete(action) for action in actions]))
         return actions, state
+
+    def _complete(self, action: Any) -> NDArray[np.int64]:
+        """On a card with parameters, teachers may name the operator alone."""
+        if self.env.action_space.contains(action):
+            return np.asarray(action, np.int64)
+        return self.env.choices.usual(operator_of(action))
 
 
 def demonstrate(spec: EnvSpec, teacher: Predictor | Maker, seeds: Sequence[int], slots: int = 16) -> Demonstrations:
@@ -73,7 +81,7 @@ def demonstrate(spec: EnvSpec, teacher: Predictor | Maker, seeds: Sequence[int],
 
     def begin(env: SleepEnv, seed: int) -> Predictor:
         # One notebook per episode: in a shared one, slots that are done would go on being asked.
-        notebooks[seed] = _Notebook(teacher if isinstance(teacher, Predictor) else teacher(env, seed))
+        notebooks[seed] = _Notebook(teacher if isinstance(teacher, Predictor) else teacher(env, seed), env)
         return notebooks[seed]
 
     evaluate(lambda: spec.make("train"), begin, seeds, slots)
@@ -131,7 +139,8 @@ def agreement(model: MaskablePPO | PPO, demonstrations: Demonstrations) -> float
     """Share of the demonstrated steps at which a policy does what the teacher did."""
     masks = _masks(model, demonstrations.masks)
     actions, _ = model.predict(demonstrations.observations, deterministic=True, **masks)
-    return float(np.mean(actions == demonstrations.actions))
+    alike = (actions == demonstrations.actions).reshape(len(demonstrations), -1)
+    return float(np.mean(alike.all(axis=1)))
 
 
 def _masks(model: MaskablePPO | PPO, masks: NDArray[np.bool_]) -> dict[str, Any]:

