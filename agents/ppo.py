@@ -44,13 +44,13 @@ class Args:
     """set reads the ledger as a set of facts; flat as one long vector"""
     n_envs: int = 16
     """episodes at once; they share the model's passes"""
-    n_steps: int = 96
+    n_steps: int = 64
     """steps of each environment between updates; times n_envs, this is the batch that is learned from"""
-    batch_size: int = 256
+    batch_size: int = 128
     """steps in a minibatch"""
-    epochs: int = 8
+    epochs: int = 10
     """passes over what was collected"""
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """step size of Adam; falls linearly to 0 at total_steps"""
     anneal: bool = True
     """whether the learning rate falls"""
