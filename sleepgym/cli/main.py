@@ -7,7 +7,7 @@ from typing import Protocol
 
 import tyro
 
-from sleepgym.cli import chat, replay
+from sleepgym.cli import chat, leaderboard, replay
 from sleepgym.cli.signals import terminating_cleanly
 
 
@@ -21,7 +21,11 @@ class Command(Protocol):
 
 # A further subcommand is a module with such a dataclass, and a line here. Its heavy imports belong into `run`, so that
 # `--help` answers at once.
-COMMANDS: dict[str, Callable[..., Command]] = {"chat": chat.Args, "replay": replay.Args}
+COMMANDS: dict[str, Callable[..., Command]] = {
+    "chat": chat.Args,
+    "leaderboard": leaderboard.Args,
+    "replay": replay.Args,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,164 @@
+"""``sleepgym leaderboard``: plays schedulers and policies on the frozen test streams; checks what was handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from sleepgym.evaluation.leaderboard import Entry
+    from sleepgym.evaluation.submission import Submission
+
+VALID, DIFFERS, UNUSABLE = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Args:
+    """Play schedulers on the frozen test streams and print how they did, or check what was handed in.
+
+    Streams are those of the split "test" with seeds from 10000000 on, the same for everyone. Some episodes are played
+    again from their recordings. Status 0 if they come out alike, 1 if not, 2 if something cannot be played.
+
+    A policy file is code: loading it runs what is in it. Name only files that you or people you trust have made.
+    """
+
+    entries: tyro.conf.Positional[tuple[str, ...]] = ()
+    """schedulers with their numbers, such as night-owl, fixed-period:days=0.75 or
+    look-ahead:depth=16,width=4,rule=night-owl; policies as maskable-ppo:PATH, ppo:PATH, recurrent-ppo:PATH or
+    dqn:PATH, after what they were trained with"""
+    env_id: str = "SleepLLM-v0"
+    """the environment to play"""
+    streams: int = 100
+    """test streams that each entry plays"""
+    validate: int = 5
+    """episodes per entry that are drawn at random and played again; 0 for none"""
+    tolerance: float = 1e-4
+    """by how much a reward or a score may then differ"""
+    slots: int = 16
+    """episodes at once"""
+    out: Path | None = None
+    """folder for the table, and for each entry's scores and recordings"""
+    check: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
+    """an entry's folder to check instead of playing, as --out wrote it; may be given several times"""
+
+    def run(self) -> int:
+        """Plays or checks."""
+        from transformers.utils import logging
+
+        from sleepgym.cli.views import one_line
+        from sleepgym.lm import ModelLoadError
+
+        logging.disable_progress_bar()
+        # The table alone goes to standard output, so that it can be kept in a file.
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        try:
+            if bool(self.entries) == bool(self.check):
+                raise ValueError("expected either entries to play or --check with a folder; see --help")
+            if min(self.validate, self.streams - 1, self.slots - 1) < 0:
+                raise ValueError(
+                    f"expected at least one stream and one slot, and no negative number of episodes to validate, found "
+                    f"{self.streams}, {self.slots} and {self.validate}"
+                )
+            return self._check(console) if self.check else self._play(console)
+        except (ModelLoadError, ValueError, OSError) as error:
+            console.print(one_line(error))
+            return UNUSABLE
+
+    def _check(self, console: Console) -> int:
+        from sleepgym.cli.views import one_line, shown
+        from sleepgym.evaluation.submission import Submission
+
+        worst = VALID
+        for path in self.check:
+            try:
+                status = _validated(str(path), Submission.load(path), self.validate, self.tolerance, console)
+            except ValueError as error:
+                console.print(shown(f"{path}: "), one_line(error), sep="")
+                status = UNUSABLE
+            worst = max(worst, status)
+        return worst
+
+    def _play(self, console: Console) -> int:
+        import numpy as np
+
+        from sleepgym.evaluation.leaderboard import leaderboard_sheet, play
+        from sleepgym.evaluation.submission import Submission, folder_name
+
+        # All of them before anybody plays: a mistake in the last name is found at once.
+        entries = _entries(self.entries, self.env_id)
+        if self.out is not None and len({folder_name(name) for name in self.entries}) < len(entries):
+            raise ValueError(
+                f"expected entries whose folders differ, found {', '.join(map(folder_name, self.entries))}"
+            )
+        played = []
+        with _progress(console) as progress:
+            task = progress.add_task("", total=self.streams * len(entries))
+            for entry in entries:
+                progress.update(task, description=entry.name)
+                played.append(play(entry, self.env_id, self.streams, self.slots, lambda _: progress.advance(task)))
+        title = f"{self.env_id}, {self.streams} test streams, mean [95 % interval]"
+        sheet = leaderboard_sheet(played, np.random.default_rng(0), title)
+        submissions = [(one.entry.name, Submission(one.scores, one.recordings)) for one in played]
+        if self.out is not None:
+            for name, submission in submissions:
+                submission.save(self.out / folder_name(name))
+            (self.out / "leaderboard.md").write_text(sheet.markdown(), encoding="utf-8")
+            (self.out / "leaderboard.json").write_text(sheet.json(), encoding="utf-8")
+        print(sheet.markdown(), end="")
+        return max(
+            _validated(name, submission, self.validate, self.tolerance, console) for name, submission in submissions
+        )
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def _entries(texts: Sequence[str], env_id: str) -> list[Entry]:
+    from sleepgym.evaluation.leaderboard import Entry, make_test_env
+    from sleepgym.learning.policy_named import ALGORITHMS, policy_named, view_of
+    from sleepgym.schedulers import known_schedulers, scheduler_named
+    from sleepgym.schedulers.named import LOOK_AHEAD, RANDOM, RULES
+
+    if len(set(texts)) < len(texts):
+        raise ValueError(f"expected each entry once, found {', '.join(texts)}")
+    env, entries = make_test_env(env_id), []
+    for text in texts:
+        kind = text.partition(":")[0]
+        if kind in ALGORITHMS:
+            policy, digest = policy_named(text)
+            entries.append(Entry(text, policy, view_of(policy, env), digest))
+        elif kind in (*RULES, RANDOM, LOOK_AHEAD):
+            entries.append(Entry(text, scheduler_named(text)))
+        else:
+            raise ValueError(
+                f"expected a scheduler or ALGORITHM:PATH, found {text!r}; known schedulers are {known_schedulers()}; "
+                f"known algorithms are {', '.join(ALGORITHMS)}"
+            )
+    return entries
+
+
+def _validated(name: str, submission: Submission, count: int, tolerance: float, console: Console) -> int:
+    """Says whether it is as it claims."""
+    import numpy as np
+
+    from sleepgym.cli.views import shown
+
+    differences = list(submission.mistakes(tolerance))
+    with console.status(f"playing {count} episodes again"):
+        # Not seeded: who hands something in cannot know which episodes will be drawn.
+        replayed = list(submission.replayed(count, np.random.default_rng(), tolerance))
+    differences += [f"stream {stream}: differs at {where}" for stream, where in replayed if where]
+    for difference in differences:
+        console.print(shown(f"{name}: {difference}", "red"))
+    if not differences:
+        streams = ", ".join(str(stream) for stream, _ in replayed) or "none"
+        console.print(shown(f"{name}: valid; played again: {streams}", "green"))
+    return DIFFERS if differences else VALID

@@ -1,0 +1,118 @@
+"""What is handed in to a leaderboard: scores, and the recordings that they come from, to be checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sleepgym.env.card import differences, load_card
+from sleepgym.env.recording import Recording, RecordingError
+from sleepgym.env.registration import card_paths
+from sleepgym.env.replay import replay
+from sleepgym.evaluation.leaderboard import SPLIT, frozen_seeds
+from sleepgym.evaluation.scores import ScoreMatrix
+
+TOLERANCE = 1e-4
+"""More than a replay allows otherwise: rounding, which other machines and other numbers of slots do differently, grows
+from night to night, and no rank hangs on so little."""
+
+SCORES, RECORDINGS = "scores.json", "recordings"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """An entry's episodes.
+
+    Attributes:
+        scores: One run.
+        recordings: One per stream.
+    """
+
+    scores: ScoreMatrix
+    recordings: tuple[Recording, ...]
+
+    def save(self, folder: Path) -> None:
+        """Writes ``scores.json``, and ``recordings/SEED.json`` for every stream.
+
+        Raises:
+            ScoreError: The scores cannot be written.
+            RecordingError: A recording cannot be written.
+        """
+        for stream, recording in zip(self.scores.streams, self.recordings, strict=True):
+            recording.save(folder / RECORDINGS / f"{stream}.json")
+        self.scores.save(folder / SCORES)
+
+    @classmethod
+    def load(cls, folder: Path) -> Submission:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            ScoreError: The scores cannot be read.
+            RecordingError: A recording is missing or cannot be read.
+        """
+        scores = ScoreMatrix.load(folder / SCORES)
+        return cls(scores, tuple(Recording.load(folder / RECORDINGS / f"{stream}.json") for stream in scores.streams))
+
+    def mistakes(self, tolerance: float = TOLERANCE) -> Iterator[str]:
+        """What is wrong with it as it is written, one at a time.
+
+        Every stream must be there, each recorded to its end on the test split of one environment of this package with
+        nothing replaced, and its recorded score must be the one that is claimed.
+        """
+        scores, streams = self.scores.scores, self.scores.streams
+        if len(scores) != 1 or streams != tuple(frozen_seeds(len(streams))):
+            yield f"expected one run on the streams from {frozen_seeds(1)[0]} on, found {len(scores)} on {streams}"
+        models = sorted({recording.fingerprint[:12] for recording in self.recordings})
+        if len(models) != 1:
+            yield f"expected recordings with one model, found {models}"
+        ids = sorted({recording.card_id for recording in self.recordings})
+        if len(ids) != 1 or ids[0] not in card_paths():
+            yield f"expected recordings of one environment of this package, found {ids}"
+            return
+        card = load_card(ids[0])
+        for stream, claimed, recording in zip(streams, scores[0].tolist(), self.recordings, strict=True):
+            told = recording.seed, recording.split, recording.overrides, recording.ended
+            if told != (stream, SPLIT, {}, True):
+                yield (
+                    f"stream {stream}: expected a whole episode of that seed on split {SPLIT!r} with nothing replaced, "
+                    f"found seed {recording.seed}, split {recording.split!r}, replaced {recording.overrides}, "
+                    f"{'ended' if recording.ended else 'not ended'}"
+                )
+            if found := differences(card, recording.card):
+                yield f"stream {stream}: expected the card of {ids[0]} as it is here, found {'; '.join(found)}"
+            # "Not within", so that a score that is no number is a mistake too.
+            if not abs(claimed - recording.score) <= tolerance:
+                yield f"stream {stream}: expected the claimed score of {claimed!r}, found {recording.score!r} recorded"
+
+    def replayed(self, count: int, rng: np.random.Generator, tolerance: float = TOLERANCE) -> Iterator[tuple[int, str]]:
+        """Plays some of its episodes again.
+
+        Args:
+            count: How many; at most all.
+            rng: Draws which.
+            tolerance: By how much a reward or the score may differ.
+
+        Yields:
+            Stream, and where it first differs; empty if it does not.
+
+        Raises:
+            RecordingError: A recording is of another version, card or model, so that playing it would say nothing.
+            ModelLoadError: The model cannot be loaded.
+        """
+        chosen = rng.permutation(len(self.recordings))[:count]
+        for at in sorted(chosen.tolist()):
+            stream = self.scores.streams[at]
+            try:
+                played = replay(self.recordings[at], tolerance)
+            except RecordingError as error:
+                raise RecordingError(f"stream {stream}: {error}") from error
+            yield stream, played.difference
+
+
+def folder_name(name: str) -> str:
+    """An entry's name as that of a folder: what some system's paths cannot hold becomes a dash."""
+    return re.sub(r"[^\w.,=-]+", "-", name).strip("-.") or "entry"

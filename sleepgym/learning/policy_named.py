@@ -1,0 +1,93 @@
+"""Policies as people write them: an algorithm and a path, as in ``maskable-ppo:runs/ppo/best.zip``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from sb3_contrib import MaskablePPO, RecurrentPPO
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sleepgym.env.wrappers import FlattenLedger
+from sleepgym.learning.policy_card import PolicyError
+
+ALGORITHMS: Mapping[str, type[BaseAlgorithm]] = {
+    "dqn": DQN,
+    "maskable-ppo": MaskablePPO,
+    "ppo": PPO,
+    "recurrent-ppo": RecurrentPPO,
+}
+"""What can stand before the colon: the class that saved the policy."""
+
+
+def policy_named(text: str, device: str = "cpu") -> tuple[BaseAlgorithm, str]:
+    """Loads the policy that a text names; unlike :func:`~sleepgym.learning.load_policy`, without a card beside it.
+
+    A policy file is code: Stable-Baselines3 unpickles parts of it, and what is unpickled can do anything. Load only
+    files that you or people you trust have made.
+
+    Args:
+        text: ``ALGORITHM:PATH``.
+        device: Where its network is to be.
+
+    Returns:
+        The policy, and the SHA-256 of its file.
+
+    Raises:
+        PolicyError: The algorithm is unknown, or the file is missing or no policy of it.
+    """
+    algorithm, _, name = text.partition(":")
+    if algorithm not in ALGORITHMS:
+        raise PolicyError(f"expected ALGORITHM:PATH with one of {', '.join(ALGORITHMS)}, found {text!r}")
+    path = Path(name)
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise PolicyError(f"expected a policy, found {error}; check the path") from error
+    try:
+        return ALGORITHMS[algorithm].load(path, device=device), digest
+    except Exception as error:  # What is unpickled may raise anything.
+        raise PolicyError(
+            f"expected a policy of {algorithm} in {path}, found {type(error).__name__}: {error}; "
+            "name the algorithm that it was trained with"
+        ) from error
+
+
+def view_of(policy: BaseAlgorithm, env: gym.Env[Any, Any]) -> Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]:
+    """What shows a policy an environment as it saw the one that it was trained in.
+
+    Args:
+        policy: Knows the spaces that it was trained with.
+        env: Without wrappers that change observations or actions.
+
+    Returns:
+        What to wrap such environments in: nothing for dictionaries, :class:`FlattenLedger` for vectors.
+
+    Raises:
+        PolicyError: It was trained with other spaces.
+    """
+    if policy.action_space == env.action_space:
+        if policy.observation_space == env.observation_space:
+            return _as_it_is
+        if policy.observation_space == FlattenLedger(env).observation_space:
+            return FlattenLedger
+    raise PolicyError(
+        f"expected a policy for observations {_shape(env.observation_space)}, as they are or as one vector, and "
+        f"actions {env.action_space}, found one for {_shape(policy.observation_space)} and {policy.action_space}; "
+        "play it where it was trained"
+    )
+
+
+def _as_it_is(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    return env
+
+
+def _shape(space: gym.Space[Any] | None) -> str:
+    """A space without its bounds, which would fill pages."""
+    if isinstance(space, gym.spaces.Dict):
+        return "{" + ", ".join(f"{name}: {_shape(part)}" for name, part in space.items()) + "}"
+    return str(list(space.shape)) if space is not None and space.shape is not None else str(space)
