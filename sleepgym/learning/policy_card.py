@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +16,13 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from sleepgym.learning.envs import EnvSpec
 
 Algorithm = Literal["MaskablePPO", "PPO", "RecurrentPPO", "DQN"]
-_CLASSES: dict[str, type[BaseAlgorithm]] = {
+CLASSES: Mapping[Algorithm, type[BaseAlgorithm]] = {
     "MaskablePPO": MaskablePPO,
     "PPO": PPO,
     "RecurrentPPO": RecurrentPPO,
     "DQN": DQN,
 }
+"""What saves and loads the policies of each algorithm."""
 
 
 class PolicyError(ValueError):
@@ -119,4 +121,4 @@ def load_policy(
     with warnings.catch_warnings():
         # Untrue of a loaded DQN: its buffer was saved with the settings for returns over several steps.
         warnings.filterwarnings("ignore", "`n_steps=.*is ignored because a custom `replay_buffer_class`", UserWarning)
-        return _CLASSES[card.algorithm].load(path, env=env, device=device), card
+        return CLASSES[card.algorithm].load(path, env=env, device=device), card

@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-from sb3_contrib import MaskablePPO, RecurrentPPO
-from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sleepgym.env.wrappers import FlattenLedger
-from sleepgym.learning.policy_card import PolicyError
+from sleepgym.learning.policy_card import CLASSES, PolicyError
 
 ALGORITHMS: Mapping[str, type[BaseAlgorithm]] = {
-    "dqn": DQN,
-    "maskable-ppo": MaskablePPO,
-    "ppo": PPO,
-    "recurrent-ppo": RecurrentPPO,
+    "dqn": CLASSES["DQN"],
+    "maskable-ppo": CLASSES["MaskablePPO"],
+    "ppo": CLASSES["PPO"],
+    "recurrent-ppo": CLASSES["RecurrentPPO"],
 }
 """What can stand before the colon: the class that saved the policy."""
 

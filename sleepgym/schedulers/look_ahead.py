@@ -24,7 +24,7 @@ class LookAhead(Scheduler):
         env: The environment that it acts in; it is branched with ``fork`` and never touched.
         rule: Who acts after the first action.
         depth: Ticks that each branch is followed for.
-        width: Most actions tried: the rule's own first, then nights, naps, and the others.
+        width: Most actions tried: the rule's own first, then a night, what waits to be done, a nap, and the others.
 
     Raises:
         ValueError: A branch would not be followed at all, or none would be tried.
@@ -42,7 +42,7 @@ class LookAhead(Scheduler):
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""
         own = Action(int(self.rule.predict(observation, action_masks=mask)[0]))
-        order = dict.fromkeys([own, Action.SLEEP, Action.NAP, Action.WAIT, keep_up(observation, mask), *Action])
+        order = dict.fromkeys([own, Action.SLEEP, keep_up(observation, mask), Action.NAP, *Action])
         options = [action for action in order if mask[action]][: self.width]
         if len(options) == 1:
             return options[0]

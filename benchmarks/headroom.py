@@ -1,0 +1,211 @@
+"""Is there something to learn? The ladder of hand-written schedulers on validation streams, with a planner above it.
+
+    python benchmarks/headroom.py --out docs/environments/headroom.json --page docs/environments/headroom.md
+
+Every scheduler plays the same streams, the planner the first few of them. Rungs of the ladder are the schedulers of a
+kind that score best; neighbouring rungs are compared in pairs, stream by stream.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+import sleepgym  # noqa: F401  (registers the environments)
+from sleepgym.evaluation import (
+    Comparison,
+    EpisodeResult,
+    ScoreMatrix,
+    Sheet,
+    compare,
+    comparison_sheet,
+    episodes_sheet,
+    evaluate,
+)
+from sleepgym.schedulers import scheduler_named
+
+PERIODS = (0.5, 0.75, 1.0, 1.5, 2.0)
+"""Days between nights."""
+
+
+@dataclass
+class Args:
+    env_id: str = "SleepLLM-v0"
+    """the environment"""
+    streams: int = 50
+    """validation streams"""
+    planner_streams: int = 16
+    """of these, how many the planner plays; it takes about a hundred times as long as a rule"""
+    seed: int = 1000
+    """seed of the first stream; the others follow it"""
+    rules: tuple[str, ...] = (
+        "night-owl:load_at=0.12",
+        "pressure-rule:nap_at=2.0,sleep_at=0.5",
+        "pressure-rule:nap_at=2.0,sleep_at=0.45,night_relief=0.3",
+        "drowsiness:degraded_at=0.15,nap_days=0.5",
+        "budget-aware:load_at=0.12,nap_days=1.0",
+    )
+    """rules, with numbers that were chosen on training streams"""
+    planner: str = "look-ahead:depth=12,width=2,rule=night-owl:load_at=0.12"
+    """the upper reference; empty for none"""
+    processes: int = 2
+    """processes, with one thread each"""
+    out: Path | None = None
+    """JSON with every episode; episodes that it holds already are not played again"""
+    page: Path | None = None
+    """the tables in Markdown"""
+
+
+Job = tuple[str, str, tuple[int, ...]]
+"""Environment, scheduler and seeds of a few episodes."""
+
+
+def play(job: Job) -> tuple[str, list[EpisodeResult]]:
+    torch.set_num_threads(1)
+    env_id, name, seeds = job
+    return name, evaluate(lambda: gym.make(env_id, split="validation"), scheduler_named(name), seeds, slots=2)
+
+
+def jobs(args: Args, done: Mapping[str, Mapping[int, EpisodeResult]]) -> list[Job]:
+    """What is still to be played, the longest first."""
+    periods = [f"fixed-period:days={days}" for days in PERIODS]
+    wanted = {name: args.streams for name in ("random", "never-sleep", "always-sleep", *periods, *args.rules)}
+    found = []
+    planner = {args.planner: args.planner_streams} if args.planner else {}
+    for name, count in (planner | wanted).items():
+        missing = [seed for seed in range(args.seed, args.seed + count) if seed not in done.get(name, {})]
+        found += [(args.env_id, name, tuple(missing[i : i + 2])) for i in range(0, len(missing), 2)]
+    return found
+
+
+def ladder(results: Mapping[str, Sequence[EpisodeResult]], planner: str) -> list[str]:
+    """Rungs from the lowest to the highest: chance, never, the best period, the best rule, the planner."""
+
+    def best(names: Sequence[str]) -> list[str]:
+        return sorted(names, key=lambda name: np.mean([episode.score for episode in results[name]]))[-1:]
+
+    plain = ("random", "never-sleep", "always-sleep", planner)
+    periods = [name for name in results if name.startswith("fixed-period")]
+    rules = [name for name in results if name not in plain and name not in periods]
+    rungs = ["random", "never-sleep", *best(periods), *best(rules), planner]
+    return [rung for rung in rungs if rung in results]
+
+
+def steps(results: Mapping[str, Sequence[EpisodeResult]], rungs: Sequence[str], seed: int) -> dict[str, Comparison]:
+    """Each rung against the one below it, and the last against the best period, on streams that both have played."""
+    pairs = list(zip(rungs[1:], rungs[:-1], strict=True))
+    if len(rungs) > 4:
+        pairs.append((rungs[-1], rungs[2]))
+    found = {}
+    for upper, lower in pairs:
+        shared = {e.seed for e in results[upper]} & {e.seed for e in results[lower]}
+        of_both = [
+            ScoreMatrix.from_results(name, [[e for e in results[name] if e.seed in shared]]) for name in (upper, lower)
+        ]
+        upper_scores, lower_scores = of_both
+        found[f"{upper} - {lower} ({len(shared)} streams)"] = compare(
+            upper_scores, lower_scores, np.random.default_rng(seed)
+        )
+    return found
+
+
+def sheets(args: Args, results: Mapping[str, Sequence[EpisodeResult]]) -> tuple[Sheet, Sheet]:
+    rng = np.random.default_rng(args.seed)
+    rungs = ladder(results, args.planner)
+    title = f"{args.env_id}, validation streams from {args.seed} on: {args.streams}, the planner {args.planner_streams}"
+    return (
+        episodes_sheet(results, rng, title),
+        comparison_sheet(steps(results, rungs, args.seed), "the rung below", "Rungs of the ladder, in pairs"),
+    )
+
+
+PAGE = """# Headroom
+
+Written by `python benchmarks/headroom.py`: {machine}. Score is the share of all questions of an episode that were
+answered correctly, with a 95 % bootstrap interval over streams; the other columns are means. Seconds are those of one
+of {processes} processes that ran at once.
+
+{table}
+The planner ({planner}) tries {width} actions on branches of the real episode and sees its future: an upper reference,
+not a contestant. It played fewer streams, so that its row is compared with others in pairs only:
+
+{ladder}
+"""
+
+
+def page(args: Args, results: Mapping[str, Sequence[EpisodeResult]], machine: str) -> str:
+    table, rungs = sheets(args, results)
+    width = dict(part.split("=", 1) for part in args.planner.partition(":")[2].split(",") if "=" in part).get("width")
+    return PAGE.format(
+        machine=machine,
+        processes=args.processes,
+        table=table.markdown(),
+        planner=f"`{args.planner}`",
+        width=f"up to {width}" if width else "the",
+        ladder=rungs.markdown(),
+    )
+
+
+def read(path: Path | None, env_id: str) -> dict[str, dict[int, EpisodeResult]]:
+    """Episodes that were played before, by scheduler and seed."""
+    if path is None or not path.exists():
+        return {}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record["env_id"] != env_id:
+        raise SystemExit(
+            f"expected episodes of {env_id} in {path}, found those of {record['env_id']}; name another file"
+        )
+    episodes = {
+        name: [EpisodeResult(**e | {"actions": tuple(e["actions"])}) for e in of]
+        for name, of in record["episodes"].items()
+    }
+    return {name: {episode.seed: episode for episode in of} for name, of in episodes.items()}
+
+
+def main(args: Args) -> None:
+    console, started = Console(width=160), time.perf_counter()
+    done = read(args.out, args.env_id)
+    waiting = jobs(args, done)
+    machine = f"{platform.machine()}, torch {torch.__version__}"
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+
+    def save() -> dict[str, list[EpisodeResult]]:
+        results = {name: [of[seed] for seed in sorted(of)] for name, of in done.items()}
+        if args.out is not None:
+            record: dict[str, Any] = {"env_id": args.env_id, "machine": machine}
+            record["episodes"] = {name: [asdict(episode) for episode in of] for name, of in results.items()}
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        return results
+
+    # "spawn": a fork would copy the threads' locks, but not the threads.
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        task = progress.add_task("episodes", total=sum(len(seeds) for *_, seeds in waiting))
+        with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
+            for name, played in pool.imap_unordered(play, waiting):
+                done.setdefault(name, {}).update({episode.seed: episode for episode in played})
+                progress.update(task, advance=len(played), description=name)
+                save()
+    results = save()
+    for sheet in sheets(args, results):
+        console.print(sheet.rich())
+    console.print(f"{time.perf_counter() - started:.0f} s, {machine}")
+    if args.page:
+        args.page.write_text(page(args, results, machine), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
