@@ -31,8 +31,8 @@ def dissolve_further(state: State, stuck: Collection[Key], passed: Mapping[Key, 
 
     Memories can spoil each other: what slow weights recall alone, they may miss beside edits. Those facts have shown at
     the gate that they need no edit, so theirs give way first, and then those of all facts that have passed. What is
-    left are edits of facts that failed. If more is missed beside them than they hold at best, they are switched off:
-    the audit finds these facts lost, and the next night solves for them anew.
+    left are edits of facts that failed. If more is missed beside them than they hold at best, they are switched off;
+    those of these facts that the audit then finds lost, the next night solves for anew.
 
     Args:
         state: Whose edits are scaled.
