@@ -167,7 +167,7 @@ class SleepEnv(gym.Env[Observation, Any]):
     ```python
     >>> env = gym.make("SleepLLM-v0", split="test", episode={"days": 2}, reward={"drift": 0.5})
     >>> env.unwrapped.card.horizon
-    48
+    32
 
     ```
 

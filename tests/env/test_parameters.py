@@ -62,7 +62,7 @@ def test_the_card_decides_the_action_space() -> None:
     assert make().action_space == spaces.MultiDiscrete([6, 3, 4])
     card = load_card("SleepLLM-Param-v0")
     assert card.parameters is not None and load_card("SleepLLM-v0").parameters is None
-    assert card.parameters.facts == (2, 4, 8, 16) and card.parameters.sleep == (3, 6, 12)
+    assert card.parameters.facts == (2, 4, 8, 16) and card.parameters.sleep == (2, 3, 6)
 
 
 @pytest.mark.parametrize("action", Action)
