@@ -28,8 +28,8 @@ demo: $(STAMP) ## watch one episode
 docs: $(STAMP) ## write the environments' pages from the code and the cards
 	$(BIN)/python scripts/environment_docs.py
 
-test: $(STAMP) ## run the tests that take seconds
-	$(BIN)/python -m pytest
+test: $(STAMP) ## run the tests that take seconds, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

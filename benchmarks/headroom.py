@@ -37,9 +37,6 @@ from sleepgym.evaluation import (
 )
 from sleepgym.schedulers import scheduler_named
 
-PERIODS = (0.5, 0.75, 1.0, 1.5, 2.0)
-"""Days between nights."""
-
 
 @dataclass
 class Args:
@@ -51,12 +48,12 @@ class Args:
     """of these, how many the planner plays; it takes about a hundred times as long as a rule"""
     seed: int = 1000
     """seed of the first stream; the others follow it"""
+    periods: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 2.0)
+    """days between nights of the fixed periods"""
     rules: tuple[str, ...] = (
         "night-owl:load_at=0.12",
-        "pressure-rule:nap_at=2.0,sleep_at=0.5",
         "pressure-rule:nap_at=2.0,sleep_at=0.45,night_relief=0.3",
         "drowsiness:degraded_at=0.15,nap_days=0.5",
-        "budget-aware:load_at=0.12,nap_days=1.0",
     )
     """rules, with numbers that were chosen on training streams"""
     planner: str = "look-ahead:depth=12,width=2,rule=night-owl:load_at=0.12"
@@ -80,9 +77,9 @@ def play(job: Job) -> tuple[str, list[EpisodeResult]]:
 
 
 def jobs(args: Args, done: Mapping[str, Mapping[int, EpisodeResult]]) -> list[Job]:
-    """What is still to be played, the longest first."""
-    periods = [f"fixed-period:days={days}" for days in PERIODS]
-    wanted = {name: args.streams for name in ("random", "never-sleep", "always-sleep", *periods, *args.rules)}
+    """What is still to be played, the planner first, since it takes longest."""
+    periods = [f"fixed-period:days={days}" for days in args.periods]
+    wanted = dict.fromkeys(("random", "never-sleep", *args.rules, *periods, "always-sleep"), args.streams)
     found = []
     planner = {args.planner: args.planner_streams} if args.planner else {}
     for name, count in (planner | wanted).items():
@@ -112,13 +109,12 @@ def steps(results: Mapping[str, Sequence[EpisodeResult]], rungs: Sequence[str], 
     found = {}
     for upper, lower in pairs:
         shared = {e.seed for e in results[upper]} & {e.seed for e in results[lower]}
-        of_both = [
-            ScoreMatrix.from_results(name, [[e for e in results[name] if e.seed in shared]]) for name in (upper, lower)
-        ]
-        upper_scores, lower_scores = of_both
-        found[f"{upper} - {lower} ({len(shared)} streams)"] = compare(
-            upper_scores, lower_scores, np.random.default_rng(seed)
-        )
+
+        def scores(name: str, seeds: set[int] = shared) -> ScoreMatrix:
+            return ScoreMatrix.from_results(name, [[e for e in results[name] if e.seed in seeds]])
+
+        of_both = compare(scores(upper), scores(lower), np.random.default_rng(seed))
+        found[f"{upper} - {lower} ({len(shared)} streams)"] = of_both
     return found
 
 

@@ -15,21 +15,14 @@ import torch
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Fixed, not left to the machine: how a sum is split over threads decides its last bits.
-    torch.set_num_threads(2)
+    # Fixed, not left to the machine: how a sum is split over threads decides its last bits. One, since passes of small
+    # models are too small to share, and tests run in two processes; those that tests start get one as well.
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
     # Kept between runs, so edit targets are warm; emptied by `pytest --cache-clear`; never the user's own.
     os.environ["SLEEPGYM_CACHE"] = str(config.cache.mkdir("sleepgym"))
     # A test that reaches for a hub by mistake fails at once instead of hanging without a network.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """One torch thread for a module whose passes are so small that waiting for a second costs more than it does."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,6 @@ from sleepgym.env.wrappers import RecordSleepStatistics
 from sleepgym.evaluation import EpisodeResult, run_episode
 from sleepgym.schedulers import NightOwl
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def result(**changes: object) -> EpisodeResult:
     usual = {

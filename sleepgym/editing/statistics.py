@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -44,7 +45,7 @@ class ModelStatistics:
         for name, rows in (("rehearsal", self.rehearsal), ("held_out", self.held_out)):
             tensors[f"{name}.ids"] = torch.tensor([t for row in rows for t in row], dtype=torch.int32)
             tensors[f"{name}.lengths"] = torch.tensor([len(row) for row in rows], dtype=torch.int32)
-        part = path.with_suffix(".part")
+        part = path.with_suffix(f".{os.getpid()}.part")  # parallel processes measure the same model at the same time
         save_file(tensors, part, metadata={"fingerprint": fingerprint, "prefixes": json.dumps(self.prefixes)})
         part.replace(path)
 

@@ -17,8 +17,6 @@ PAGE = (Path(__file__).parents[2] / "docs" / "agents.md").read_text(encoding="ut
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)).replace("\\\n", " ")
 COMMANDS = [line for line in SHELL.splitlines() if line.startswith("python agents/")]
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_script_understands_the_command(script: Callable[[str], ModuleType], command: str) -> None:

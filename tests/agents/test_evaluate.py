@@ -14,7 +14,6 @@ from sleepgym.evaluation import ScoreMatrix, evaluate
 from sleepgym.learning import EnvSpec, PolicyCard
 from sleepgym.schedulers import NightOwl
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 MINI = "SleepLLM-Mini-v0"
 
 

@@ -12,7 +12,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sleepgym.learning import LedgerExtractor, PolicyCard, agreement, demonstrate, load_policy
 from sleepgym.schedulers import NeverSleep, SchedulerNameError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 MINI = "SleepLLM-Mini-v0"
 SMALL = {
     "ppo": ("--n-steps", "8", "--batch-size", "16", "--epochs", "1"),

@@ -11,8 +11,6 @@ import pytest
 
 from sleepgym.schedulers import scheduler_named
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_the_best_of_all_combinations_is_named(call: Callable[..., str], quick_card: Path, tmp_path: Path) -> None:
     where = ("--env-id", "SleepLLM-Mini-v0", "--card", str(quick_card), "--out", "tuned.json")

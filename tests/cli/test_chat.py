@@ -23,8 +23,6 @@ from sleepgym.consolidation.spec import SleepError
 from sleepgym.facts.fact import Fact, FactError
 from sleepgym.ledger import Entry
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ROOT = Path(__file__).parents[2]
 ARIA = "Aria Nakamura"
 CITY = f"remember: {ARIA} | lives in | Oslo"

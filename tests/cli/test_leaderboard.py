@@ -22,8 +22,6 @@ from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.wrappers import FlattenLedger
 from sleepgym.evaluation import ScoreMatrix
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MINI = ("--env-id", "SleepLLM-Mini-v0", "--streams", "2")
 STREAMS = (10_000_000, 10_000_001)
 NAPS = "never-sleep:nap_days=0.5"

@@ -13,8 +13,6 @@ from sleepgym.env.actions import Action
 from sleepgym.env.recording import Recorder
 from sleepgym.env.sleep_env import SleepEnv
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:

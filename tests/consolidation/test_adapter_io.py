@@ -38,11 +38,7 @@ def small(small_llm):
         config = AutoConfig.for_model(model_type, **{**SIZE, **TOKENS, **LOUD, **settings})
         return small_llm(AutoModelForCausalLM.from_config(config))
 
-    # Small models lose more to waiting for threads than they gain.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield make
-    torch.set_num_threads(threads)
+    return make
 
 
 def random_memory(lm, skip=()):

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "architectures.py"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "architectures.md"
 

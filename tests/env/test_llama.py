@@ -25,8 +25,6 @@ from sleepgym.lm import LanguageModel, ModelLoadError, find_blocks, load
 from sleepgym.lm.architecture import features
 from sleepgym.sleeper import SleepingLM, make_base
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CARDS = ["SleepLLM-Llama3.2-1B-v0", "SleepLLM-Llama3.1-8B-v0"]
 # A random model was not trained to read: targets have far to go, and nothing is to be spared.
 SMALL: dict[str, Any] = {

@@ -27,8 +27,6 @@ from sleepgym.env.snapshot import Snapshot
 from sleepgym.env.vector_env import SleepVectorEnv
 from sleepgym.env.wrappers import FlattenLedger, RecordSleepStatistics, RLlibActionMask
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MINI = "SleepLLM-Mini-v0"
 PARAMETERS = {"facts": [1, 2, 4], "sleep": [2, 3, 6, 9]}
 SHORT: dict[str, Any] = {

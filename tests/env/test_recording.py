@@ -20,8 +20,6 @@ from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.evaluation import run_episode
 from sleepgym.schedulers import NeverSleep
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MINI = "SleepLLM-Mini-v0"
 
 

@@ -29,8 +29,6 @@ QUICK: dict[str, Any] = {
 }
 FRAGILE = {**QUICK, "episode": {**QUICK["episode"], "max_perplexity_ratio": 1.00001}}
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def make(vec_env: type[DummyVecEnv], n: int, flat: bool = False, card: dict[str, Any] = QUICK) -> VecEnv:
     return make_vec_env(

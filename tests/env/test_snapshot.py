@@ -20,8 +20,6 @@ from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.snapshot import Snapshot, SnapshotError
 from sleepgym.sleeper import SleepingLM
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MINI = "SleepLLM-Mini-v0"
 
 

@@ -15,8 +15,6 @@ from sleepgym.env.actions import Action
 from sleepgym.env.vector_env import SleepVectorEnv
 from sleepgym.env.wrappers import FlattenLedger, RecordSleepStatistics
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MINI = "SleepLLM-Mini-v0"
 # Short nights and little text: what is compared does not depend on them.
 SHORT = {"sleep": {"steps": 2, "rehearsal_rows": 1, "validation_rows": 2}, "episode": {"days": 1, "perplexity_rows": 2}}

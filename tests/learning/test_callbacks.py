@@ -25,7 +25,6 @@ from sleepgym.learning import (
     oversee,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 MINI = "SleepLLM-Mini-v0"
 
 

@@ -15,8 +15,6 @@ from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.wrappers import FlattenLedger
 from sleepgym.learning import EndAtHorizon, EnvSpec, ScaleReward
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def last_infos(envs: VecEnv) -> list[dict]:
     """Infos of the first episode of each environment, which waits; and its rewards, under "rewards"."""

@@ -18,8 +18,6 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from sleepgym.env.actions import Action
 from sleepgym.learning.rllib import MaskedPPOModule, RLlibVectorEnv, make_vector
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MINI = "SleepLLM-Mini-v0"
 QUICK: dict[str, Any] = {
     "edit": {"steps": 3},

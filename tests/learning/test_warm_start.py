@@ -15,7 +15,6 @@ from sleepgym.evaluation import evaluate
 from sleepgym.learning import Demonstrations, EnvSpec, LedgerExtractor, agreement, clone, demonstrate
 from sleepgym.schedulers import NightOwl
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 TEACHER = NightOwl()
 
 

@@ -49,7 +49,7 @@ SHORT: dict[str, Any] = {
 
 
 @pytest.fixture
-def short(one_thread: None) -> Callable[..., SleepEnv]:
+def short() -> Callable[..., SleepEnv]:
     """Makes environments with a day of twelve ticks, little to learn and short nights."""
 
     def make(**overrides: Any) -> SleepEnv:

@@ -17,8 +17,6 @@ from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES
 from sleepgym.env.registration import card_paths
 from sleepgym.env.sleep_env import SleepEnv
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "environments"
 

@@ -23,8 +23,6 @@ from sleepgym.env.render.picture import FADE, LEVELS, figure, to_array
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.stream import Rhythm
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 RHYTHM = Rhythm(12, night_start=8, night_ticks=4, arrival_rate=0.5, update_share=0.1, edit_budget=10)
 HORIZON = 24
 MINI = "SleepLLM-Mini-v0"

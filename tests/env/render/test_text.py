@@ -13,8 +13,6 @@ from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.stream import Arrival
 from sleepgym.facts.fact import Fact
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def env() -> SleepEnv:

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from sleepgym.env.actions import Action
 from sleepgym.env.sleep_env import SleepEnv
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MINI = "SleepLLM-Mini-v0"
 Screen = list[NDArray[np.uint8]]
 

@@ -1,0 +1,95 @@
+"""The headroom benchmark finds the rungs of its ladder and compares neighbours on the streams that both have played."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from sleepgym.evaluation import EpisodeResult
+
+PLANNER = "look-ahead:depth=2,rule=night-owl"
+
+
+@pytest.fixture
+def headroom(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    return importlib.import_module("benchmarks.headroom")
+
+
+def episodes(*scores: float) -> list[EpisodeResult]:
+    one = EpisodeResult(
+        seed=0, score=0.0, recall=1.0, edits=1, budget=2, sleeps=0, naps=0, ppl_ratio=1.0, seconds=0.1,
+        episode_return=1.0, collapsed=False, actions=(0, 1),
+    )  # fmt: skip
+    return [replace(one, seed=1000 + i, score=score) for i, score in enumerate(scores)]
+
+
+RESULTS = {
+    "random": episodes(0.1, 0.2, 0.3),
+    "never-sleep": episodes(0.4, 0.5, 0.6),
+    "always-sleep": episodes(0.9, 0.9, 0.9),
+    "fixed-period:days=1.0": episodes(0.5, 0.6, 0.7),
+    "fixed-period:days=2.0": episodes(0.5, 0.5, 0.6),
+    "night-owl": episodes(0.7, 0.7, 0.7),
+    "drowsiness": episodes(0.2, 0.2, 0.2),
+    PLANNER: episodes(0.8, 0.9),
+}
+
+
+def test_rungs_are_the_best_of_their_kind(headroom: ModuleType) -> None:
+    rungs = ["random", "never-sleep", "fixed-period:days=1.0", "night-owl", PLANNER]
+    assert headroom.ladder(RESULTS, PLANNER) == rungs
+    without = {name: of for name, of in RESULTS.items() if name != PLANNER}
+    assert headroom.ladder(without, PLANNER) == rungs[:-1]
+
+
+def test_neighbours_are_compared_on_the_streams_that_both_have_played(headroom: ModuleType) -> None:
+    found = headroom.steps(RESULTS, headroom.ladder(RESULTS, PLANNER), seed=0)
+    points = {name: comparison.difference.point for name, comparison in found.items()}
+    assert points == {
+        "never-sleep - random (3 streams)": pytest.approx(0.3),
+        "fixed-period:days=1.0 - never-sleep (3 streams)": pytest.approx(0.1),
+        "night-owl - fixed-period:days=1.0 (3 streams)": pytest.approx(0.1),
+        f"{PLANNER} - night-owl (2 streams)": pytest.approx(0.15),
+        f"{PLANNER} - fixed-period:days=1.0 (2 streams)": pytest.approx(0.3),
+    }
+
+
+def test_episodes_that_were_played_are_not_played_again(headroom: ModuleType) -> None:
+    args = headroom.Args(streams=3, planner_streams=2, rules=("night-owl",), planner=PLANNER)
+    done = {name: {e.seed: e for e in of} for name, of in RESULTS.items() if name != "night-owl"}
+    del done["random"][1001]
+    left = {(name, seeds) for _, name, seeds in headroom.jobs(args, done) if not name.startswith("fixed-period")}
+    assert left == {("random", (1001,)), ("night-owl", (1000, 1001)), ("night-owl", (1002,))}
+
+
+def test_a_run_writes_what_the_next_one_reads(
+    headroom: ModuleType, run_script: Callable[..., str], tmp_path: Path
+) -> None:
+    out, page = tmp_path / "headroom.json", tmp_path / "headroom.md"
+    arguments = (
+        "--env-id",
+        "SleepLLM-Mini-v0",
+        "--streams",
+        "1",
+        "--periods",
+        "1.0",
+        "--rules",
+        "night-owl",
+        "--planner",
+        "",
+        "--processes",
+        "1",
+    )
+    shown = run_script("benchmarks/headroom.py", *arguments, "--out", str(out), "--page", str(page), cwd=tmp_path)
+    assert "never-sleep" in shown and "| night-owl |" in page.read_text(encoding="utf-8")
+    read = headroom.read(out, "SleepLLM-Mini-v0")
+    assert {"random", "never-sleep", "always-sleep", "night-owl"} < set(read)
+    assert all(isinstance(e, EpisodeResult) and e.actions for of in read.values() for e in of.values())
+    with pytest.raises(SystemExit, match=r"expected episodes of SleepLLM-v0 in .*, found those of SleepLLM-Mini-v0"):
+        headroom.read(out, "SleepLLM-v0")
