@@ -35,9 +35,9 @@ from sleepgym.env.card import load_card
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.vector_env import SleepVectorEnv
 
-DAY = tuple(Action[name] for name in "PRUNE INJECT WAIT INJECT WAIT INJECT WAIT NAP REFRESH INJECT WAIT INJECT WAIT "
-            "INJECT WAIT NAP REFRESH INJECT SLEEP".split())  # fmt: skip
-"""The mixed policy: 18 ticks awake and a night of 6. What the mask forbids is a WAIT."""
+DAY = tuple(Action[name] for name in "PRUNE INJECT WAIT INJECT WAIT NAP REFRESH INJECT WAIT INJECT NAP REFRESH INJECT "
+            "SLEEP".split())  # fmt: skip
+"""The mixed policy: 13 ticks awake and a night of 3, a day of SleepLLM-v0. What the mask forbids is a WAIT."""
 
 
 @dataclass

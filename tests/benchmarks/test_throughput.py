@@ -46,7 +46,7 @@ def test_every_step_is_counted_and_only_doers_by_action(throughput: ModuleType) 
     timing = throughput.Contestant("two", envs, days=1, episodes=5).play()
     assert envs.seeds == [0, 2], "a fifth episode would leave an environment without one"
     assert timing.total.steps == 2 * 2 * len(throughput.DAY)
-    assert timing.ticks == 2 * (24 + len(throughput.DAY))
+    assert timing.ticks == 2 * (len(throughput.DAY) + 5 + len(throughput.DAY))
     done = {name: count.steps for name, count in timing.by_action.items()}
     assert done["SLEEP"] == 2 and done["INJECT"] == 2 * throughput.DAY.count(Action.INJECT)
     assert done["WAIT"] == 2 * 2 * throughput.DAY.count(Action.WAIT)
