@@ -1,4 +1,4 @@
-"""Watches one episode: the pressure rule puts a small language model to bed."""
+"""Watches one episode: a rule puts a small language model to bed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.dashboard import Dashboard, figures_of_result
 from sleepgym.evaluation import EpisodeResult, run_episode
 from sleepgym.facts.world import Split
-from sleepgym.schedulers import PressureRule
+from sleepgym.schedulers import scheduler_named
 
 
 @dataclass
@@ -31,8 +31,8 @@ class Args:
     """seed of the episode"""
     split: Split = "train"
     """whose facts are taught"""
-    night_relief: float = 0.4
-    """how much the rule prefers to sleep at night; 0 is the plain pressure rule"""
+    scheduler: str = "night-owl"
+    """who acts, with numbers after a colon as in night-owl:load_at=0.05"""
     out: Path = Path("runs/demo")
     """folder for the picture and the tensorboard logs"""
 
@@ -56,19 +56,19 @@ def main(args: Args) -> None:
             words = f"recall {info['recall']:.2f}  score {info['score']:.2f}  sleeps {info['sleeps']}"
             progress.update(task, completed=info["tick"], description=words)
 
-        result = run_episode(env, PressureRule(night_relief=args.night_relief), args.seed, on_step)
+        result = run_episode(env, scheduler_named(args.scheduler), args.seed, on_step)
     picture = np.asarray(env.render(), dtype=np.uint8)
     dashboard.episode(figures_of_result(result), step=0)
     dashboard.picture(picture, step=0)
     dashboard.close()
     Image.fromarray(picture).save(args.out / "hypnogram.png")
     env.close()
-    console.print(summary(result, time.perf_counter() - started))
+    console.print(summary(args.scheduler, result, time.perf_counter() - started))
     console.print(f"picture: {args.out / 'hypnogram.png'}   logs: tensorboard --logdir {args.out}")
 
 
-def summary(result: EpisodeResult, seconds: float) -> Table:
-    out = Table("measure", "value", title="one episode under the pressure rule")
+def summary(scheduler: str, result: EpisodeResult, seconds: float) -> Table:
+    out = Table("measure", "value", title=f"one episode of {scheduler}")
     out.add_row("questions answered correctly", f"{result.score:.1%}")
     out.add_row("facts recalled at the end", f"{result.recall:.1%}")
     out.add_row("edits spent", f"{result.edits} of {result.budget}")

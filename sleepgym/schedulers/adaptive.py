@@ -82,7 +82,7 @@ class NightOwl(Scheduler):
     """
 
     traffic_at: float = 0.15
-    load_at: float = 0.03
+    load_at: float = 0.12
     anyway_at: float = 1.0
 
     def act(self, observation: Observation, mask: Mask) -> Action:
@@ -108,7 +108,7 @@ class BudgetAware(Scheduler):
     """
 
     traffic_at: float = 0.15
-    load_at: float = 0.03
+    load_at: float = 0.12
     nap_days: float = 0.5
     reserve: float = 0.8
 

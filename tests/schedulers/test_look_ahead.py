@@ -114,7 +114,46 @@ def test_it_plans_on_a_card_with_parameters(short: Make) -> None:
     assert [np.ravel(action)[0] for action in rich.actions] == list(plain.actions)
 
 
-@pytest.mark.parametrize("reach", [{"depth": 0}, {"width": 0}])
+@pytest.mark.parametrize("reach", [{"depth": 0}, {"width": 0}, {"every": 0}])
 def test_a_branch_of_no_ticks_and_no_branches_are_errors(short: Make, reach: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         LookAhead(short(), NightOwl(), **reach)
+
+
+class Forgetful(LookAhead):
+    """Follows its rule anew at every decision."""
+
+    def act(self, observation: Any, mask: Any) -> Action:
+        self._course = ()
+        return super().act(observation, mask)
+
+
+def test_what_was_followed_to_the_end_before_need_not_be_followed_again(short: Make) -> None:
+    """The same actions come of it, with fewer steps of branches."""
+    actions, steps = [], []
+    for kind in (LookAhead, Forgetful):
+        env, counted = short(stream=SIX_TICKS), 0
+        plain = type(env).step
+
+        def step(self: SleepEnv, action: Any, plain: Any = plain) -> Any:
+            nonlocal counted
+            counted += 1
+            return plain(self, action)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(env), "step", step)
+            played = run_episode(env, lambda env, _, kind=kind: kind(env, NightOwl(load_at=0.01), depth=12, width=2), 1)
+        actions.append(played.actions)
+        steps.append(counted)
+    assert actions[0] == actions[1]
+    assert steps[0] < 0.75 * steps[1]
+
+
+def test_between_its_attempts_it_does_what_its_rule_does(short: Make) -> None:
+    env = short()
+    observation, _ = env.reset(seed=1)
+    while not env.action_masks()[Action.INJECT]:
+        observation, *_ = env.step(Action.WAIT)
+    ahead = LookAhead(env, Always(Action.WAIT), depth=6, every=2)
+    chosen = [int(ahead.predict(observation, action_masks=env.action_masks())[0]) for _ in range(4)]
+    assert chosen == [Action.INJECT, Action.WAIT, Action.INJECT, Action.WAIT]

@@ -81,7 +81,7 @@ def test_look_ahead_is_made_from_its_environment(short: Any, text: str, rule: An
         ("look-ahead:rule=random", "expected a scheduler, found 'random'"),
         ("look-ahead:depth=1.5,rule=night-owl", "a whole number for look-ahead:depth, found '1.5'"),
         ("look-ahead:width=0,rule=night-owl", "width of at least 1"),
-        ("look-ahead:env=1,rule=night-owl", r"found 'env=1'; known are look-ahead \(depth, width\)"),
+        ("look-ahead:env=1,rule=night-owl", r"found 'env=1'; known are look-ahead \(depth, width, every\)"),
     ],
 )
 def test_what_means_nothing_is_an_error_that_says_what_is_known(text: str, said: str) -> None:
