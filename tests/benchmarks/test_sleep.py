@@ -36,7 +36,7 @@ QUICK = ("capacity", "sweep")
 
 
 @pytest.fixture(scope="module")
-def benchmark(one_thread: None) -> Iterator[Callable[[str], ModuleType]]:
+def benchmark() -> Iterator[Callable[[str], ModuleType]]:
     """Imports a script of the folder: starting eight processes would take longer than all that they do."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).parents[2])

@@ -44,7 +44,7 @@ def leaderboard(*arguments: str) -> Ran:
 
 
 @pytest.fixture(scope="module")
-def handed_in(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> tuple[Path, Ran]:
+def handed_in(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
     """The folder of two schedulers that write and never sleep, and what was shown."""
     folder = tmp_path_factory.mktemp("leaderboard")
     return folder, leaderboard("never-sleep", NAPS, *MINI, "--validate", "1", "--out", str(folder))
