@@ -136,7 +136,7 @@ of {processes} processes that ran at once, but for the planner's, which leave it
 chosen among a few on six training streams, not by the whole grid of `agents/tune.py`.
 
 {table}
-The planner ({planner}) tries {width} actions on branches of the real episode and sees its future: an upper reference,
+The planner ({planner}) tries actions on branches of the real episode and sees its future: an upper reference,
 not a contestant. It played fewer streams, so that its row is compared with others in pairs only:
 
 {ladder}
@@ -145,13 +145,11 @@ not a contestant. It played fewer streams, so that its row is compared with othe
 
 def page(args: Args, results: Mapping[str, Sequence[EpisodeResult]], machine: str) -> str:
     table, rungs = sheets(args, results)
-    width = dict(part.split("=", 1) for part in args.planner.partition(":")[2].split(",") if "=" in part).get("width")
     return PAGE.format(
         machine=machine,
         processes=args.processes,
         table=table.markdown(),
         planner=f"`{args.planner}`",
-        width=f"up to {width}" if width else "the",
         ladder=rungs.markdown(),
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, model_validator
 
 import sleepgym
+from sleepgym import json_files
 from sleepgym.env.card import Card
 from sleepgym.env.choices import Choices
 from sleepgym.env.sleep_env import SleepEnv
@@ -73,12 +74,8 @@ class Recording(BaseModel):
         Raises:
             RecordingError: The file cannot be written.
         """
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            part.replace(path)
+            json_files.write(Path(path), self)
         except OSError as error:
             raise RecordingError(f"expected to write a recording to {path}, found {error}") from error
 
@@ -95,11 +92,7 @@ class Recording(BaseModel):
         except OSError as error:
             raise RecordingError(f"expected a recording, found {error}; check the name") from error
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise RecordingError(
-                f"expected a recording in {path}, found a mistake{f' in {where}' if where else ''}: {first['msg']}"
-            ) from error
+            raise RecordingError(f"expected a recording in {path}, found {json_files.first_mistake(error)}") from error
 
 
 class Recorder(gym.Wrapper[Any, Any, Any, Any]):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sleepgym import json_files
 from sleepgym.evaluation.episodes import EpisodeResult
 
 
@@ -110,14 +111,10 @@ class ScoreMatrix:
         Raises:
             ScoreError: The file cannot be written.
         """
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
         rows = tuple(tuple(row) for row in self.scores.tolist())
         content = _File(name=self.name, streams=self.streams, scores=rows)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(content.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            part.replace(path)
+            json_files.write(Path(path), content)
         except OSError as error:
             raise ScoreError(f"expected to write scores to {path}, found {error}; check the folder") from error
 
@@ -134,10 +131,8 @@ class ScoreMatrix:
         except OSError as error:
             raise ScoreError(f"expected scores, found {error}; check the name") from error
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
             raise ScoreError(
-                f"expected scores in {path}, found a mistake{f' in {where}' if where else ''}: {first['msg']}; "
+                f"expected scores in {path}, found {json_files.first_mistake(error)}; "
                 "write the file with ScoreMatrix.save"
             ) from error
         if len({len(row) for row in read.scores}) > 1:

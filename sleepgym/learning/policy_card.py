@@ -13,6 +13,7 @@ from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from sleepgym import json_files
 from sleepgym.learning.envs import EnvSpec
 
 Algorithm = Literal["MaskablePPO", "PPO", "RecurrentPPO", "DQN"]
@@ -71,7 +72,7 @@ class PolicyCard(BaseModel):
         # The file of the best policy so far is never half written: a run may be stopped at any moment.
         model.save(part)
         part.replace(path)
-        path.with_suffix(".json").write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        json_files.write(path.with_suffix(".json"), self)
 
     @classmethod
     def read(cls, path: Path) -> PolicyCard:
@@ -92,11 +93,7 @@ class PolicyCard(BaseModel):
                 "the scripts in agents/ write one with each policy"
             ) from error
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise PolicyError(
-                f"expected a policy card in {beside}, found a mistake in {where}: {first['msg']}"
-            ) from error
+            raise PolicyError(f"expected a policy card in {beside}, found {json_files.first_mistake(error)}") from error
 
 
 def load_policy(

@@ -11,6 +11,7 @@ import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sleepgym.env.wrappers import FlattenLedger
+from sleepgym.evaluation.leaderboard import as_it_is
 from sleepgym.learning.policy_card import CLASSES, PolicyError
 
 ALGORITHMS: Mapping[str, type[BaseAlgorithm]] = {
@@ -70,7 +71,7 @@ def view_of(policy: BaseAlgorithm, env: gym.Env[Any, Any]) -> Callable[[gym.Env[
     """
     if policy.action_space == env.action_space:
         if policy.observation_space == env.observation_space:
-            return _as_it_is
+            return as_it_is
         if policy.observation_space == FlattenLedger(env).observation_space:
             return FlattenLedger
     raise PolicyError(
@@ -78,10 +79,6 @@ def view_of(policy: BaseAlgorithm, env: gym.Env[Any, Any]) -> Callable[[gym.Env[
         f"actions {env.action_space}, found one for {_shape(policy.observation_space)} and {policy.action_space}; "
         "play it where it was trained"
     )
-
-
-def _as_it_is(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    return env
 
 
 def _shape(space: gym.Space[Any] | None) -> str:
