@@ -77,6 +77,11 @@ class Args:
     """episodes of it to learn from"""
     warm_epochs: int = 20
     """passes over them"""
+    warm_entropy: float = 0.3
+    """weight of an entropy bonus while imitating, so that something is left to be tried"""
+    relative: bool = True
+    """after a warm start, go on with the imitated episodes, and learn from what is earned beyond the scheduler; use it
+    with a gamma of 1"""
 
     eval_every: int = 5_000
     """steps between validations"""
@@ -97,8 +102,15 @@ def main(args: Args) -> None:
     name: Literal["MaskablePPO", "PPO"] = "MaskablePPO" if masked else "PPO"
     card = PolicyCard(algorithm=name, env_id=args.env_id, card=args.card, seed=args.seed, steps=0)
 
+    lessons = None
+    if args.warm_start:
+        # Runs have episodes of their own, as they have without a warm start.
+        first = args.seed * 10_000
+        lessons = demonstrate(spec, scheduler_named(args.warm_start), range(first, first + args.warm_episodes), slots=4)
+    courses = lessons.courses if lessons is not None and args.relative else None
+
     if args.resume is None:
-        envs = spec.training(args.n_envs, args.seed, args.reward_scale)
+        envs = spec.training(args.n_envs, args.seed, args.reward_scale, courses=courses)
         model: Any = (MaskablePPO if masked else PPO)(
             "MultiInputPolicy",
             envs,
@@ -121,12 +133,12 @@ def main(args: Args) -> None:
             seed=args.seed,
             device=args.device,
         )
-        if args.warm_start:
-            lessons = demonstrate(spec, scheduler_named(args.warm_start), range(args.warm_episodes))
-            agreed = clone(model, lessons, args.warm_epochs, np.random.default_rng(args.seed))
+        if lessons is not None:
+            rng = np.random.default_rng(args.seed)
+            agreed = clone(model, lessons, args.warm_epochs, rng, entropy=args.warm_entropy)
             print(f"warm start: does what {args.warm_start} did in {agreed:.1%} of {len(lessons)} steps")
     else:
-        envs = spec.training(args.n_envs, args.seed, args.reward_scale, PolicyCard.read(args.resume).steps)
+        envs = spec.training(args.n_envs, args.seed, args.reward_scale, PolicyCard.read(args.resume).steps, courses)
         model, _ = load_policy(args.resume, envs, args.device)
 
     model.set_logger(configure(str(args.out), ["stdout", "tensorboard"]))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from sleepgym.evaluation.leaderboard import Entry
+    from sleepgym.evaluation import EpisodeResult
+    from sleepgym.evaluation.leaderboard import Entry, Played
     from sleepgym.evaluation.submission import Submission
 
 VALID, DIFFERS, UNUSABLE = 0, 1, 2
@@ -42,8 +45,11 @@ class Args:
     """by how much a reward or a score may then differ"""
     slots: int = 16
     """episodes at once"""
+    processes: int = 1
+    """processes that play, with an equal share of the cores each; on a CPU they are faster than slots"""
     out: Path | None = None
-    """folder for the table, and for each entry's scores and recordings"""
+    """folder for the table, and for each entry's scores and recordings; an entry that is there already is shown, not
+    played again"""
     check: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
     """an entry's folder to check instead of playing, as --out wrote it; may be given several times"""
 
@@ -60,10 +66,10 @@ class Args:
         try:
             if bool(self.entries) == bool(self.check):
                 raise ValueError("expected either entries to play or --check with a folder; see --help")
-            if min(self.validate, self.streams - 1, self.slots - 1) < 0:
+            if min(self.validate, self.streams - 1, self.slots - 1, self.processes - 1) < 0:
                 raise ValueError(
-                    f"expected at least one stream and one slot, and no negative number of episodes to validate, found "
-                    f"{self.streams}, {self.slots} and {self.validate}"
+                    f"expected at least one stream, one slot and one process, and no negative number of episodes to "
+                    f"validate, found {self.streams}, {self.slots}, {self.processes} and {self.validate}"
                 )
             return self._check(console) if self.check else self._play(console)
         except (ModelLoadError, ValueError, OSError) as error:
@@ -87,8 +93,8 @@ class Args:
     def _play(self, console: Console) -> int:
         import numpy as np
 
-        from sleepgym.evaluation.leaderboard import leaderboard_sheet, play
-        from sleepgym.evaluation.submission import Submission, folder_name
+        from sleepgym.evaluation.leaderboard import leaderboard_sheet
+        from sleepgym.evaluation.submission import Submission, folder_name, keep, kept
 
         # All of them before anybody plays: a mistake in the last name is found at once.
         entries = _entries(self.entries, self.env_id)
@@ -96,24 +102,84 @@ class Args:
             raise ValueError(
                 f"expected entries whose folders differ, found {', '.join(map(folder_name, self.entries))}"
             )
-        played = []
-        with _progress(console) as progress:
-            task = progress.add_task("", total=self.streams * len(entries))
-            for entry in entries:
-                progress.update(task, description=entry.name)
-                played.append(play(entry, self.env_id, self.streams, self.slots, lambda _: progress.advance(task)))
-        title = f"{self.env_id}, {self.streams} test streams, mean [95 % interval]"
-        sheet = leaderboard_sheet(played, np.random.default_rng(0), title)
-        submissions = [(one.entry.name, Submission(one.scores, one.recordings)) for one in played]
+        played: dict[str, Played] = {}
         if self.out is not None:
-            for name, submission in submissions:
-                submission.save(self.out / folder_name(name))
+            for entry in entries:
+                there = kept(self.out / folder_name(entry.name), entry.name, entry.policy, self.env_id, self.streams)
+                played |= {entry.name: there} if there is not None else {}
+        waiting = [entry for entry in entries if entry.name not in played]
+        with _progress(console) as progress:
+            task = progress.add_task("", total=self.streams * len(waiting))
+            for one in self._played(waiting, lambda name, n: progress.update(task, description=name, advance=n)):
+                played[one.name] = one
+                if self.out is not None:
+                    # Each when it is done: what was played is not lost if a later one is interrupted.
+                    keep(one, self.out / folder_name(one.name))
+        title = f"{self.env_id}, {self.streams} test streams, mean [95 % interval]"
+        sheet = leaderboard_sheet(list(played.values()), np.random.default_rng(0), title)
+        if self.out is not None:
             (self.out / "leaderboard.md").write_text(sheet.markdown(), encoding="utf-8")
             (self.out / "leaderboard.json").write_text(sheet.json(), encoding="utf-8")
         print(sheet.markdown(), end="")
+        submissions = [(name, Submission(played[name].scores, played[name].recordings)) for name in self.entries]
         return max(
             _validated(name, submission, self.validate, self.tolerance, console) for name, submission in submissions
         )
+
+    def _played(self, entries: Sequence[Entry], advance: Callable[[str, int], None]) -> Iterator[Played]:
+        """Plays entries, one after the other."""
+        import multiprocessing
+
+        from sleepgym.evaluation.leaderboard import frozen_seeds, joined, play
+
+        if self.processes == 1:
+            for entry in entries:
+                told = partial(_tell, advance, entry.name)
+                yield play(entry, self.env_id, frozen_seeds(self.streams), self.slots, told)
+            return
+        lots = [tuple(lot) for lot in _lots(frozen_seeds(self.streams), self.slots)]
+        jobs = [_Job(entry.name, self.env_id, lot, self.slots, self.processes) for entry in entries for lot in lots]
+        # "spawn": a fork would copy the locks of torch's threads, but not the threads.
+        with multiprocessing.get_context("spawn").Pool(self.processes) as pool:
+            parts: list[Played] = []
+            for part in pool.imap(_play_lot, jobs):
+                parts.append(part)
+                advance(part.name, len(part.results))
+                if len(parts) == len(lots):
+                    yield joined(parts)
+                    parts = []
+
+
+def _tell(advance: Callable[[str, int], None], name: str, result: EpisodeResult) -> None:
+    advance(name, 1)
+
+
+class _Job(NamedTuple):
+    """A few episodes for another process, which has to make the entry itself."""
+
+    name: str
+    env_id: str
+    seeds: tuple[int, ...]
+    slots: int
+    processes: int
+
+
+def _play_lot(job: _Job) -> Played:
+    import torch
+    from transformers.utils import logging
+
+    from sleepgym.evaluation.leaderboard import play
+
+    logging.disable_progress_bar()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // job.processes))
+    (entry,) = _entries([job.name], job.env_id)
+    return play(entry, job.env_id, job.seeds, job.slots)
+
+
+def _lots(seeds: Sequence[int], slots: int) -> Iterator[Sequence[int]]:
+    """Streams in lots small enough that all processes end at about the same time."""
+    size = min(slots, 4)
+    return (seeds[i : i + size] for i in range(0, len(seeds), size))
 
 
 def _progress(console: Console) -> Progress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, SupportsFloat, TypeVar
+from typing import Any, SupportsFloat, TypeVar, cast
 
 import gymnasium as gym
 import numpy as np
@@ -51,6 +51,39 @@ class FlattenLedger(
     def observation(self, observation: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         """The vector."""
         return np.asarray(spaces.flatten(self.env.observation_space, observation), np.float32)
+
+
+class PadLedger(
+    gym.ObservationWrapper[dict[str, NDArray[np.float32]], ActType, dict[str, NDArray[np.float32]]],
+    RecordConstructorArgs,
+):
+    """Adds empty rows to the ledger, for policies that were trained on a card with a larger one.
+
+    A policy that reads the ledger as a set of facts does not see the difference.
+
+    Args:
+        env: A SleepEnv.
+        rows: Rows of the ledger that is shown.
+
+    Raises:
+        ValueError: There are more already.
+    """
+
+    def __init__(self, env: gym.Env[dict[str, NDArray[np.float32]], ActType], rows: int) -> None:
+        RecordConstructorArgs.__init__(self, rows=rows)
+        super().__init__(env)
+        shown = cast(spaces.Dict, env.observation_space)
+        ledger = cast(spaces.Box[np.float32], shown["ledger"])
+        self._missing = rows - len(ledger.low)
+        if self._missing < 0:
+            raise ValueError(f"expected a ledger of at most {rows} rows, found {len(ledger.low)}")
+        low, high = (np.tile(bound[0], (rows, 1)) for bound in (ledger.low, ledger.high))
+        padded = spaces.Box(low, high, dtype=np.float32)
+        self.observation_space = spaces.Dict({**shown.spaces, "ledger": padded})  # type: ignore[assignment]
+
+    def observation(self, observation: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        """The observation with more rows."""
+        return {**observation, "ledger": np.pad(observation["ledger"], ((0, self._missing), (0, 0)))}
 
 
 class RLlibActionMask(gym.Wrapper[dict[str, Any], ActType, ObsType, ActType], RecordConstructorArgs):

@@ -78,13 +78,15 @@ class Played:
     """How an entry did, stream by stream.
 
     Attributes:
-        entry: Who played.
+        name: Who played.
+        policy: SHA-256 of its file; empty for a hand-written scheduler.
         results: One per stream, in order.
         recordings: Of the same episodes.
         seconds: Measured time of all of them, in which the scheduler thought and the environment acted.
     """
 
-    entry: Entry
+    name: str
+    policy: str
     results: tuple[EpisodeResult, ...]
     recordings: tuple[Recording, ...]
     seconds: float
@@ -92,27 +94,27 @@ class Played:
     @property
     def scores(self) -> ScoreMatrix:
         """One run."""
-        return ScoreMatrix.from_results(self.entry.name, [self.results])
+        return ScoreMatrix.from_results(self.name, [self.results])
 
 
 def play(
     entry: Entry,
     env_id: str,
-    streams: int,
+    seeds: Sequence[int],
     slots: int = 16,
     on_episode: Callable[[EpisodeResult], None] = lambda result: None,
 ) -> Played:
-    """Plays and records an entry on the first test streams of an environment.
+    """Plays and records an entry on test streams of an environment.
 
     Args:
         entry: Who plays.
         env_id: Where.
-        streams: How many.
+        seeds: Of the streams, some or all of :func:`frozen_seeds`.
         slots: Most episodes at once.
         on_episode: Called with each result as its episode ends.
 
     Raises:
-        ValueError: There is no such id, no stream or no slot, or what the entry answers is no action.
+        ValueError: There is no such id, no slot, or what the entry answers is no action.
         ModelLoadError: The model cannot be loaded.
     """
     recorders: list[Recorder] = []
@@ -127,10 +129,17 @@ def play(
         recordings[result.seed] = next(r.recording for r in recorders if r.np_random_seed == result.seed)
         on_episode(result)
 
-    seeds, start = frozen_seeds(streams), time.perf_counter()
+    start = time.perf_counter()
     results = evaluate(make, entry.scheduler, seeds, slots, keep)
     seconds = time.perf_counter() - start
-    return Played(entry, tuple(results), tuple(recordings[seed] for seed in seeds), seconds)
+    return Played(entry.name, entry.policy, tuple(results), tuple(recordings[seed] for seed in seeds), seconds)
+
+
+def joined(parts: Sequence[Played]) -> Played:
+    """What an entry did on several lots of streams, as one; the lots follow each other."""
+    results = tuple(result for part in parts for result in part.results)
+    recordings = tuple(recording for part in parts for recording in part.recordings)
+    return Played(parts[0].name, parts[0].policy, results, recordings, sum(part.seconds for part in parts))
 
 
 def leaderboard_sheet(played: Sequence[Played], rng: np.random.Generator, title: str = "") -> Sheet:
@@ -158,6 +167,6 @@ def leaderboard_sheet(played: Sequence[Played], rng: np.random.Generator, title:
             float(np.mean([getattr(result, field) for result in one.results]))
             for field in ("edits", "sleeps", "ppl_ratio")
         )
-        hashes = one.entry.policy[:12], one.recordings[0].fingerprint[:12]
-        rows.append((score, (one.entry.name, score, edits, nights, ratio - 1, one.seconds / len(one.results), *hashes)))
+        hashes = one.policy[:12], one.recordings[0].fingerprint[:12]
+        rows.append((score, (one.name, score, edits, nights, ratio - 1, one.seconds / len(one.results), *hashes)))
     return Sheet(title, columns, [row for _, row in sorted(rows, key=lambda pair: -pair[0].point)])

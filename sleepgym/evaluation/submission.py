@@ -6,21 +6,36 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sleepgym import json_files
 from sleepgym.env.card import differences, load_card
 from sleepgym.env.recording import Recording, RecordingError
 from sleepgym.env.registration import card_paths
 from sleepgym.env.replay import replay
-from sleepgym.evaluation.leaderboard import SPLIT, frozen_seeds
-from sleepgym.evaluation.scores import ScoreMatrix
+from sleepgym.evaluation.episodes import EpisodeResult
+from sleepgym.evaluation.leaderboard import SPLIT, Played, frozen_seeds
+from sleepgym.evaluation.scores import ScoreError, ScoreMatrix
 
 TOLERANCE = 1e-4
 """More than a replay allows otherwise: rounding, which other machines and other numbers of slots do differently, grows
 from night to night, and no rank hangs on so little."""
 
-SCORES, RECORDINGS = "scores.json", "recordings"
+SCORES, RECORDINGS, EPISODES = "scores.json", "recordings", "episodes.json"
+
+
+class _Episodes(BaseModel):
+    """What else the table shows of an entry; nobody who checks it relies on that."""
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+    format: Literal[1] = 1
+    policy: str
+    seconds: float
+    episodes: tuple[EpisodeResult, ...]
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,46 @@ class Submission:
             except RecordingError as error:
                 raise RecordingError(f"stream {stream}: {error}") from error
             yield stream, played.difference
+
+
+def keep(played: Played, folder: Path) -> None:
+    """Writes what an entry did: what is handed in, and beside it all that the table shows.
+
+    Raises:
+        OSError: A file cannot be written.
+        ScoreError: The same, of the scores.
+        RecordingError: The same, of a recording.
+    """
+    Submission(played.scores, played.recordings).save(folder)
+    content = _Episodes(policy=played.policy, seconds=played.seconds, episodes=played.results)
+    json_files.write(folder / EPISODES, content)
+
+
+def kept(folder: Path, name: str, policy: str, env_id: str, streams: int) -> Played | None:
+    """Reads what :func:`keep` wrote, if it is what would be played now.
+
+    Args:
+        folder: Of the entry.
+        name: Of the entry.
+        policy: SHA-256 of its file; empty for a hand-written scheduler.
+        env_id: Where it plays.
+        streams: On how many test streams.
+
+    Returns:
+        None if there is nothing, or it is of another policy, environment, card or number of streams.
+    """
+    try:
+        submission = Submission.load(folder)
+        found = _Episodes.model_validate_json((folder / EPISODES).read_bytes(), strict=True)
+    except (OSError, ScoreError, RecordingError, ValidationError):
+        return None
+    told = submission.scores.name, found.policy, {recording.card_id for recording in submission.recordings}
+    seeds = tuple(episode.seed for episode in found.episodes)
+    if told != (name, policy, {env_id}) or not seeds == submission.scores.streams == tuple(frozen_seeds(streams)):
+        return None
+    if any(submission.mistakes()):
+        return None
+    return Played(name, policy, found.episodes, submission.recordings, found.seconds)
 
 
 def folder_name(name: str) -> str:

@@ -4,7 +4,7 @@ Built on Stable-Baselines3 and sb3-contrib, which ``import sleepgym`` does not l
 """
 
 from sleepgym.learning.callbacks import CheckpointCallback, DashboardCallback, ValidationCallback, oversee
-from sleepgym.learning.envs import EndAtHorizon, EnvSpec, ScaleReward
+from sleepgym.learning.envs import EndAtHorizon, EnvSpec, RelativeReward, ScaleReward
 from sleepgym.learning.extractor import LedgerExtractor
 from sleepgym.learning.policy_card import PolicyCard, PolicyError, load_policy
 from sleepgym.learning.warm_start import Demonstrations, agreement, clone, demonstrate
@@ -18,6 +18,7 @@ __all__ = [
     "LedgerExtractor",
     "PolicyCard",
     "PolicyError",
+    "RelativeReward",
     "ScaleReward",
     "ValidationCallback",
     "agreement",

@@ -42,6 +42,9 @@ class DashboardCallback(BaseCallback):
             self.dashboard.hyperparameters(self.values, ("eval/mean_score", "sleepgym/score", "rollout/ep_rew_mean"))
 
     def _on_step(self) -> bool:
+        for info in self.locals["infos"]:
+            if "relative_return" in info:
+                self.logger.record_mean("rollout/relative_return", info["relative_return"])
         if self.dashboard is not None:
             for info in self.locals["infos"]:
                 if "sleep" in info:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sleepgym.env.wrappers import FlattenLedger
+from sleepgym.env.wrappers import FlattenLedger, PadLedger
 from sleepgym.evaluation.leaderboard import as_it_is
 from sleepgym.learning.policy_card import CLASSES, PolicyError
 
@@ -64,7 +65,8 @@ def view_of(policy: BaseAlgorithm, env: gym.Env[Any, Any]) -> Callable[[gym.Env[
         env: Without wrappers that change observations or actions.
 
     Returns:
-        What to wrap such environments in: nothing for dictionaries, :class:`FlattenLedger` for vectors.
+        What to wrap such environments in: nothing for dictionaries, :class:`FlattenLedger` for vectors,
+        :class:`PadLedger` where the ledger is smaller than it was in training.
 
     Raises:
         PolicyError: It was trained with other spaces.
@@ -74,11 +76,21 @@ def view_of(policy: BaseAlgorithm, env: gym.Env[Any, Any]) -> Callable[[gym.Env[
             return as_it_is
         if policy.observation_space == FlattenLedger(env).observation_space:
             return FlattenLedger
+        if 0 < _rows(env.observation_space) < (rows := _rows(policy.observation_space)):
+            padded = partial(PadLedger, rows=rows)
+            if padded(env).observation_space == policy.observation_space:
+                return padded
     raise PolicyError(
         f"expected a policy for observations {_shape(env.observation_space)}, as they are or as one vector, and "
         f"actions {env.action_space}, found one for {_shape(policy.observation_space)} and {policy.action_space}; "
         "play it where it was trained"
     )
+
+
+def _rows(space: gym.Space[Any] | None) -> int:
+    """Rows of the ledger, if the space has one."""
+    ledger = space.spaces.get("ledger") if isinstance(space, gym.spaces.Dict) else None
+    return ledger.shape[0] if ledger is not None and ledger.shape else 0
 
 
 def _shape(space: gym.Space[Any] | None) -> str:

@@ -21,6 +21,7 @@ from sleepgym.env.recording import Recording
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.wrappers import FlattenLedger
 from sleepgym.evaluation import ScoreMatrix
+from sleepgym.learning import LedgerExtractor
 
 MINI = ("--env-id", "SleepLLM-Mini-v0", "--streams", "2")
 STREAMS = (10_000_000, 10_000_001)
@@ -88,6 +89,48 @@ def test_as_many_episodes_as_asked_are_played_again(handed_in: tuple[Path, Ran])
     checked = leaderboard("--check", str(folder / "never-sleep"), "--validate", "9")
     assert (checked.status, checked.table) == (0, "")
     assert checked.said.endswith("valid; played again: 10000000, 10000001\n")
+
+
+def test_what_is_there_is_shown_and_not_played_again(handed_in: tuple[Path, Ran], tmp_path: Path) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(handed_in[0], folder)
+    recordings = {path: path.stat().st_mtime_ns for path in folder.glob("*/recordings/*.json")}
+    again = leaderboard("never-sleep", NAPS, *MINI, "--validate", "0", "--out", str(folder))
+    assert again.table == handed_in[1].table  # measured seconds included
+    assert {path: path.stat().st_mtime_ns for path in recordings} == recordings
+
+
+@pytest.mark.parametrize("changed", ["seconds", "streams", "policy", "nothing left"])
+def test_what_is_there_and_does_not_fit_is_played_again(
+    handed_in: tuple[Path, Ran], tmp_path: Path, changed: str
+) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(handed_in[0] / "never-sleep", folder / "never-sleep")
+    path, streams = folder / "never-sleep" / "episodes.json", 2
+    document = json.loads(path.read_text())
+    if changed == "seconds":
+        document["seconds"] = "none"
+    elif changed == "policy":
+        document["policy"] = "0" * 64
+    elif changed == "streams":
+        streams = 1
+    path.write_text("" if changed == "nothing left" else json.dumps(document))
+    streams_of = ("--env-id", "SleepLLM-Mini-v0", "--streams", str(streams))
+    assert leaderboard("never-sleep", *streams_of, "--validate", "0", "--out", str(folder)).status == 0
+    document = json.loads(path.read_text())
+    assert document["policy"] == ""
+    assert document["seconds"] > 0
+    assert [episode["seed"] for episode in document["episodes"]] == list(STREAMS[:streams])
+
+
+def test_processes_play_what_one_process_plays(handed_in: tuple[Path, Ran], tmp_path: Path) -> None:
+    ran = leaderboard(
+        "never-sleep", *MINI, "--validate", "0", "--slots", "1", "--processes", "2", "--out", str(tmp_path)
+    )
+    assert ran.status == 0, ran.said
+    alone, apart = (ScoreMatrix.load(folder / "never-sleep" / "scores.json") for folder in (handed_in[0], tmp_path))
+    assert apart.streams == alone.streams
+    assert apart.scores == pytest.approx(alone.scores, abs=1e-4)
 
 
 # ------------------------------------------------------------ what does not pass
@@ -245,6 +288,18 @@ def test_a_policy_of_other_spaces_is_refused_before_anybody_plays(saved: Callabl
     assert "play it where it was trained" in ran.said
 
 
+def test_a_policy_that_reads_a_set_plays_where_the_ledger_is_smaller(tmp_path: Path) -> None:
+    larger: Any = SleepEnv("SleepLLM-Mini-v0", budget={"capacity": 20})
+    kwargs = {"features_extractor_class": LedgerExtractor}
+    path = tmp_path / "policy.zip"
+    MaskablePPO("MultiInputPolicy", larger, n_steps=64, policy_kwargs=kwargs, device="cpu").save(path)
+    streams = ("--env-id", "SleepLLM-Mini-v0", "--streams", "1", "--validate", "0")
+    assert leaderboard(f"maskable-ppo:{path}", *streams).status == 0
+    smaller: Any = SleepEnv("SleepLLM-Mini-v0", budget={"capacity": 5})
+    MaskablePPO("MultiInputPolicy", smaller, n_steps=64, policy_kwargs=kwargs, device="cpu").save(path)
+    assert leaderboard(f"maskable-ppo:{path}", *streams).status == 2
+
+
 def test_what_is_no_policy_is_refused(saved: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "notes.zip").write_text("no policy")
     dqn = saved(DQN, "MlpPolicy", True, buffer_size=10)
@@ -272,7 +327,8 @@ def test_what_is_no_policy_is_refused(saved: Callable[..., str], tmp_path: Path)
         (("never-sleep", "never-sleep", *MINI), "each entry once"),
         (("never-sleep", "--env-id", "CartPole-v1"), "expected an id of this package, found 'CartPole-v1'"),
         (("never-sleep", "--streams", "0"), "at least one stream"),
-        (("never-sleep", "--slots", "0"), "at least one stream and one slot"),
+        (("never-sleep", "--slots", "0"), "at least one stream, one slot and one process"),
+        (("never-sleep", "--processes", "0"), "at least one stream, one slot and one process"),
         (("never-sleep", "--validate", "-1"), "no negative number"),
     ],
 )

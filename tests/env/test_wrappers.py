@@ -20,7 +20,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.env.actions import Action
 from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES
-from sleepgym.env.wrappers import FlattenLedger, RecordSleepStatistics, RLlibActionMask
+from sleepgym.env.wrappers import FlattenLedger, PadLedger, RecordSleepStatistics, RLlibActionMask
 
 MINI = "SleepLLM-Mini-v0"
 QUICK: dict[str, Any] = {
@@ -230,3 +230,18 @@ def test_the_summary_of_a_real_episode_agrees_with_its_infos() -> None:
     assert sum(found["actions"].values()) == pytest.approx(1)
     history = env.unwrapped.episode.history  # type: ignore[attr-defined]
     assert min(history.recall) <= found["recall_mean"] <= 1
+
+
+def test_a_padded_ledger_has_empty_rows_behind_its_own() -> None:
+    env, padded = Script({}, {}), PadLedger(Script({}, {}), 5)
+    assert padded.observation_space["ledger"].shape == (5, 3)
+    assert padded.observation_space["stats"] == env.observation_space["stats"]
+    observation, _ = padded.reset(seed=0)
+    assert padded.observation_space.contains(observation)
+    assert observation["ledger"].shape == (5, 3)
+    assert not observation["ledger"][2:].any() and observation["ledger"][:2].any()
+
+
+def test_a_ledger_is_not_cut() -> None:
+    with pytest.raises(ValueError, match="at most 1 rows, found 2"):
+        PadLedger(Script({}, {}), 1)

@@ -13,7 +13,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from sleepgym.env.actions import Action
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.wrappers import FlattenLedger
-from sleepgym.learning import EndAtHorizon, EnvSpec, ScaleReward
+from sleepgym.learning import EndAtHorizon, EnvSpec, RelativeReward, ScaleReward, demonstrate
+from sleepgym.schedulers import FixedPeriod, NeverSleep
 
 
 def last_infos(envs: VecEnv) -> list[dict]:
@@ -90,3 +91,85 @@ def test_scaling_leaves_observations_and_ends_alone() -> None:
     env = ScaleReward(gym.make("CartPole-v1"), 0.5)
     env.reset(seed=0)
     assert env.step(0)[1] == 0.5
+
+
+SEEDS = (41, 42, 43)
+
+
+def play(env: gym.Env, action_of, seed: int | None = None) -> list[dict]:
+    """An episode's infos, with its rewards under "reward"."""
+    observation, info = env.reset(seed=seed)
+    infos, over = [], False
+    while not over:
+        action = int(action_of.predict(observation, action_masks=info["action_mask"])[0])
+        observation, reward, terminated, truncated, info = env.step(action)
+        infos.append({**info, "reward": reward})
+        over = terminated or truncated
+    return infos
+
+
+def test_relative_to_itself_a_scheduler_earns_what_is_not_answers(quick_card: Path) -> None:
+    spec, owl = EnvSpec("SleepLLM-Mini-v0", str(quick_card)), FixedPeriod(0.5)
+    env = RelativeReward(spec.make("train"), demonstrate(spec, owl, SEEDS).courses)
+    for info in play(env, owl, seed=0):
+        terms = info["reward_terms"]
+        assert info["reward"] == pytest.approx(sum(terms.values()) - terms["served"], abs=1e-5)
+    assert info["relative_return"] == pytest.approx(sum(i["reward"] for i in play(env, owl, seed=0)), abs=1e-5)
+
+
+def test_relative_returns_are_differences_of_returns_whatever_is_done(quick_card: Path) -> None:
+    spec, other = EnvSpec("SleepLLM-Mini-v0", str(quick_card)), NeverSleep()
+    courses = demonstrate(spec, FixedPeriod(0.5), SEEDS).courses
+    relative, plain = RelativeReward(spec.make("train"), courses), spec.make("train")
+    earned = play(relative, other, seed=0)
+    stream = relative.unwrapped.np_random_seed
+    returned = sum(info["reward"] for info in play(plain, other, seed=stream))
+    assert earned[-1]["relative_return"] == pytest.approx(returned - courses[stream][-1], abs=1e-4)
+
+
+def test_a_collapse_loses_all_that_the_other_earned_later() -> None:
+    class Collapse(gym.Env):
+        observation_space = action_space = gym.spaces.Discrete(2)
+
+        def reset(self, *, seed=None, options=None):
+            return 0, {}
+
+        def step(self, action):
+            return 0, 1.0, True, False, {"tick": 2}
+
+    env = RelativeReward(Collapse(), {7: np.array([0.0, 1.0, 3.0, 6.0])})
+    env.reset(seed=0)
+    assert env.step(0)[1] == 1.0 - 6.0
+
+
+def test_all_courses_are_played_before_one_comes_again(quick_card: Path) -> None:
+    spec = EnvSpec("SleepLLM-Mini-v0", str(quick_card))
+    courses = {seed: np.zeros(13) for seed in SEEDS}
+
+    def order(seed: int) -> list[int | None]:
+        env = RelativeReward(spec.make("train"), courses)
+        env.reset(seed=seed)
+        found = [env.unwrapped.np_random_seed]
+        for _ in range(5):
+            env.reset()
+            found.append(env.unwrapped.np_random_seed)
+        return found
+
+    assert sorted(order(1)[:3]) == sorted(order(1)[3:]) == list(SEEDS)
+    assert order(1) == order(1)
+    assert len({tuple(order(seed)) for seed in range(5)}) > 1
+
+
+def test_without_courses_there_is_nothing_to_compare_with(quick_card: Path) -> None:
+    with pytest.raises(ValueError, match="found none; let a scheduler play"):
+        RelativeReward(EnvSpec("SleepLLM-Mini-v0", str(quick_card)).make("train"), {})
+
+
+def test_training_relative_to_a_scheduler_plays_its_episodes(quick_card: Path) -> None:
+    spec = EnvSpec("SleepLLM-Mini-v0", str(quick_card))
+    courses = demonstrate(spec, NeverSleep(), SEEDS).courses
+    envs = spec.training(2, 5, 0.5, courses=courses)
+    for info in last_infos(envs):
+        np.testing.assert_allclose(info["rewards"], 0.5 * info["relative_return"], rtol=1e-4)
+        assert info["episode"]["r"] > info["relative_return"], "what was earned is reported as it is"
+    assert set(envs.get_attr("np_random_seed")) <= set(SEEDS)

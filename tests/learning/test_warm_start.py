@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
@@ -52,6 +53,32 @@ def test_the_clone_agrees_with_its_teacher_on_streams_it_has_not_seen(
     learned = clone(model, lessons, epochs=60, rng=np.random.default_rng(0), batch_size=32)
     assert learned >= 0.95
     assert agreement(model, unseen) >= 0.8 > before
+
+
+def test_courses_end_with_what_the_teacher_answered(spec: EnvSpec, lessons: Demonstrations) -> None:
+    results = evaluate(lambda: spec.make("train"), TEACHER, range(8))
+    env: Any = spec.make("train").unwrapped
+    for result in results:
+        env.reset(seed=result.seed)
+        course = lessons.courses[result.seed]
+        assert len(course) == env.card.horizon + 1
+        assert course[0] == 0 and (np.diff(course) >= 0).all()
+        assert course[-1] == pytest.approx(result.score * sum(env.episode.stream.traffic), rel=1e-4)
+
+
+def test_an_entropy_bonus_leaves_something_to_be_tried(spec: EnvSpec, lessons: Demonstrations) -> None:
+    doubts, agreed = [], []
+    for entropy in (0.0, 0.3):
+        model = make_model(spec, MaskablePPO)
+        agreed.append(clone(model, lessons, 80, np.random.default_rng(0), batch_size=32, entropy=entropy))
+        tensors: Any = model.policy.obs_to_tensor(lessons.observations)[0]
+        with torch.no_grad():
+            actions = torch.as_tensor(lessons.actions)
+            _, log_prob, _ = model.policy.evaluate_actions(tensors, actions, action_masks=lessons.masks)
+        open_steps = lessons.masks.sum(axis=1) > 1
+        doubts.append(float(1 - log_prob.exp()[open_steps].mean()))
+    assert doubts[1] > max(2 * doubts[0], 0.02)
+    assert min(agreed) > 0.9
 
 
 def test_cloning_is_the_same_for_the_same_draws(spec: EnvSpec, lessons: Demonstrations) -> None:
