@@ -14,7 +14,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.torch_layers import CombinedExtractor
 
-from sleepgym.learning import EnvSpec, LedgerExtractor, PolicyCard, clone, demonstrate, load_policy, oversee
+from sleepgym.learning import EnvSpec, LedgerExtractor, PolicyCard, clone, demonstrate, joined, load_policy, oversee
 from sleepgym.schedulers import scheduler_named
 
 
@@ -71,17 +71,18 @@ class Args:
     units: int = 64
     """units of each of the two hidden layers of policy and value"""
 
-    warm_start: str = ""
-    """a scheduler to imitate before learning, such as night-owl or pressure-rule:night_relief=0.4; empty for none"""
+    warm_start: tuple[str, ...] = ()
+    """schedulers to imitate before learning, such as night-owl or pressure-rule:night_relief=0.4; where several of
+    them differ, the policy begins undecided"""
     warm_episodes: int = 32
-    """episodes of it to learn from"""
+    """episodes to learn from, dealt to the schedulers in turn"""
     warm_epochs: int = 20
     """passes over them"""
-    warm_entropy: float = 0.3
+    warm_entropy: float = 0.15
     """weight of an entropy bonus while imitating, so that something is left to be tried"""
     relative: bool = True
-    """after a warm start, go on with the imitated episodes, and learn from what is earned beyond the scheduler; use it
-    with a gamma of 1"""
+    """after a warm start, go on with the imitated episodes, and learn from what is earned beyond the scheduler that
+    played them; use it with a gamma of 1"""
 
     eval_every: int = 5_000
     """steps between validations"""
@@ -103,10 +104,16 @@ def main(args: Args) -> None:
     card = PolicyCard(algorithm=name, env_id=args.env_id, card=args.card, seed=args.seed, steps=0)
 
     lessons = None
+    if args.warm_episodes < len(args.warm_start):
+        raise SystemExit(
+            f"expected an episode for each of {len(args.warm_start)} schedulers, found {args.warm_episodes}; "
+            "give more --warm-episodes"
+        )
     if args.warm_start:
         # Runs have episodes of their own, as they have without a warm start.
-        first = args.seed * 10_000
-        lessons = demonstrate(spec, scheduler_named(args.warm_start), range(first, first + args.warm_episodes), slots=4)
+        streams = range(args.seed * 10_000, args.seed * 10_000 + args.warm_episodes)
+        dealt = {name: streams[i :: len(args.warm_start)] for i, name in enumerate(args.warm_start)}
+        lessons = joined([demonstrate(spec, scheduler_named(name), seeds, 4) for name, seeds in dealt.items()])
     courses = lessons.courses if lessons is not None and args.relative else None
 
     if args.resume is None:
@@ -136,7 +143,7 @@ def main(args: Args) -> None:
         if lessons is not None:
             rng = np.random.default_rng(args.seed)
             agreed = clone(model, lessons, args.warm_epochs, rng, entropy=args.warm_entropy)
-            print(f"warm start: does what {args.warm_start} did in {agreed:.1%} of {len(lessons)} steps")
+            print(f"warm start: does what {', '.join(args.warm_start)} did in {agreed:.1%} of {len(lessons)} steps")
     else:
         envs = spec.training(args.n_envs, args.seed, args.reward_scale, PolicyCard.read(args.resume).steps, courses)
         model, _ = load_policy(args.resume, envs, args.device)

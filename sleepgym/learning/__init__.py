@@ -7,7 +7,7 @@ from sleepgym.learning.callbacks import CheckpointCallback, DashboardCallback, V
 from sleepgym.learning.envs import EndAtHorizon, EnvSpec, RelativeReward, ScaleReward
 from sleepgym.learning.extractor import LedgerExtractor
 from sleepgym.learning.policy_card import PolicyCard, PolicyError, load_policy
-from sleepgym.learning.warm_start import Demonstrations, agreement, clone, demonstrate
+from sleepgym.learning.warm_start import Demonstrations, agreement, clone, demonstrate, joined
 
 __all__ = [
     "CheckpointCallback",
@@ -24,6 +24,7 @@ __all__ = [
     "agreement",
     "clone",
     "demonstrate",
+    "joined",
     "load_policy",
     "oversee",
 ]

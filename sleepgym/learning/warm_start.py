@@ -103,6 +103,20 @@ def demonstrate(spec: EnvSpec, teacher: Predictor | Maker, seeds: Sequence[int],
     )
 
 
+def joined(parts: Sequence[Demonstrations]) -> Demonstrations:
+    """Demonstrations of several teachers as those of one who is of several minds.
+
+    Args:
+        parts: At least one, of episodes with different seeds.
+    """
+    return Demonstrations(
+        {name: np.concatenate([part.observations[name] for part in parts]) for name in parts[0].observations},
+        np.concatenate([part.masks for part in parts]),
+        np.concatenate([part.actions for part in parts]),
+        {seed: course for part in parts for seed, course in part.courses.items()},
+    )
+
+
 def clone(
     model: MaskablePPO | PPO,
     demonstrations: Demonstrations,

@@ -98,6 +98,19 @@ def test_a_warm_start_says_how_far_it_agrees(train: Callable[..., str], tmp_path
     assert agreement(policy, unseen) > 0.8  # type: ignore[arg-type]
 
 
+def test_rewards_are_relative_to_the_teacher_only_if_wanted(train: Callable[..., str]) -> None:
+    warm = ("--warm-start", "never-sleep", "night-owl", "--warm-episodes", "2", "--warm-epochs", "1")
+    for wanted in ("--relative", "--no-relative"):
+        shown = train("ppo", "--total-steps", "64", "--eval-episodes", "0", wanted, *warm)
+        assert "does what never-sleep, night-owl did" in shown
+        assert ("relative_return" in shown) == (wanted == "--relative")
+
+
+def test_every_teacher_needs_an_episode(train: Callable[..., str]) -> None:
+    with pytest.raises(SystemExit, match="an episode for each of 2 schedulers, found 1"):
+        train("ppo", "--warm-start", "never-sleep", "night-owl", "--warm-episodes", "1")
+
+
 def test_an_unknown_teacher_is_reported(train: Callable[..., str]) -> None:
     with pytest.raises(SchedulerNameError, match="expected a scheduler, found 'owl'"):
         train("ppo", "--warm-start", "owl")

@@ -13,8 +13,8 @@ from stable_baselines3 import PPO
 
 from sleepgym.env.actions import Action
 from sleepgym.evaluation import evaluate
-from sleepgym.learning import Demonstrations, EnvSpec, LedgerExtractor, agreement, clone, demonstrate
-from sleepgym.schedulers import NightOwl
+from sleepgym.learning import Demonstrations, EnvSpec, LedgerExtractor, agreement, clone, demonstrate, joined
+from sleepgym.schedulers import NeverSleep, NightOwl
 
 TEACHER = NightOwl()
 
@@ -64,6 +64,22 @@ def test_courses_end_with_what_the_teacher_answered(spec: EnvSpec, lessons: Demo
         assert len(course) == env.card.horizon + 1
         assert course[0] == 0 and (np.diff(course) >= 0).all()
         assert course[-1] == pytest.approx(result.score * sum(env.episode.stream.traffic), rel=1e-4)
+
+
+def test_two_teachers_make_a_policy_undecided_where_they_differ(spec: EnvSpec, lessons: Demonstrations) -> None:
+    idle = demonstrate(spec, NeverSleep(), range(100, 108))
+    both = joined([lessons, idle])
+    assert len(both) == len(lessons) + len(idle)
+    assert both.courses.keys() == lessons.courses.keys() | idle.courses.keys()
+    assert np.array_equal(both.observations["stats"][len(lessons) :], idle.observations["stats"])
+    model = make_model(spec, MaskablePPO)
+    clone(model, both, epochs=80, rng=np.random.default_rng(0), batch_size=32)
+    nights = lessons.actions == Action.SLEEP
+    assert nights.any()
+    tensors: Any = model.policy.obs_to_tensor({k: v[nights] for k, v in lessons.observations.items()})[0]
+    with torch.no_grad():
+        chances = model.policy.get_distribution(tensors, action_masks=lessons.masks[nights]).distribution.probs
+    assert 0.15 < float(chances[:, Action.SLEEP].mean()) < 0.85
 
 
 def test_an_entropy_bonus_leaves_something_to_be_tried(spec: EnvSpec, lessons: Demonstrations) -> None:

@@ -1,0 +1,276 @@
+"""What trained policies score on the test streams, how they learned, and what they do: docs/results.md.
+
+    python benchmarks/results.py
+
+Reads what was played (`sleepgym leaderboard ... --out runs/leaderboard/ENV`, the planner's few streams in
+`runs/leaderboard/planner`) and what was logged in training (`runs/result/ppo-1` and so on), lets the policies play some
+validation streams to see when they sleep, and writes the page with its pictures and raw scores. docs/results.md says
+which commands come before it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sleepgym.env.actions import Action
+from sleepgym.env.history import Standing
+from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.evaluation import (
+    ScoreError,
+    ScoreMatrix,
+    bootstrap_band,
+    compare,
+    comparison_sheet,
+    evaluate,
+    statistics,
+    summarise,
+    summary_sheet,
+)
+from sleepgym.evaluation.plots import LearningCurve, interval_figure, learning_figure, profile_figure
+from sleepgym.evaluation.submission import SCORES
+from sleepgym.learning import load_policy
+
+PPO, NEVER = "PPO", "never-sleep"
+
+
+@dataclass
+class Args:
+    played: Path = Path("runs/leaderboard")
+    """folder of folders that `sleepgym leaderboard --out` wrote, one per environment, called by its id"""
+    planner: Path = Path("runs/leaderboard/planner")
+    """the same, of the planner and its few streams of the first environment"""
+    trained: Path = Path("runs/result")
+    """folder of the training runs' folders"""
+    policies: Path = Path("agents/pretrained")
+    """folder of the policies"""
+    env_id: str = "SleepLLM-v0"
+    """the environment that they were trained in"""
+    transfer: tuple[str, ...] = ("SleepLLM-Night-v0", "SleepLLM-Tight-v0", "SleepLLM-Churn-v0", "SleepLLM-Gemma-v0")
+    """environments that they play untouched"""
+    watched: int = 6
+    """validation streams on which each policy's choices are looked at"""
+    watch_seed: int = 1000
+    """seed of the first of them"""
+    out: Path = Path("docs/results")
+    """folder of raw scores and pictures; the page lies beside it"""
+
+
+# ------------------------------------------------------------------- what was played
+
+
+def matrices(folder: Path) -> dict[str, ScoreMatrix]:
+    """Scores by scheduler; all policies are runs of one."""
+    found: dict[str, ScoreMatrix] = {}
+    policies: list[ScoreMatrix] = []
+    for path in sorted(folder.glob(f"*/{SCORES}")):
+        one = ScoreMatrix.load(path)
+        if one.name.startswith("maskable-ppo:"):
+            policies.append(one)
+        else:
+            found[one.name] = one
+    if policies:
+        if len({one.streams for one in policies}) > 1:
+            raise ScoreError(f"expected policies on the same streams in {folder}; play those that differ again")
+        found[PPO] = ScoreMatrix(PPO, policies[0].streams, np.concatenate([one.scores for one in policies]))
+    return found
+
+
+def cut(matrix: ScoreMatrix, streams: Sequence[int]) -> ScoreMatrix:
+    """A matrix on some of its streams."""
+    at = [matrix.streams.index(stream) for stream in streams]
+    return ScoreMatrix(matrix.name, tuple(streams), matrix.scores[:, at])
+
+
+def best_rule(found: Mapping[str, ScoreMatrix]) -> str:
+    """The hand-written scheduler with the best mean."""
+    return max((name for name in found if name != PPO), key=lambda name: float(found[name].scores.mean()))
+
+
+# ------------------------------------------------------------------- how they learned
+
+
+def curve(folders: Sequence[Path], tag: str) -> LearningCurve:
+    """A scalar of every run's tensorboard log."""
+    runs = []
+    for folder in folders:
+        log = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+        log.Reload()
+        runs.append({event.step: event.value for event in log.Scalars(tag)})
+    steps = sorted(set.intersection(*(set(run) for run in runs)))
+    return LearningCurve(np.array(steps, np.int64), np.array([[run[step] for step in steps] for run in runs]))
+
+
+# ------------------------------------------------------------------- what they do
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A step at which a policy could have slept.
+
+    Attributes:
+        hour: Ticks since the night began, below a day.
+        degraded: Facts that were written and would be answered wrongly.
+        load: Sum of the scales of all edits.
+        probability: With which the policy sleeps.
+    """
+
+    hour: int
+    degraded: int
+    load: float
+    probability: float
+
+
+class Watched:
+    """A policy in one episode, whose doubts are written down."""
+
+    def __init__(self, policy: Any, env: SleepEnv, moments: list[Moment]) -> None:
+        self.policy, self.env, self.moments = policy, env, moments
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_masks: NDArray[np.bool_] | None = None,
+    ) -> tuple[Any, Any]:
+        assert action_masks is not None
+        if action_masks[0, Action.SLEEP]:
+            with torch.no_grad():
+                tensors, _ = self.policy.policy.obs_to_tensor(observation)
+                chances = self.policy.policy.get_distribution(tensors, action_masks=action_masks).distribution.probs
+            episode = self.env.episode
+            rhythm, entries = episode.stream.rhythm, self.env.episode.learner.state.ledger.values()
+            self.moments.append(
+                Moment(
+                    (episode.tick - rhythm.night_start) % rhythm.ticks_per_day,
+                    episode.standings().count(Standing.WRONG),
+                    sum(entry.scale for entry in entries),
+                    float(chances[0, Action.SLEEP]),
+                )
+            )
+        return self.policy.predict(observation, state, deterministic=deterministic, action_masks=action_masks)
+
+
+def watch(args: Args, paths: Sequence[Path]) -> list[Moment]:
+    """Lets every policy play validation streams."""
+    moments: list[Moment] = []
+    seeds = range(args.watch_seed, args.watch_seed + args.watched)
+    for path in paths:
+        policy, card = load_policy(path)
+
+        def begin(env: SleepEnv, seed: int, policy: Any = policy) -> Watched:
+            return Watched(policy, env, moments)
+
+        evaluate(partial(card.spec.make, "validation"), begin, seeds, slots=2)
+    return moments
+
+
+def habit_figure(moments: Sequence[Moment], day: int) -> Figure:
+    """Mean probability of sleeping by the time since nightfall, and by degraded facts or load."""
+    figure = Figure(figsize=(9.6, 4.0), dpi=100, layout="constrained")
+    panels = {"degraded facts": ("degraded", 2, 10), "load of edits": ("load", 3, 24)}
+    for axes, (label, (field, width, most)) in zip(figure.subplots(1, 2, sharex=True), panels.items(), strict=True):
+        sums, counts = np.zeros((most // width + 1, day)), np.zeros((most // width + 1, day))
+        for moment in moments:
+            row = min(int(getattr(moment, field) // width), most // width)
+            sums[row, moment.hour] += moment.probability
+            counts[row, moment.hour] += 1
+        with np.errstate(invalid="ignore"):
+            image = axes.imshow(sums / counts, origin="lower", aspect="auto", vmin=0, vmax=1, cmap="viridis")
+        names = [f"{row * width}-{(row + 1) * width - 1}" for row in range(most // width)] + [f"{most}+"]
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xlabel("ticks since nightfall")
+        axes.set_ylabel(label)
+        axes.axvspan(-0.5, 3.5, ymin=0, ymax=0.015, color="black")
+    figure.colorbar(image, ax=figure.axes, label="probability of SLEEP")
+    return figure
+
+
+# ------------------------------------------------------------------- the page
+
+
+def save_scores(args: Args, env_id: str, found: Mapping[str, ScoreMatrix]) -> None:
+    record = {
+        name: {"streams": list(one.streams), "scores": np.round(one.scores, 6).tolist()} for name, one in found.items()
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / f"{env_id}.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+
+def main(args: Args) -> None:
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    found, few = matrices(args.played / args.env_id), matrices(args.planner)
+    planner = next(iter(few))
+    best = best_rule(found)
+    save_scores(args, args.env_id, {**found, planner: few[planner]})
+
+    streams = few[planner].streams
+    narrow = {name: cut(one, streams) for name, one in found.items()} | {planner: few[planner]}
+    summaries = {name: summarise(one, narrow[NEVER], narrow[planner], rng) for name, one in narrow.items()}
+    pairs = {name: compare(one, found[best], rng) for name, one in found.items() if name != best}
+    runs = {
+        f"{PPO}, seed {seed}": compare(ScoreMatrix(PPO, found[PPO].streams, row[None]), found[best], rng)
+        for seed, row in enumerate(found[PPO].scores, start=1)
+    }
+    above = {name: compare(narrow[name], narrow[best], rng) for name in (planner, PPO)}
+    closed = above[PPO].difference.point / above[planner].difference.point
+    wide = found[PPO].scores.mean() - found[best].scores.mean()
+
+    thresholds = np.linspace(0, 2, 81)
+    normalised = {name: narrow[name].normalised(narrow[NEVER], narrow[planner]) for name in (best, PPO, planner)}
+    profiles = {
+        name: bootstrap_band(lambda m: statistics.performance_profile(m, thresholds), one, rng=rng)
+        for name, one in normalised.items()
+    }
+    profile_figure(thresholds, profiles).savefig(args.out / "profiles.png")
+    ladder = sorted(summaries, key=lambda name: -summaries[name].score.point)
+    interval_figure({"score": {name: summaries[name].score for name in ladder}}).savefig(args.out / "intervals.png")
+
+    folders = sorted(args.trained.glob("ppo-*"))
+    validation = curve(folders, "eval/mean_score")
+    relative = curve(folders, "rollout/relative_return")
+    learning_figure({PPO: validation}, {}).savefig(args.out / "validation.png")
+    figure = learning_figure({PPO: relative}, {"imitated rule": 0.0})
+    figure.axes[0].set_ylabel("return beyond the imitated rule, while exploring")
+    figure.savefig(args.out / "learning.png")
+    curves = {
+        name: {"steps": one.steps.tolist(), "scores": np.round(one.scores, 5).tolist()}
+        for name, one in (("validation", validation), ("relative_return", relative))
+    }
+    (args.out / "curves.json").write_text(json.dumps(curves) + "\n", encoding="utf-8")
+
+    paths = sorted(args.policies.glob("*.zip"))
+    moments = watch(args, paths)
+    habit_figure(moments, 16).savefig(args.out / "habits.png")
+
+    print(summary_sheet(summaries, f"{args.env_id}, first {len(streams)} test streams").markdown())
+    print(comparison_sheet(pairs, best, f"{args.env_id}, {len(found[best].streams)} test streams, in pairs").markdown())
+    print(comparison_sheet(runs, best, "Training runs, one by one").markdown())
+    print(comparison_sheet(above, best, f"First {len(streams)} test streams, in pairs").markdown())
+    print(f"gap closed: {closed:.2f} on {len(streams)} streams; PPO - {best} on all: {wide:+.4f}\n")
+    for env_id in args.transfer:
+        there = matrices(args.played / env_id)
+        if there:
+            save_scores(args, env_id, there)
+            rule = best_rule(there)
+            count = len(there[rule].streams)
+            beside = {name: compare(one, there[rule], rng) for name, one in there.items() if name != rule}
+            print(comparison_sheet(beside, rule, f"{env_id}, {count} test streams, in pairs").markdown())
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
