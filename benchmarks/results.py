@@ -11,6 +11,7 @@ which commands come before it.
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +39,7 @@ from sleepgym.evaluation import (
     summarise,
     summary_sheet,
 )
-from sleepgym.evaluation.plots import LearningCurve, interval_figure, learning_figure, profile_figure
+from sleepgym.evaluation.plots import LearningCurve, learning_figure, profile_figure
 from sleepgym.evaluation.submission import SCORES
 from sleepgym.learning import load_policy
 
@@ -63,6 +64,12 @@ class Args:
     """validation streams on which each policy's choices are looked at"""
     watch_seed: int = 1000
     """seed of the first of them"""
+    steps: int = 10_240
+    """steps that each was trained for"""
+    validation: int = 16
+    """validation streams that chose the checkpoint"""
+    took: str = "training took an unrecorded time"
+    """how long training took, in words"""
     out: Path = Path("docs/results")
     """folder of raw scores and pictures; the page lies beside it"""
 
@@ -96,6 +103,10 @@ def cut(matrix: ScoreMatrix, streams: Sequence[int]) -> ScoreMatrix:
 def best_rule(found: Mapping[str, ScoreMatrix]) -> str:
     """The hand-written scheduler with the best mean."""
     return max((name for name in found if name != PPO), key=lambda name: float(found[name].scores.mean()))
+
+
+def profile(thresholds: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    return statistics.performance_profile(scores, thresholds)
 
 
 # ------------------------------------------------------------------- how they learned
@@ -201,17 +212,114 @@ def habit_figure(moments: Sequence[Moment], day: int) -> Figure:
 
 # ------------------------------------------------------------------- the page
 
+PAGE = """# Results
+
+What PPO learned on `{env_id}`, from {seeds} training seeds: {steps:,} steps each on streams of the split `train`, the
+best checkpoint of each on {validation} validation streams, and everything below on the frozen test streams of the
+[leaderboard](leaderboard.md). {machine}; {minutes}. The policies are in
+[`agents/pretrained`](../agents/pretrained/README.md), raw scores (a row per training seed, a column per stream) in
+[`results/`](results/{env_id}.json). Intervals are 95 % percentile bootstraps over training runs and streams.
+
+## Against hand-written schedulers
+
+{pairs}
+P(better) is the probability of improvement: how often a training run beats the other on a stream drawn at random.
+
+{runs}
+## Against the planner
+
+The planner (`{planner}`) sees the future and takes minutes per stream; it played the first {few} test streams.
+Normalised scores are 0 for never sleeping and 1 for the planner.
+
+{summary}
+{above}
+PPO closes {closed:.0%} of the gap between `{best}` and the planner on these streams.
+
+![Performance profiles](results/profiles.png)
+
+## Untouched on other cards
+
+The same policies, trained on `{env_id}` alone, each environment's rules beside them:
+
+{transfer}
+## How they learned
+
+![Return beyond the imitated rule by training step](results/learning.png)
+
+Mean over {seeds} runs and the range of them: what episodes earned beyond the rule that had played the same stream,
+while exploring. Scores of the deterministic policy on the validation streams, in between: {curve}.
+
+## What they learned
+
+![Probability of SLEEP by time since nightfall, degraded facts and load](results/habits.png)
+
+Mean probability of SLEEP on {watched} validation streams, all policies, where sleeping was allowed; the black bar is
+the shortest night, and white was never met. {habits}
+
+## Repeat
+
+```sh
+{commands}```
+"""
+
+COMMANDS = """make install && . .venv/bin/activate
+for seed in 1 2 3 4 5; do
+    python agents/ppo.py --seed $seed --out runs/result/ppo-$seed --total-steps 10240 \\
+        --warm-start night-owl:load_at=0.08 night-owl:load_at=0.24 --warm-episodes 40 --warm-epochs 30 \\
+        --warm-entropy 0.05 \\
+        --gamma 1.0 --reward-scale 1.0 --n-steps 32 --batch-size 64 --epochs 8 --learning-rate 1e-3 --entropy 0 \\
+        --eval-every 5100 --eval-episodes 16
+    cp runs/result/ppo-$seed/best.zip agents/pretrained/ppo-$seed.zip
+    cp runs/result/ppo-$seed/best.json agents/pretrained/ppo-$seed.json
+done
+policies=$(for seed in 1 2 3 4 5; do echo maskable-ppo:agents/pretrained/ppo-$seed.zip; done)
+sleepgym leaderboard night-owl fixed-period:days=1.0 never-sleep $policies --processes 2 \\
+    --out runs/leaderboard/SleepLLM-v0
+"""
+
+
+def habits(moments: Sequence[Moment], night: int) -> str:
+    """When they sleep, in a sentence."""
+
+    def share(of: Sequence[Moment]) -> str:
+        return f"{np.mean([moment.probability for moment in of]):.2f} ({len(of)} steps)" if of else "never met"
+
+    dark, light = ([m for m in moments if (m.hour < night) is wanted] for wanted in (True, False))
+    parts = {
+        "in the first ticks of the night with a load of 16 or more": [m for m in dark if m.load >= 16],
+        "there with 8 to 16": [m for m in dark if 8 <= m.load < 16],
+        "there with less": [m for m in dark if m.load < 8],
+        "later and by day": light,
+    }
+    return "They sleep " + "; ".join(f"{where}: {share(of)}" for where, of in parts.items()) + "."
+
 
 def save_scores(args: Args, env_id: str, found: Mapping[str, ScoreMatrix]) -> None:
     record = {
         name: {"streams": list(one.streams), "scores": np.round(one.scores, 6).tolist()} for name, one in found.items()
     }
-    args.out.mkdir(parents=True, exist_ok=True)
     (args.out / f"{env_id}.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+
+def transfer(args: Args, rng: np.random.Generator) -> str:
+    """Tables of the environments that were not trained on."""
+    parts = []
+    for env_id in args.transfer:
+        found = matrices(args.played / env_id)
+        if not found:
+            raise SystemExit(f"expected entries in {args.played / env_id}, found none; play them first")
+        save_scores(args, env_id, found)
+        rule, count = best_rule(found), len(next(iter(found.values())).streams)
+        beside = {name: compare(one, found[rule], rng) for name, one in found.items() if name != rule}
+        means = ", ".join(f"{name} {one.scores.mean():.3f}" for name, one in found.items())
+        title = f"{env_id}, {count} test streams, {len(found[PPO].scores)} policies"
+        parts.append(comparison_sheet(beside, rule, title).markdown() + f"\nMean scores: {means}.\n")
+    return "\n".join(parts)
 
 
 def main(args: Args) -> None:
     torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     found, few = matrices(args.played / args.env_id), matrices(args.planner)
     planner = next(iter(few))
@@ -227,24 +335,19 @@ def main(args: Args) -> None:
         for seed, row in enumerate(found[PPO].scores, start=1)
     }
     above = {name: compare(narrow[name], narrow[best], rng) for name in (planner, PPO)}
-    closed = above[PPO].difference.point / above[planner].difference.point
-    wide = found[PPO].scores.mean() - found[best].scores.mean()
 
     thresholds = np.linspace(0, 2, 81)
     normalised = {name: narrow[name].normalised(narrow[NEVER], narrow[planner]) for name in (best, PPO, planner)}
+    labels = {planner: "planner"}
     profiles = {
-        name: bootstrap_band(lambda m: statistics.performance_profile(m, thresholds), one, rng=rng)
+        labels.get(name, name): bootstrap_band(partial(profile, thresholds), one, rng=rng)
         for name, one in normalised.items()
     }
     profile_figure(thresholds, profiles).savefig(args.out / "profiles.png")
-    ladder = sorted(summaries, key=lambda name: -summaries[name].score.point)
-    interval_figure({"score": {name: summaries[name].score for name in ladder}}).savefig(args.out / "intervals.png")
 
     folders = sorted(args.trained.glob("ppo-*"))
-    validation = curve(folders, "eval/mean_score")
-    relative = curve(folders, "rollout/relative_return")
-    learning_figure({PPO: validation}, {}).savefig(args.out / "validation.png")
-    figure = learning_figure({PPO: relative}, {"imitated rule": 0.0})
+    validation, relative = curve(folders, "eval/mean_score"), curve(folders, "rollout/relative_return")
+    figure = learning_figure({PPO: relative}, {"rule": 0.0})
     figure.axes[0].set_ylabel("return beyond the imitated rule, while exploring")
     figure.savefig(args.out / "learning.png")
     curves = {
@@ -257,19 +360,33 @@ def main(args: Args) -> None:
     moments = watch(args, paths)
     habit_figure(moments, 16).savefig(args.out / "habits.png")
 
-    print(summary_sheet(summaries, f"{args.env_id}, first {len(streams)} test streams").markdown())
-    print(comparison_sheet(pairs, best, f"{args.env_id}, {len(found[best].streams)} test streams, in pairs").markdown())
-    print(comparison_sheet(runs, best, "Training runs, one by one").markdown())
-    print(comparison_sheet(above, best, f"First {len(streams)} test streams, in pairs").markdown())
-    print(f"gap closed: {closed:.2f} on {len(streams)} streams; PPO - {best} on all: {wide:+.4f}\n")
-    for env_id in args.transfer:
-        there = matrices(args.played / env_id)
-        if there:
-            save_scores(args, env_id, there)
-            rule = best_rule(there)
-            count = len(there[rule].streams)
-            beside = {name: compare(one, there[rule], rng) for name, one in there.items() if name != rule}
-            print(comparison_sheet(beside, rule, f"{env_id}, {count} test streams, in pairs").markdown())
+    title = f"{args.env_id}, {len(found[best].streams)} test streams, {len(found[PPO].scores)} training runs of PPO"
+    content = PAGE.format(
+        env_id=args.env_id,
+        seeds=len(folders),
+        steps=args.steps,
+        validation=args.validation,
+        machine=f"{platform.machine()}, 2 cores, torch {torch.__version__}",
+        minutes=args.took,
+        pairs=comparison_sheet(pairs, best, title).markdown(),
+        runs=comparison_sheet(runs, best, "Training runs, one by one").markdown(),
+        planner=planner,
+        few=len(streams),
+        summary=summary_sheet(summaries, f"First {len(streams)} test streams").markdown(),
+        above=comparison_sheet(above, best, "The same, in pairs").markdown(),
+        closed=above[PPO].difference.point / above[planner].difference.point,
+        best=best,
+        transfer=transfer(args, rng),
+        curve=", ".join(
+            f"{mean:.3f} after {step:,} steps"
+            for step, mean in zip(validation.steps.tolist(), validation.scores.mean(axis=0).tolist(), strict=True)
+        ),
+        watched=args.watched,
+        habits=habits(moments, 4),
+        commands=COMMANDS,
+    )
+    args.out.with_suffix(".md").write_text(content, encoding="utf-8")
+    print(content)
 
 
 if __name__ == "__main__":

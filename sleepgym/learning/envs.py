@@ -19,7 +19,7 @@ from sleepgym.env.sb3 import SB3VecEnv
 from sleepgym.env.wrappers import FlattenLedger, RecordSleepStatistics
 
 Courses = Mapping[int, NDArray[np.float64]]
-"""By seed of an episode, what a scheduler had answered by each tick, ``[horizon + 1]``; a tick at the peak counts 1."""
+"""By seed of an episode, the rewards that a scheduler had earned by each tick, ``[horizon + 1]``."""
 
 
 class EndAtHorizon(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):

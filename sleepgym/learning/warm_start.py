@@ -13,6 +13,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
 from sleepgym.env.choices import operator_of
+from sleepgym.env.reward import Tick
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.evaluation import Maker, Predictor, evaluate
 from sleepgym.learning.envs import Courses, EnvSpec
@@ -64,10 +65,11 @@ class _Notebook:
         return actions, state
 
     def course(self) -> NDArray[np.float64]:
-        """What the teacher has earned by each tick."""
-        served = np.zeros(self.episode.stream.horizon)  # nothing after a collapse
-        served[: len(self.episode.history)] = self.episode.history.served
-        return np.append(0.0, np.cumsum(served * self.episode.stream.traffic))
+        """What the teacher had earned by each tick."""
+        history, traffic = self.episode.history, self.episode.stream.traffic
+        ticks = map(Tick, traffic, history.served, history.perplexity_ratio)  # none after a collapse
+        earned = [sum(self.episode.reward([tick]).values()) for tick in ticks]
+        return np.cumsum([0.0, *earned, *[0.0] * (len(traffic) - len(earned))])
 
     def _complete(self, action: Any) -> NDArray[np.int64]:
         """On a card with parameters, teachers may name the operator alone."""

@@ -1,0 +1,44 @@
+"""The policies that ship: each loads, says what it is, and plays."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from sleepgym.evaluation import evaluate
+from sleepgym.learning import load_policy
+from sleepgym.schedulers import NeverSleep
+
+FOLDER = Path(__file__).parents[2] / "agents" / "pretrained"
+POLICIES = sorted(FOLDER.glob("*.zip"))
+
+
+def test_there_are_five_training_seeds() -> None:
+    assert [load_policy(path)[1].seed for path in POLICIES] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+def test_a_policy_has_a_card_and_fits_its_environment(path: Path) -> None:
+    policy, card = load_policy(path)
+    assert (card.algorithm, card.env_id, card.card) == ("MaskablePPO", "SleepLLM-v0", "")
+    assert card.validation_score is not None and card.steps > 0
+    env = card.spec.make("validation")
+    assert (policy.observation_space, policy.action_space) == (env.observation_space, env.action_space)
+    assert path.stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+def test_the_page_beside_them_knows_each_file(path: Path) -> None:
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    [row] = [line for line in page.splitlines() if line.startswith(f"| `{path.name}` ")]
+    _, card = load_policy(path)
+    assert hashlib.sha256(path.read_bytes()).hexdigest()[:12] in row
+    assert f"{card.steps:,}" in row and f"{card.validation_score:.3f}" in row
+
+
+def test_a_policy_answers_more_than_one_that_never_sleeps() -> None:
+    policy, card = load_policy(POLICIES[0])
+    scores = [evaluate(lambda: card.spec.make("validation"), who, [1003])[0].score for who in (policy, NeverSleep())]
+    assert scores[0] > scores[1]
