@@ -10,6 +10,7 @@ which commands come before it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ from sleepgym.evaluation import (
 )
 from sleepgym.evaluation.plots import LearningCurve, learning_figure, profile_figure
 from sleepgym.evaluation.submission import SCORES
-from sleepgym.learning import load_policy
+from sleepgym.learning import PolicyCard, load_policy
 
 PPO, NEVER = "PPO", "never-sleep"
 
@@ -278,6 +279,36 @@ sleepgym leaderboard night-owl fixed-period:days=1.0 never-sleep $policies --pro
 """
 
 
+POLICIES = """# Trained policies
+
+MaskablePPO on `{env_id}`, one per training seed, for `sleepgym leaderboard maskable-ppo:FILE`, for
+`python agents/evaluate.py FILE`, or for `sleepgym.learning.load_policy(FILE)`. The JSON beside each is its card:
+algorithm, environment, seed, steps, and the score on validation streams by which the checkpoint was chosen. How they were
+trained, and what they do elsewhere, is in [docs/results.md](../../docs/results.md).
+
+| file | seed | steps | validation score | test score | SHA-256 |
+|---|---:|---:|---:|---:|---|
+{rows}
+
+They read the ledger as a set of facts, and know of the language model what the observation says. Meant for `{env_id}`
+as it is in this version; other cards are outside what they have seen. Not meant for deciding anything about a model
+that people depend on.
+
+**A policy file is code**: Stable-Baselines3 unpickles parts of it. These were written by `agents/ppo.py`; the sums above
+say whether a file is one of them.
+"""
+
+
+def policies_page(paths: Sequence[Path], env_id: str, scores: ScoreMatrix) -> str:
+    """What lies beside the policies; their scores are in the same order."""
+    rows = []
+    for path, row in zip(paths, scores.scores, strict=True):
+        card, digest = PolicyCard.read(path), hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        cells = f"{card.seed} | {card.steps:,} | {card.validation_score:.3f} | {row.mean():.3f} | {digest}"
+        rows.append(f"| `{path.name}` | {cells} |")
+    return POLICIES.format(env_id=env_id, rows="\n".join(rows))
+
+
 def habits(moments: Sequence[Moment], night: int) -> str:
     """When they sleep, in a sentence."""
 
@@ -357,6 +388,7 @@ def main(args: Args) -> None:
     (args.out / "curves.json").write_text(json.dumps(curves) + "\n", encoding="utf-8")
 
     paths = sorted(args.policies.glob("*.zip"))
+    (args.policies / "README.md").write_text(policies_page(paths, args.env_id, found[PPO]), encoding="utf-8")
     moments = watch(args, paths)
     habit_figure(moments, 16).savefig(args.out / "habits.png")
 
