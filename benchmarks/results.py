@@ -283,8 +283,8 @@ POLICIES = """# Trained policies
 
 MaskablePPO on `{env_id}`, one per training seed, for `sleepgym leaderboard maskable-ppo:FILE`, for
 `python agents/evaluate.py FILE`, or for `sleepgym.learning.load_policy(FILE)`. The JSON beside each is its card:
-algorithm, environment, seed, steps, and the score on validation streams by which the checkpoint was chosen. How they were
-trained, and what they do elsewhere, is in [docs/results.md](../../docs/results.md).
+algorithm, environment, seed, steps, and the score on validation streams by which the checkpoint was chosen. How they
+were trained, and what they do elsewhere, is in [docs/results.md](../../docs/results.md).
 
 | file | seed | steps | validation score | test score | SHA-256 |
 |---|---:|---:|---:|---:|---|
@@ -294,8 +294,8 @@ They read the ledger as a set of facts, and know of the language model what the 
 as it is in this version; other cards are outside what they have seen. Not meant for deciding anything about a model
 that people depend on.
 
-**A policy file is code**: Stable-Baselines3 unpickles parts of it. These were written by `agents/ppo.py`; the sums above
-say whether a file is one of them.
+**A policy file is code**: Stable-Baselines3 unpickles parts of it. These were written by `agents/ppo.py`; the sums
+above say whether a file is one of them.
 """
 
 
