@@ -13,6 +13,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.torch_layers import CombinedExtractor
+from stable_baselines3.common.utils import LinearSchedule
 
 from sleepgym.learning import EnvSpec, LedgerExtractor, PolicyCard, clone, demonstrate, joined, load_policy, oversee
 from sleepgym.schedulers import scheduler_named
@@ -121,7 +122,8 @@ def main(args: Args) -> None:
         model: Any = (MaskablePPO if masked else PPO)(
             "MultiInputPolicy",
             envs,
-            learning_rate=(lambda left: args.learning_rate * left) if args.anneal else args.learning_rate,
+            # No lambda: a policy file would hold its bytecode, which other versions of Python cannot read.
+            learning_rate=LinearSchedule(args.learning_rate, 0.0, 1.0) if args.anneal else args.learning_rate,
             n_steps=args.n_steps,
             batch_size=args.batch_size,
             n_epochs=args.epochs,

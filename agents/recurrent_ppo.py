@@ -10,6 +10,7 @@ import torch
 import tyro
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import LinearSchedule
 
 from sleepgym.learning import EnvSpec, LedgerExtractor, PolicyCard, load_policy, oversee
 
@@ -87,7 +88,8 @@ def main(args: Args) -> None:
         model: Any = RecurrentPPO(
             "MultiInputLstmPolicy",
             envs,
-            learning_rate=(lambda left: args.learning_rate * left) if args.anneal else args.learning_rate,
+            # No lambda: a policy file would hold its bytecode, which other versions of Python cannot read.
+            learning_rate=LinearSchedule(args.learning_rate, 0.0, 1.0) if args.anneal else args.learning_rate,
             n_steps=args.n_steps,
             batch_size=args.batch_size,
             n_epochs=args.epochs,

@@ -43,6 +43,7 @@ from sleepgym.evaluation import (
 from sleepgym.evaluation.plots import LearningCurve, learning_figure, profile_figure
 from sleepgym.evaluation.submission import SCORES
 from sleepgym.learning import PolicyCard, load_policy
+from sleepgym.schedulers.named import LOOK_AHEAD
 
 PPO, NEVER = "PPO", "never-sleep"
 
@@ -61,7 +62,7 @@ class Args:
     """the environment that they were trained in"""
     transfer: tuple[str, ...] = ("SleepLLM-Night-v0", "SleepLLM-Tight-v0", "SleepLLM-Churn-v0", "SleepLLM-Gemma-v0")
     """environments that they play untouched"""
-    watched: int = 6
+    watched: int = 4
     """validation streams on which each policy's choices are looked at"""
     watch_seed: int = 1000
     """seed of the first of them"""
@@ -353,12 +354,12 @@ def main(args: Args) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     found, few = matrices(args.played / args.env_id), matrices(args.planner)
-    planner = next(iter(few))
+    [planner] = [name for name in few if name.startswith(LOOK_AHEAD)]
     best = best_rule(found)
-    save_scores(args, args.env_id, {**found, planner: few[planner]})
+    save_scores(args, args.env_id, {**few, **found})
 
     streams = few[planner].streams
-    narrow = {name: cut(one, streams) for name, one in found.items()} | {planner: few[planner]}
+    narrow = {name: cut(one, streams) for name, one in found.items()} | few
     summaries = {name: summarise(one, narrow[NEVER], narrow[planner], rng) for name, one in narrow.items()}
     pairs = {name: compare(one, found[best], rng) for name, one in found.items() if name != best}
     runs = {
@@ -375,6 +376,9 @@ def main(args: Args) -> None:
         for name, one in normalised.items()
     }
     profile_figure(thresholds, profiles).savefig(args.out / "profiles.png")
+
+    table = (args.played / args.env_id / "leaderboard.md").read_text(encoding="utf-8")
+    (args.out / "leaderboard.md").write_text(f"# {args.env_id}\n\n{table}", encoding="utf-8")
 
     folders = sorted(args.trained.glob("ppo-*"))
     validation, relative = curve(folders, "eval/mean_score"), curve(folders, "rollout/relative_return")

@@ -26,3 +26,9 @@ def test_readme_has_examples() -> None:
 def test_every_link_of_the_readme_leads_somewhere() -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text(encoding="utf-8"))
     assert [link for link in links if not (README.parent / link).exists()] == []
+
+
+def test_the_table_of_results_is_the_leaderboards() -> None:
+    played = (README.parent / "docs" / "results" / "leaderboard.md").read_text(encoding="utf-8")
+    table = "\n".join(line for line in played.splitlines() if line.startswith("|"))
+    assert table and table in README.read_text(encoding="utf-8")

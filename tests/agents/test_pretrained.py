@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,15 @@ def test_a_policy_has_a_card_and_fits_its_environment(path: Path) -> None:
     env = card.spec.make("validation")
     assert (policy.observation_space, policy.action_space) == (env.observation_space, env.action_space)
     assert path.stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+def test_a_policy_holds_no_bytecode_that_only_one_python_reads(path: Path) -> None:
+    with zipfile.ZipFile(path) as file:
+        data = json.loads(file.read("data"))
+    kinds = {name: value[":type:"] for name, value in data.items() if isinstance(value, dict) and ":type:" in value}
+    assert "LinearSchedule" in kinds["learning_rate"]
+    assert not [name for name, kind in kinds.items() if "'function'" in kind]
 
 
 @pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
