@@ -113,8 +113,8 @@ def main(args: Args) -> None:
     if args.warm_start:
         # Runs have episodes of their own, as they have without a warm start.
         streams = range(args.seed * 10_000, args.seed * 10_000 + args.warm_episodes)
-        dealt = {name: streams[i :: len(args.warm_start)] for i, name in enumerate(args.warm_start)}
-        lessons = joined([demonstrate(spec, scheduler_named(name), seeds, 4) for name, seeds in dealt.items()])
+        dealt = [(name, streams[i :: len(args.warm_start)]) for i, name in enumerate(args.warm_start)]
+        lessons = joined([demonstrate(spec, scheduler_named(name), seeds, 4) for name, seeds in dealt])
     courses = lessons.courses if lessons is not None and args.relative else None
 
     if args.resume is None:
