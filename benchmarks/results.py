@@ -27,6 +27,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sleepgym.env.actions import Action
 from sleepgym.env.history import Standing
+from sleepgym.env.observation import load_of
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.evaluation import (
     Estimate,
@@ -39,7 +40,7 @@ from sleepgym.evaluation import (
     stratified_bootstrap,
 )
 from sleepgym.evaluation.plots import LearningCurve, interval_figure, learning_figure
-from sleepgym.evaluation.submission import SCORES
+from sleepgym.evaluation.submission import SCORES, folder_name
 from sleepgym.learning import PolicyCard, load_policy
 from sleepgym.schedulers.named import LOOK_AHEAD
 
@@ -153,12 +154,11 @@ class Watched:
                 tensors, _ = self.policy.policy.obs_to_tensor(observation)
                 chances = self.policy.policy.get_distribution(tensors, action_masks=action_masks).distribution.probs
             episode = self.env.episode
-            rhythm, entries = episode.stream.rhythm, self.env.episode.learner.state.ledger.values()
             self.moments.append(
                 Moment(
-                    (episode.tick - rhythm.night_start) % rhythm.ticks_per_day,
+                    episode.stream.rhythm.since_nightfall(episode.tick),
                     episode.standings().count(Standing.WRONG),
-                    sum(entry.scale for entry in entries),
+                    load_of(episode.learner.state),
                     float(chances[0, Action.SLEEP]),
                 )
             )
@@ -208,8 +208,9 @@ What PPO learned on `{env_id}`, from {seeds} training seeds: {steps:,} steps eac
 best checkpoint of each on {validation} validation streams, and everything below on the frozen test streams of the
 [leaderboard](leaderboard.md). {machine}.
 {minutes}. The policies are in
-[`agents/pretrained`](../agents/pretrained/README.md), raw scores (a row per training seed, a column per stream) in
-[`results/`](results/{env_id}.json). Intervals are 95 % percentile bootstraps over training runs and streams.
+[`agents/pretrained`](../agents/pretrained/README.md), raw scores (a row per training seed, a column per stream, for
+`ScoreMatrix.load`) in [`results/`](results/{env_id}). Intervals are 95 % percentile bootstraps over training runs
+and streams.
 
 ## Against hand-written schedulers
 
@@ -326,10 +327,8 @@ def habits(moments: Sequence[Moment], night: int) -> str:
 
 
 def save_scores(args: Args, env_id: str, found: Mapping[str, ScoreMatrix]) -> None:
-    record = {
-        name: {"streams": list(one.streams), "scores": np.round(one.scores, 6).tolist()} for name, one in found.items()
-    }
-    (args.out / f"{env_id}.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    for name, one in found.items():
+        one.save(args.out / env_id / f"{folder_name(name)}.json")
 
 
 def transfer(args: Args, rng: np.random.Generator) -> str:

@@ -55,13 +55,17 @@ class Rhythm:
     update_share: float
     edit_budget: int
 
+    def since_nightfall(self, tick: int) -> int:
+        """Ticks since the last night began."""
+        return (tick - self.night_start) % self.ticks_per_day
+
     def is_night(self, tick: int) -> bool:
         """Whether a tick is in the night."""
-        return (tick - self.night_start) % self.ticks_per_day < self.night_ticks
+        return self.since_nightfall(tick) < self.night_ticks
 
     def activity(self, tick: int, night_level: float) -> float:
         """Traffic relative to its peak: low at night, a dome in the day."""
-        phase = (tick - self.night_start) % self.ticks_per_day - self.night_ticks
+        phase = self.since_nightfall(tick) - self.night_ticks
         if phase < 0:
             return night_level
         day = self.ticks_per_day - self.night_ticks

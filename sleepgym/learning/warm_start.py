@@ -64,7 +64,17 @@ class _Notebook:
         self.actions.append(np.stack([self._complete(action) for action in actions]))
         return actions, state
 
-    def course(self) -> NDArray[np.float64]:
+    def lessons(self, seed: int) -> Demonstrations:
+        """The episode, once it has ended."""
+        names = self.observations[0]
+        return Demonstrations(
+            {name: np.concatenate([one[name] for one in self.observations]) for name in names},
+            np.concatenate(self.masks),
+            np.concatenate(self.actions),
+            {seed: self._course()},
+        )
+
+    def _course(self) -> NDArray[np.float64]:
         """What the teacher had earned by each tick."""
         history, traffic = self.episode.history, self.episode.stream.traffic
         ticks = map(Tick, traffic, history.served, history.perplexity_ratio)  # none after a collapse
@@ -95,18 +105,11 @@ def demonstrate(spec: EnvSpec, teacher: Predictor | Maker, seeds: Sequence[int],
         return notebooks[seed]
 
     evaluate(lambda: spec.make("train"), begin, seeds, slots)
-    books = [notebooks[seed] for seed in seeds]
-    names = books[0].observations[0]
-    return Demonstrations(
-        {name: np.concatenate([one[name] for book in books for one in book.observations]) for name in names},
-        np.concatenate([mask for book in books for mask in book.masks]),
-        np.concatenate([action for book in books for action in book.actions]),
-        {seed: book.course() for seed, book in notebooks.items()},
-    )
+    return joined([notebooks[seed].lessons(seed) for seed in seeds])
 
 
 def joined(parts: Sequence[Demonstrations]) -> Demonstrations:
-    """Demonstrations of several teachers as those of one who is of several minds.
+    """Several demonstrations as one, those of several teachers as if by one who is of several minds.
 
     Args:
         parts: At least one, of episodes with different seeds.
