@@ -1,17 +1,20 @@
 """Tries every hand-written scheduler with every combination of its parameters on streams of the training split.
 
-A plain grid: each combination plays the same streams, and the best mean score wins. What is found here is to be
-confirmed on other streams (agents/evaluate.py --split validation), since the best of many is partly luck.
+A plain grid in two rounds (successive halving, Jamieson and Talwalkar 2016, with one halving): each combination plays
+a few streams, the best of each scheduler play further ones, and the best mean score over all of those wins. What is
+found here is to be confirmed on other streams (agents/evaluate.py --split validation), since the best of many is partly
+luck.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,23 +22,27 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from sleepgym.evaluation import EpisodeResult, ScoreMatrix, episodes_sheet, evaluate, statistics, stratified_bootstrap
+from sleepgym.evaluation import (
+    EpisodeResult,
+    ScoreMatrix,
+    Sheet,
+    compare,
+    comparison_sheet,
+    episodes_sheet,
+    evaluate,
+    in_processes,
+)
 from sleepgym.learning import EnvSpec
 from sleepgym.schedulers import scheduler_named
 
 # What is tried. Days, shares and pressures are those of the schedulers' docstrings.
 GRIDS: Mapping[str, Mapping[str, Sequence[float | None]]] = {
+    "night-owl": {"traffic_at": [0.15, 0.3], "load_at": [0.05, 0.08, 0.12, 0.18], "anyway_at": [0.3, 1.0]},
+    "pressure-rule": {"nap_at": [0.3, 2.0], "sleep_at": [0.35, 0.45, 0.6, 0.8], "night_relief": [0.0, 0.3]},
+    "budget-aware": {"load_at": [0.05, 0.08, 0.12], "nap_days": [0.5, 1.0], "reserve": [0.5, 1.1]},
+    "drowsiness": {"degraded_at": [0.05, 0.1, 0.15, 0.3], "nap_days": [0.25, 0.5, 1.0]},
+    "fixed-period": {"days": [0.5, 0.75, 1.0, 1.25, 1.5, 2.0]},
     "never-sleep": {"nap_days": [None, 0.25, 0.5, 1.0]},
-    "fixed-period": {"days": [0.25, 0.5, 0.75, 1.0, 1.5, 2.0]},
-    "pressure-rule": {"nap_at": [0.3, 0.6, 2.0], "sleep_at": [0.5, 0.65, 0.8], "night_relief": [0.0, 0.2, 0.4]},
-    "drowsiness": {"degraded_at": [0.1, 0.2, 0.3, 0.5], "nap_days": [0.25, 0.5, 1.0]},
-    "night-owl": {"traffic_at": [0.1, 0.15, 0.3, 0.5], "load_at": [0.03, 0.06, 0.12], "anyway_at": [0.3, 1.0]},
-    "budget-aware": {
-        "traffic_at": [0.15, 0.3],
-        "load_at": [0.03, 0.1],
-        "nap_days": [0.25, 0.5, 1.0],
-        "reserve": [0.5, 0.8, 1.1],
-    },
 }
 
 
@@ -46,67 +53,150 @@ class Args:
     card: str = ""
     """path of a card of your own to play instead of the environment's"""
     schedulers: tuple[str, ...] = field(default_factory=lambda: tuple(GRIDS))
-    """which of never-sleep, fixed-period, pressure-rule, drowsiness, night-owl, budget-aware"""
-    episodes: int = 8
+    """which of night-owl, pressure-rule, budget-aware, drowsiness, fixed-period, never-sleep"""
+    episodes: int = 4
     """streams that each combination plays"""
+    finalists: int = 4
+    """combinations of each scheduler that go on"""
+    final_episodes: int = 12
+    """further streams that they play"""
     seed: int = 0
     """seed of the first stream; the others follow it"""
     slots: int = 16
     """episodes at once"""
-    threads: int = 1
-    """threads of torch"""
+    processes: int = 1
+    """processes that play, with an equal share of the cores each"""
     out: Path = Path("runs/tune.json")
-    """where the results go"""
+    """where the results go; a page of tables is written beside it"""
+
+    @property
+    def rounds(self) -> tuple[range, range]:
+        """Seeds of the first round's streams, and of those that finalists play on top."""
+        first = range(self.seed, self.seed + self.episodes)
+        return first, range(first.stop, first.stop + self.final_episodes)
+
+
+Played = dict[str, list[EpisodeResult]]
+"""Episodes by combination."""
 
 
 def combinations(name: str) -> list[str]:
-    """Every combination, as agents/evaluate.py takes it: night-owl:traffic_at=0.1,load_at=0.03,anyway_at=0.3."""
+    """Every combination, as agents/evaluate.py takes it: night-owl:traffic_at=0.15,load_at=0.05,anyway_at=0.3."""
     grid = GRIDS[name]
     texts = [[f"{field}={'none' if value is None else value}" for value in grid[field]] for field in grid]
     return [f"{name}:{','.join(values)}" for values in itertools.product(*texts)]
 
 
+def ranked(played: Played) -> list[str]:
+    """Combinations by mean score, those first that have played most streams."""
+    return sorted(played, key=lambda text: (len(played[text]), mean_score(played[text])), reverse=True)
+
+
+def finalists(played: Played) -> list[str]:
+    """Combinations by mean score, without those that did on every stream as a better or earlier one."""
+    alike: dict[tuple[float, ...], str] = {}
+    for text in ranked(played):
+        alike.setdefault(tuple(episode.score for episode in played[text]), text)
+    return list(alike.values())
+
+
+def mean_score(episodes: Sequence[EpisodeResult]) -> float:
+    return float(np.mean([episode.score for episode in episodes]))
+
+
+class Job(NamedTuple):
+    """Streams that a combination plays."""
+
+    spec: EnvSpec
+    scheduler: str
+    seeds: range
+    slots: int
+
+
+def play(job: Job) -> tuple[str, list[EpisodeResult]]:
+    return job.scheduler, evaluate(lambda: job.spec.make("train"), scheduler_named(job.scheduler), job.seeds, job.slots)
+
+
 def main(args: Args) -> None:
     if unknown := sorted(set(args.schedulers) - set(GRIDS)):
         raise SystemExit(f"expected schedulers out of {', '.join(GRIDS)}, found {', '.join(unknown)}")
-    torch.set_num_threads(args.threads)
-    console, rng = Console(), np.random.default_rng(args.seed)
-    spec, seeds = EnvSpec(args.env_id, args.card), range(args.seed, args.seed + args.episodes)
-    tried = [(name, text) for name in args.schedulers for text in combinations(name)]
-    scores: dict[str, float] = {}
-    results: dict[str, dict[str, list[EpisodeResult]]] = {name: {} for name in args.schedulers}
-    rows: list[dict[str, Any]] = []
+    console, spec = Console(), EnvSpec(args.env_id, args.card)
+    found: dict[str, Played] = {name: {text: [] for text in combinations(name)} for name in args.schedulers}
+    for number, seeds in enumerate(args.rounds):
+        # The second round is for those that were best in the first: which of them by luck, its streams tell.
+        chosen = [finalists(played)[: args.finalists] if number else list(played) for played in found.values()]
+        going_on = [text for names in chosen for text in names]
+        play_round(args, found, [Job(spec, text, seeds, args.slots) for text in going_on if seeds], console)
+
+    tables = sheets(args, found)
+    args.out.with_suffix(".md").write_text(page(args, tables), encoding="utf-8")
+    for sheet in tables:
+        console.print(sheet.rich())
+    for name, played in found.items():
+        best = ranked(played)[0]
+        console.print(f"best {name}: {mean_score(played[best]):.3f} with {best}", soft_wrap=True, highlight=False)
+    console.print(f"results: {args.out}, {args.out.with_suffix('.md')}", soft_wrap=True, highlight=False)
+
+
+def play_round(args: Args, found: Mapping[str, Played], jobs: Sequence[Job], console: Console) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        task = progress.add_task("episodes", total=len(tried) * args.episodes)
-        for name, text in tried:
-            progress.update(task, description=name)
-            played = evaluate(
-                lambda: spec.make("train"),
-                scheduler_named(text),
-                seeds,
-                args.slots,
-                on_episode=lambda _: progress.advance(task),
-            )
-            score = stratified_bootstrap(statistics.mean, ScoreMatrix.from_results(text, [played]), rng=rng)
-            results[name][text], scores[text] = played, score.point
-            rows.append({"scheduler": text, "score": asdict(score)})
-            write(args, rows)
-
-    for name in args.schedulers:
-        title = f"{name} on {args.env_id}, train, {args.episodes} episodes, mean [95 % interval]"
-        console.print(episodes_sheet(results[name], rng, title).rich())
-    for name in args.schedulers:
-        best = max(results[name], key=lambda text: scores[text])
-        console.print(f"best {name}: {scores[best]:.3f} with {best}", soft_wrap=True, highlight=False)
-    console.print(f"results: {args.out}")
+        task = progress.add_task("episodes", total=sum(len(job.seeds) for job in jobs))
+        for text, episodes in in_processes(play, jobs, args.processes):
+            found[text.partition(":")[0]][text] += episodes
+            progress.update(task, advance=len(episodes), description=text)
+            # Each time: a long sweep that is stopped leaves what it has found.
+            write(args, found)
 
 
-def write(args: Args, rows: list[dict[str, Any]]) -> None:
-    """After every combination: a long sweep that is stopped leaves what it has found."""
-    found = {"env_id": args.env_id, "card": args.card, "split": "train", "seed": args.seed, "episodes": args.episodes}
+def sheets(args: Args, found: Mapping[str, Played]) -> list[Sheet]:
+    """What has been played: the best of each scheduler in pairs, then a table per scheduler and round."""
+    rng, tables = np.random.default_rng(args.seed), []
+    for name, played in found.items():
+        for count in sorted({len(episodes) for episodes in played.values()}, reverse=True):
+            some = {text: episodes for text, episodes in played.items() if len(episodes) == count}
+            title = f"{name}: {len(some)} combinations on {count} streams"
+            tables.append(episodes_sheet(some, rng, title))
+    champions = {text: played[text] for played in found.values() for text in ranked(played)[:1]}
+    if len(champions) < 2:
+        return tables
+    scores = {text: ScoreMatrix.from_results(text, [episodes]) for text, episodes in champions.items()}
+    best = max(scores, key=lambda text: mean_score(champions[text]))
+    beside = {text: compare(one, scores[best], rng) for text, one in scores.items() if text != best}
+    return [comparison_sheet(beside, best, "The best of each scheduler, in pairs"), *tables]
+
+
+PAGE = """# Hand-written schedulers, tuned on `{env_id}`
+
+Written by `{command}`: {machine}. Streams are those of the split `train`, the same for all: every
+combination of the grids in `agents/tune.py` plays seeds {first}, the best {finalists} of each scheduler seeds
+{further} as well. Mean scores with 95 % bootstrap intervals over streams; seconds are those of episodes
+of one process, which plays streams side by side. Of combinations that scored alike on each of the first streams, one
+goes on.
+
+{tables}"""
+
+
+def page(args: Args, tables: Sequence[Sheet]) -> str:
+    first, further = (f"{seeds.start} to {seeds.stop - 1}" if seeds else "none" for seeds in args.rounds)
+    return PAGE.format(
+        env_id=args.env_id,
+        command=f"python agents/tune.py --env-id {args.env_id} --out {args.out}",
+        machine=f"{platform.machine()}, torch {torch.__version__}",
+        first=first,
+        further=further,
+        finalists=args.finalists,
+        tables="\n".join(sheet.markdown() for sheet in tables),
+    )
+
+
+def write(args: Args, found: Mapping[str, Played]) -> None:
+    """Scores of what has been played so far, by combination and in the order of the streams."""
+    settings = {name: getattr(args, name) for name in ("env_id", "card", "seed", "episodes", "final_episodes")}
+    played = {text: episodes for of in found.values() for text, episodes in of.items() if episodes}
+    rows = [{"scheduler": text, "scores": [episode.score for episode in of]} for text, of in played.items()]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
+    args.out.write_text(json.dumps(settings | {"split": "train", "rows": rows}) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

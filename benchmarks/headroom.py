@@ -9,7 +9,6 @@ kind that score best; neighbouring rungs are compared in pairs, stream by stream
 from __future__ import annotations
 
 import json
-import multiprocessing
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -34,6 +33,7 @@ from sleepgym.evaluation import (
     comparison_sheet,
     episodes_sheet,
     evaluate,
+    in_processes,
 )
 from sleepgym.schedulers import scheduler_named
 
@@ -59,7 +59,7 @@ class Args:
     planner: str = "look-ahead:depth=64,width=2,every=2,rule=night-owl:load_at=0.12"
     """the upper reference; empty for none"""
     processes: int = 2
-    """processes, with one thread each"""
+    """processes, with an equal share of the cores each"""
     out: Path | None = None
     """JSON with every episode; episodes that it holds already are not played again"""
     page: Path | None = None
@@ -71,7 +71,6 @@ Job = tuple[str, str, tuple[int, ...]]
 
 
 def play(job: Job) -> tuple[str, list[EpisodeResult]]:
-    torch.set_num_threads(1)
     env_id, name, seeds = job
     return name, evaluate(lambda: gym.make(env_id, split="validation"), scheduler_named(name), seeds, slots=2)
 
@@ -186,14 +185,12 @@ def main(args: Args) -> None:
             args.out.write_text(json.dumps(record) + "\n", encoding="utf-8")
         return results
 
-    # "spawn": a fork would copy the threads' locks, but not the threads.
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         task = progress.add_task("episodes", total=sum(len(seeds) for *_, seeds in waiting))
-        with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
-            for name, played in pool.imap_unordered(play, waiting):
-                done.setdefault(name, {}).update({episode.seed: episode for episode in played})
-                progress.update(task, advance=len(played), description=name)
-                save()
+        for name, played in in_processes(play, waiting, args.processes):
+            done.setdefault(name, {}).update({episode.seed: episode for episode in played})
+            progress.update(task, advance=len(played), description=name)
+            save()
     results = save()
     for sheet in sheets(args, results):
         console.print(sheet.rich())

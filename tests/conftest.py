@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,18 @@ def quick_card(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_text(text, encoding="utf-8")
     assert (load_card(path).sleep.steps, load_card(path).edit.steps, load_card(path).horizon) == (2, 2, 12)
     return path
+
+
+@pytest.fixture(scope="session")
+def episode() -> Callable:
+    """Makes results of episodes, as ``episode(seed=3, score=0.2)``."""
+    from sleepgym.evaluation import EpisodeResult
+
+    usual = EpisodeResult(
+        seed=1, score=0.5, recall=0.75, edits=9, budget=12, sleeps=2, naps=1, ppl_ratio=1.1, seconds=3.0,
+        episode_return=20.0, collapsed=False, actions=(0, 1, 1, 4), degraded=2,
+    )  # fmt: skip
+    return partial(replace, usual)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium as gym
@@ -20,14 +21,6 @@ from sleepgym.evaluation import EpisodeResult, run_episode
 from sleepgym.schedulers import NightOwl
 
 
-def result(**changes: object) -> EpisodeResult:
-    usual = {
-        "seed": 1, "score": 0.5, "recall": 0.75, "edits": 9, "budget": 12, "sleeps": 2, "naps": 1, "ppl_ratio": 1.1,
-        "seconds": 3.0, "episode_return": 20.0, "collapsed": False, "actions": (0, 1, 1, 4), "degraded": 2,
-    }  # fmt: skip
-    return EpisodeResult(**(usual | changes))  # type: ignore[arg-type]
-
-
 def test_an_info_and_a_result_of_one_episode_say_the_same() -> None:
     infos: list[dict] = []
     quick = {"edit": {"steps": 2}, "sleep": {"steps": 2}, "episode": {"days": 1, "perplexity_rows": 2}}
@@ -40,26 +33,26 @@ def test_an_info_and_a_result_of_one_episode_say_the_same() -> None:
     assert ended["sleeps"] >= 1 and ended["action_frac/SLEEP"] > 0
 
 
-def test_shares_of_actions_are_those_that_were_taken() -> None:
-    figures = figures_of_result(result(actions=(0, 1, 1, 4)))
+def test_shares_of_actions_are_those_that_were_taken(episode: Callable[..., EpisodeResult]) -> None:
+    figures = figures_of_result(episode(actions=(0, 1, 1, 4)))
     shares = [figures[f"action_frac/{action.name}"] for action in Action]
     assert shares == [0.25, 0.5, 0, 0, 0.25, 0]
 
 
-def test_actions_with_parameters_count_by_their_operator() -> None:
-    figures = figures_of_result(result(actions=((1, 2, 0), (4, 0, 1))))
+def test_actions_with_parameters_count_by_their_operator(episode: Callable[..., EpisodeResult]) -> None:
+    figures = figures_of_result(episode(actions=((1, 2, 0), (4, 0, 1))))
     assert figures["action_frac/INJECT"] == figures["action_frac/SLEEP"] == 0.5
 
 
-def test_means_are_means() -> None:
-    means = means_of([result(score=0.2, edits=4, episode_return=1.0), result(score=0.6, edits=8, episode_return=2.0)])
+def test_means_are_means(episode: Callable[..., EpisodeResult]) -> None:
+    means = means_of([episode(score=0.2, edits=4, episode_return=1.0), episode(score=0.6, edits=8, episode_return=2.0)])
     assert (means["score"], means["edits_used"], means["reward"]) == pytest.approx((0.4, 6, 1.5))
 
 
-def test_tensorboard_reads_everything_back(tmp_path: Path) -> None:
+def test_tensorboard_reads_everything_back(episode: Callable[..., EpisodeResult], tmp_path: Path) -> None:
     dashboard, card = Dashboard(tmp_path), load_card("SleepLLM-Mini-v0")
-    dashboard.episode(figures_of_result(result(score=0.25)), 7)
-    dashboard.evaluation([result(score=0.5), result(score=1.0)], 8)
+    dashboard.episode(figures_of_result(episode(score=0.25)), 7)
+    dashboard.evaluation([episode(score=0.5), episode(score=1.0)], 8)
     dashboard.picture(np.zeros((4, 6, 3), np.uint8), 9)
     dashboard.card(card)
     dashboard.hyperparameters({"gamma": 0.9, "out": tmp_path, "masked": True}, ("eval/mean_score",))

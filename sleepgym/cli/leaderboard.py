@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -128,8 +127,7 @@ class Args:
 
     def _played(self, entries: Sequence[Entry], advance: Callable[[str, int], None]) -> Iterator[Played]:
         """Plays entries, one after the other."""
-        import multiprocessing
-
+        from sleepgym.evaluation import in_processes
         from sleepgym.evaluation.leaderboard import frozen_seeds, joined, play
 
         if self.processes == 1:
@@ -138,16 +136,14 @@ class Args:
                 yield play(entry, self.env_id, frozen_seeds(self.streams), self.slots, told)
             return
         lots = [tuple(lot) for lot in _lots(frozen_seeds(self.streams), self.slots)]
-        jobs = [_Job(entry.name, self.env_id, lot, self.slots, self.processes) for entry in entries for lot in lots]
-        # "spawn": a fork would copy the locks of torch's threads, but not the threads.
-        with multiprocessing.get_context("spawn").Pool(self.processes) as pool:
-            parts: list[Played] = []
-            for part in pool.imap(_play_lot, jobs):
-                parts.append(part)
-                advance(part.name, len(part.results))
-                if len(parts) == len(lots):
-                    yield joined(parts)
-                    parts = []
+        jobs = [_Job(entry.name, self.env_id, lot, self.slots) for entry in entries for lot in lots]
+        parts: list[Played] = []
+        for part in in_processes(_play_lot, jobs, self.processes):
+            parts.append(part)
+            advance(part.name, len(part.results))
+            if len(parts) == len(lots):
+                yield joined(parts)
+                parts = []
 
 
 def _tell(advance: Callable[[str, int], None], name: str, result: EpisodeResult) -> None:
@@ -161,17 +157,11 @@ class _Job(NamedTuple):
     env_id: str
     seeds: tuple[int, ...]
     slots: int
-    processes: int
 
 
 def _play_lot(job: _Job) -> Played:
-    import torch
-    from transformers.utils import logging
-
     from sleepgym.evaluation.leaderboard import play
 
-    logging.disable_progress_bar()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // job.processes))
     (entry,) = _entries([job.name], job.env_id)
     return play(entry, job.env_id, job.seeds, job.slots)
 

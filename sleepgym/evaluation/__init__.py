@@ -1,12 +1,14 @@
 """Evaluation: episodes, scores, how sure they are, and how to show them.
 
-``evaluate`` plays a scheduler on seeds; ``ScoreMatrix`` holds what training runs scored on streams; ``summarise`` and
-``compare`` say how good a scheduler is and by how much it beats another; sheets show it. Single statistics are in
-:mod:`sleepgym.evaluation.statistics`, and pictures, which need matplotlib, in :mod:`sleepgym.evaluation.plots`.
+``evaluate`` plays a scheduler on seeds, and ``in_processes`` lets several processes do so. ``ScoreMatrix`` holds what
+training runs scored on streams; ``summarise`` and ``compare`` say how good a scheduler is and by how much it beats
+another; sheets show it. Single statistics are in :mod:`sleepgym.evaluation.statistics`, and pictures, which need
+matplotlib, in :mod:`sleepgym.evaluation.plots`.
 """
 
 from sleepgym.evaluation.bootstrap import Band, Estimate, Over, bootstrap_band, stratified_bootstrap
 from sleepgym.evaluation.episodes import EpisodeResult, Maker, Predictor, evaluate, run_episode
+from sleepgym.evaluation.processes import in_processes
 from sleepgym.evaluation.scores import ScoreError, ScoreMatrix
 from sleepgym.evaluation.summary import (
     Comparison,
@@ -37,6 +39,7 @@ __all__ = [
     "comparison_sheet",
     "episodes_sheet",
     "evaluate",
+    "in_processes",
     "run_episode",
     "stratified_bootstrap",
     "summarise",

@@ -9,20 +9,38 @@ from types import ModuleType
 
 import pytest
 
+from sleepgym.evaluation import EpisodeResult
 from sleepgym.schedulers import scheduler_named
 
 
 def test_the_best_of_all_combinations_is_named(call: Callable[..., str], quick_card: Path, tmp_path: Path) -> None:
     where = ("--env-id", "SleepLLM-Mini-v0", "--card", str(quick_card), "--out", "tuned.json")
-    shown = call("tune", *where, "--episodes", "2", "--schedulers", "never-sleep", "fixed-period")
+    rounds = ("--episodes", "2", "--finalists", "1", "--final-episodes", "1")
+    shown = call("tune", *where, *rounds, "--schedulers", "never-sleep", "fixed-period")
     found = json.loads((tmp_path / "tuned.json").read_text())
+    page = (tmp_path / "tuned.md").read_text()
     assert (found["split"], found["episodes"], len(found["rows"])) == ("train", 2, 10)
     for name in ("never-sleep", "fixed-period"):
-        best = max(row["score"]["point"] for row in found["rows"] if row["scheduler"].startswith(name))
-        [line] = [line for line in shown.splitlines() if line.startswith(f"best {name}: {best:.3f} with ")]
-        winner = line.split(" with ")[1]
-        assert {row["scheduler"]: row["score"]["point"] for row in found["rows"]}[winner] == best
-    assert all(row["score"]["low"] <= row["score"]["point"] <= row["score"]["high"] for row in found["rows"])
+        rows = [row for row in found["rows"] if row["scheduler"].startswith(name)]
+        [final] = [row for row in rows if len(row["scores"]) == 3]
+        assert all(len(row["scores"]) == 2 for row in rows if row is not final)
+        assert sum(final["scores"][:2]) == max(sum(row["scores"][:2]) for row in rows)
+        assert f"best {name}: {sum(final['scores']) / 3:.3f} with {final['scheduler']}" in shown
+        assert f"**{name}: 1 combinations on 3 streams**" in page
+
+
+def test_who_was_best_of_few_streams_goes_on_and_who_is_best_of_all_wins(
+    script: Callable[[str], ModuleType], episode: Callable[..., EpisodeResult]
+) -> None:
+    def episodes(*scores: float) -> list[EpisodeResult]:
+        return [episode(seed=seed, score=score) for seed, score in enumerate(scores)]
+
+    tune = script("tune")
+    assert tune.ranked({"b": episodes(0.5), "a": episodes(0.6), "c": episodes(0.4)}) == ["a", "b", "c"]
+    # Two that played alike are one.
+    assert tune.finalists({"b": episodes(0.5), "a": episodes(0.6), "c": episodes(0.5)}) == ["a", "b"]
+    # More streams count more than a lucky few.
+    assert tune.ranked({"b": episodes(0.5, 0.5), "a": episodes(0.6), "c": episodes(0.4, 0.8)}) == ["c", "b", "a"]
 
 
 def test_every_combination_of_every_grid_is_a_scheduler(script: Callable[[str], ModuleType]) -> None:
@@ -34,5 +52,5 @@ def test_every_combination_of_every_grid_is_a_scheduler(script: Callable[[str], 
 
 
 def test_an_unknown_scheduler_is_reported(call: Callable[..., str]) -> None:
-    with pytest.raises(SystemExit, match=r"expected schedulers out of never-sleep, .* found owl"):
+    with pytest.raises(SystemExit, match=r"expected schedulers out of night-owl, .* found owl"):
         call("tune", "--schedulers", "owl")

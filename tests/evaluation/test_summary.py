@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,22 +38,6 @@ LOW = matrix("never", np.linspace(0.2, 0.6, 12))
 HIGH = matrix("planner", np.linspace(0.4, 0.8, 12))
 
 
-def episode(seed: int, score: float, **changes: Any) -> EpisodeResult:
-    usual: dict[str, Any] = {
-        "recall": 0.5,
-        "edits": 10,
-        "budget": 20,
-        "sleeps": 1,
-        "naps": 2,
-        "ppl_ratio": 1.1,
-        "seconds": 3.0,
-        "episode_return": 1.0,
-        "collapsed": False,
-        "actions": (0,),
-    }
-    return EpisodeResult(seed=seed, score=score, **(usual | changes))
-
-
 def test_a_summary_of_one_half_between_the_references() -> None:
     found = summarise(matrix("rule", (LOW.scores + HIGH.scores) / 2), LOW, HIGH, rng())
     # The same on every stream: whatever is drawn, the normalised scores are a half.
@@ -85,21 +70,23 @@ def test_other_streams_are_an_error() -> None:
         summarise(LOW, LOW, other, rng())
 
 
-def test_episodes_are_summed_up_and_the_best_comes_first() -> None:
+def test_episodes_are_summed_up_and_the_best_comes_first(episode: Callable[..., EpisodeResult]) -> None:
     results = {
-        "poor": [episode(1, 0.2), episode(2, 0.4, edits=20, ppl_ratio=1.3)],
-        "good": [episode(1, 0.8), episode(2, 0.8, sleeps=2)],
+        "poor": [episode(seed=1, score=0.2), episode(seed=2, score=0.4, edits=20, budget=40, ppl_ratio=1.3)],
+        "good": [episode(seed=1, score=0.8), episode(seed=2, score=0.8, sleeps=3)],
     }
     good, poor = json.loads(episodes_sheet(results, rng()).json())["rows"]
-    assert (good["scheduler"], good["score"], good["nights"]) == ("good", {"point": 0.8, "low": 0.8, "high": 0.8}, 1.5)
+    assert (good["scheduler"], good["score"], good["nights"]) == ("good", {"point": 0.8, "low": 0.8, "high": 0.8}, 2.5)
     assert poor["score"]["point"] == pytest.approx(0.3)
     assert (poor["score"]["low"], poor["score"]["high"]) == pytest.approx((0.2, 0.4))
-    assert (poor["edits"], poor["budget"]) == (15, 20)
+    assert (poor["edits"], poor["budget"]) == (14.5, 26)
     assert poor["drift"] == pytest.approx(0.2)
 
 
-def test_a_ruined_model_can_be_shown() -> None:
-    sheet = episodes_sheet({"ruin": [episode(1, 0.0, ppl_ratio=float("inf"), collapsed=True)]}, rng(), "[title]")
+def test_a_ruined_model_can_be_shown(episode: Callable[..., EpisodeResult]) -> None:
+    sheet = episodes_sheet(
+        {"ruin": [episode(seed=1, score=0.0, ppl_ratio=float("inf"), collapsed=True)]}, rng(), "[title]"
+    )
     assert "inf" in sheet.markdown()
     assert json.loads(sheet.json())["rows"][0]["drift"] is None
 

@@ -1,0 +1,39 @@
+"""Several processes return what one would, in its order."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from sleepgym.evaluation import in_processes
+
+
+def threads(job: int) -> tuple[int, int, int]:
+    """The job, who did it, and with how many threads."""
+    if job < 0:
+        raise ValueError(f"found {job}")
+    return job, os.getpid(), torch.get_num_threads()
+
+
+def test_results_come_in_the_order_of_the_jobs_from_processes_that_share_the_cores() -> None:
+    found = list(in_processes(threads, [3, 1, 2], 2))
+    assert [job for job, *_ in found] == [3, 1, 2]
+    assert all(who != os.getpid() for _, who, _ in found)
+    assert {count for *_, count in found} == {max(1, (os.cpu_count() or 1) // 2)}
+
+
+def test_one_process_is_this_one_with_the_threads_that_it_has() -> None:
+    assert list(in_processes(threads, [2, 1], 1)) == [(job, os.getpid(), torch.get_num_threads()) for job in (2, 1)]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_a_job_raises_is_raised(processes: int) -> None:
+    with pytest.raises(ValueError, match="found -1"):
+        list(in_processes(threads, [1, -1], processes))
+
+
+def test_no_process_is_an_error() -> None:
+    with pytest.raises(ValueError, match="expected at least one process, found 0"):
+        list(in_processes(threads, [1], 0))
