@@ -2,20 +2,23 @@
 
     python benchmarks/results.py
 
-Reads what was played (`sleepgym leaderboard ... --out runs/leaderboard/ENV`) and what was logged in training
-(`runs/result/ppo-1` and so on), lets the policies play some validation streams to see when they sleep, and writes the
-page with its pictures and raw scores. docs/results.md says which commands come before it.
+Reads what was played (`sleepgym leaderboard ... --out runs/leaderboard/ENV`, the planner's few streams in
+`runs/leaderboard/planner`) and what was logged in training (`runs/result/ppo-1` and so on), lets the policies play some
+validation streams to see when they sleep, and writes the page with its pictures and raw scores. docs/results.md says
+which commands come before it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks.results_page import COMMANDS, PAGE, POLICIES
 from sleepgym.env.actions import Action
 from sleepgym.env.history import Standing
 from sleepgym.env.observation import load_of
@@ -33,33 +37,38 @@ from sleepgym.evaluation import (
     Estimate,
     ScoreError,
     ScoreMatrix,
+    bootstrap_band,
     compare,
     comparison_sheet,
     evaluate,
     statistics,
     stratified_bootstrap,
+    summarise,
+    summary_sheet,
 )
-from sleepgym.evaluation.plots import LearningCurve, interval_figure, learning_figure
+from sleepgym.evaluation.plots import LearningCurve, interval_figure, learning_figure, profile_figure
+from sleepgym.evaluation.statistics import Scores
 from sleepgym.evaluation.submission import SCORES, folder_name
 from sleepgym.learning import PolicyCard, load_policy
-from sleepgym.schedulers.named import LOOK_AHEAD
 
-PPO = "PPO"
+PPO, NEVER = "PPO", "never-sleep"
+GOAL = 0.8
+"""The probability of improvement that was hoped for."""
 
 
 @dataclass
 class Args:
     played: Path = Path("runs/leaderboard")
     """folder of folders that `sleepgym leaderboard --out` wrote, one per environment, called by its id"""
-    headroom: Path = Path("docs/environments/headroom.json")
-    """what benchmarks/headroom.py wrote: the planner's validation streams"""
+    planner: Path = Path("runs/leaderboard/planner")
+    """the same, of the planner and its few streams of the first environment"""
     trained: Path = Path("runs/result")
     """folder of the training runs' folders"""
     policies: Path = Path("agents/pretrained")
     """folder of the policies"""
     env_id: str = "SleepLLM-v0"
     """the environment that they were trained in"""
-    transfer: tuple[str, ...] = ("SleepLLM-Night-v0", "SleepLLM-Tight-v0", "SleepLLM-Churn-v0")
+    transfer: tuple[str, ...] = ("SleepLLM-Night-v0", "SleepLLM-Tight-v0", "SleepLLM-Churn-v0", "SleepLLM-Gemma-v0")
     """environments that a policy plays untouched"""
     watched: int = 4
     """validation streams on which each policy's choices are looked at"""
@@ -202,103 +211,6 @@ def habit_figure(moments: Sequence[Moment], day: int) -> Figure:
 
 # ------------------------------------------------------------------- the page
 
-PAGE = """# Results
-
-What PPO learned on `{env_id}`, from {seeds} training seeds: {steps:,} steps each on streams of the split `train`, the
-best checkpoint of each on {validation} validation streams, and everything below on the frozen test streams of the
-[leaderboard](leaderboard.md). {machine}.
-{minutes}. The policies are in
-[`agents/pretrained`](../agents/pretrained/README.md), raw scores (a row per training seed, a column per stream, for
-`ScoreMatrix.load`) in [`results/`](results/{env_id}). Intervals are 95 % percentile bootstraps over training runs
-and streams.
-
-## Against hand-written schedulers
-
-{pairs}
-P(better) is the probability of improvement: how often a training run beats the other on a stream drawn at random.
-It was to be 0.8. The numbers of `{best}` were chosen among a dozen combinations on training streams, not by the whole
-grid of `agents/tune.py`.
-
-{runs}
-## Against the planner
-
-The planner of [the headroom page](environments/headroom.md) sees the future and takes minutes per stream. It has not
-played the test streams. On the {near} validation streams that it has played, which are those that chose the
-checkpoints, so that the policies look a little too good there:
-
-{planned}
-
-PPO closes {closed:.0%} of the gap between `{best}` and the planner there.
-
-![Scores, and what is gained over the best rule](results/intervals.png)
-
-## Untouched on other cards
-
-The policy that scored best on validation streams, trained on `{env_id}` alone, beside the same rule with the same
-numbers. It has not been tried on Gemma, whose episodes take minutes on a CPU.
-
-{transfer}
-## How they learned
-
-![Return beyond the imitated rule by training step](results/learning.png)
-
-Mean over {seeds} runs and the range of them: what episodes earned beyond the rule that had played the same stream,
-while exploring. It still rises at the end. Scores of the deterministic policy on the validation streams, in between:
-{curve}.
-
-## What they learned
-
-![Probability of SLEEP by time since nightfall, degraded facts and load](results/habits.png)
-
-Mean probability of SLEEP on {watched} validation streams, all policies, where sleeping was allowed; the black bar is
-the shortest night, and white was never met. {habits}
-So they sleep as the night falls, or not at all that night.
-
-## Repeat
-
-```sh
-{commands}```
-"""
-
-COMMANDS = """make install && . .venv/bin/activate
-for seed in 1 2 3 4 5; do
-    python agents/ppo.py --seed $seed --out runs/result/ppo-$seed --total-steps 10240 \\
-        --warm-start night-owl:load_at=0.08 night-owl:load_at=0.24 --warm-episodes 40 --warm-epochs 30 \\
-        --warm-entropy 0.05 \\
-        --gamma 1.0 --reward-scale 1.0 --n-steps 32 --batch-size 64 --epochs 8 --learning-rate 1e-3 --entropy 0 \\
-        --eval-every 5100 --eval-episodes 16
-    cp runs/result/ppo-$seed/best.zip agents/pretrained/ppo-$seed.zip
-    cp runs/result/ppo-$seed/best.json agents/pretrained/ppo-$seed.json
-done
-policies=$(for seed in 1 2 3 4 5; do echo maskable-ppo:agents/pretrained/ppo-$seed.zip; done)
-sleepgym leaderboard night-owl never-sleep $policies --processes 2 --out runs/leaderboard/SleepLLM-v0
-for env in Night Tight Churn; do
-    sleepgym leaderboard night-owl maskable-ppo:agents/pretrained/ppo-3.zip --streams 10 --processes 2 \\
-        --env-id SleepLLM-$env-v0 --out runs/leaderboard/SleepLLM-$env-v0
-done
-python benchmarks/results.py
-"""
-
-
-POLICIES = """# Trained policies
-
-MaskablePPO on `{env_id}`, one per training seed, for `sleepgym leaderboard maskable-ppo:FILE`, for
-`python agents/evaluate.py FILE`, or for `sleepgym.learning.load_policy(FILE)`. The JSON beside each is its card:
-algorithm, environment, seed, steps, and the score on validation streams by which the checkpoint was chosen. How they
-were trained, and what they do elsewhere, is in [docs/results.md](../../docs/results.md).
-
-| file | seed | steps | validation score | test score | SHA-256 |
-|---|---:|---:|---:|---:|---|
-{rows}
-
-They read the ledger as a set of facts, and know of the language model what the observation says. Meant for `{env_id}`
-as it is in this version; other cards are outside what they have seen. Not meant for deciding anything about a model
-that people depend on.
-
-**A policy file is code**: Stable-Baselines3 unpickles parts of it. These were written by `agents/ppo.py`; the sums
-above say whether a file is one of them.
-"""
-
 
 def policies_page(paths: Sequence[Path], env_id: str, scores: ScoreMatrix) -> str:
     """What lies beside the policies; their scores are in the same order."""
@@ -347,24 +259,56 @@ def transfer(args: Args, rng: np.random.Generator) -> str:
     return "\n".join(parts)
 
 
-def planned(args: Args, best: str, paths: Sequence[Path]) -> tuple[str, int, float]:
-    """Validation scores of the best rule, the policies and the planner as a table, how many streams, the gap closed."""
-    episodes = json.loads(args.headroom.read_text(encoding="utf-8"))["episodes"]
-    [planner] = [name for name in episodes if name.startswith(LOOK_AHEAD)]
-    [rule] = [name for name in episodes if name.partition(":")[0] == best.partition(":")[0]]
-    seeds = {one["seed"] for one in episodes[planner]}
-    if seeds != set(range(args.watch_seed, args.watch_seed + args.validation)):
-        raise SystemExit(f"expected the planner on {args.validation} validation streams, found {sorted(seeds)}")
-    low, high = (np.mean([e["score"] for e in episodes[name] if e["seed"] in seeds]) for name in (rule, planner))
-    chosen = [PolicyCard.read(path).validation_score or np.nan for path in paths]
-    lines = [
-        "| scheduler | score |",
-        "|---|---:|",
-        f"| `{planner}` | {high:.4f} |",
-        f"| {PPO}, mean of {len(chosen)} runs | {np.mean(chosen):.4f} (runs {min(chosen):.4f} to {max(chosen):.4f}) |",
-        f"| `{rule}` | {low:.4f} |",
-    ]
-    return "\n".join(lines), len(seeds), float((np.mean(chosen) - low) / (high - low))
+def against_planner(
+    args: Args, found: Mapping[str, ScoreMatrix], best: str, rng: np.random.Generator
+) -> dict[str, object]:
+    """What the page says about the planner, on the streams that it has played; draws the profiles."""
+    [(planner, high)] = matrices(args.planner).items()
+    save_scores(args, args.env_id, {planner: high})
+    narrow = {name: one.on(high.streams) for name, one in found.items()} | {planner: high}
+    summaries = {name: summarise(one, narrow[NEVER], high, rng) for name, one in narrow.items()}
+    pairs = {name: compare(narrow[name], narrow[best], rng) for name in (planner, PPO)}
+
+    thresholds = np.linspace(0, 2, 81)
+    profiles = {
+        label: bootstrap_band(
+            partial(statistics.performance_profile, thresholds=thresholds),
+            narrow[name].normalised(narrow[NEVER], high),
+            rng=rng,
+        )
+        for label, name in ((best, best), (PPO, PPO), ("planner", planner))
+    }
+    profile_figure(thresholds, profiles).savefig(args.out / "profiles.png")
+
+    return {
+        "planner": planner,
+        "few": len(high.streams),
+        "summary": summary_sheet(summaries, f"First {len(high.streams)} test streams").markdown(),
+        "above": comparison_sheet(pairs, best, "The same, in pairs").markdown(),
+        "closed": stratified_bootstrap(gap_closed, narrow[PPO], narrow[best], high, rng=rng),
+        "room": pairs[planner].difference.point,
+        "room_probability": pairs[planner].probability,
+    }
+
+
+def gap_closed(scores: Scores, rule: Scores, planner: Scores) -> float:
+    """How much of the way from a rule to the planner."""
+    return float((scores.mean() - rule.mean()) / (planner.mean() - rule.mean()))
+
+
+def noise(policies: Scores, rule: Scores) -> dict[str, float]:
+    """How much two schedulers' scores on one stream differ, and what gain a probability of improvement takes then."""
+    beyond = float((policies - rule).std(axis=1, ddof=1).mean())
+    pairs = [one - other for one, other in itertools.combinations(policies, 2)]
+    between = float(np.mean([pair.std(ddof=1) for pair in pairs]))
+    # Of normally distributed differences.
+    return {"beyond": beyond, "between": between, "needed": NormalDist().inv_cdf(GOAL) * beyond}
+
+
+def quarters(relative: LearningCurve) -> str:
+    """Means of the quarters of training, in words."""
+    means = [float(part.mean()) for part in np.array_split(relative.scores, 4, axis=1)]
+    return ", ".join(f"{mean:+.2f}" for mean in means)
 
 
 def main(args: Args) -> None:
@@ -383,7 +327,6 @@ def main(args: Args) -> None:
     scores = {name: stratified_bootstrap(statistics.mean, one, rng=rng) for name, one in found.items()}
     gains = {name: pairs[name].difference if name != best else Estimate(0.0, 0.0, 0.0) for name in found}
     interval_figure({"score": scores, f"score - {best}": gains}).savefig(args.out / "intervals.png")
-    beside, near, closed = planned(args, best, paths)
 
     table = (args.played / args.env_id / "leaderboard.md").read_text(encoding="utf-8")
     (args.out / "leaderboard.md").write_text(f"# {args.env_id}\n\n{table}", encoding="utf-8")
@@ -413,9 +356,10 @@ def main(args: Args) -> None:
         minutes=args.took,
         pairs=comparison_sheet(pairs, best, title).markdown(),
         runs=comparison_sheet(runs, best, "Training runs, one by one").markdown(),
-        planned=beside,
-        near=near,
-        closed=closed,
+        goal=GOAL,
+        **against_planner(args, found, best, rng),
+        **noise(found[PPO].scores, found[best].scores),
+        quarters=quarters(relative),
         best=best,
         transfer=transfer(args, rng),
         curve=", ".join(

@@ -77,6 +77,17 @@ class ScoreMatrix:
             raise ScoreError(f"expected runs of {name!r} on the same seeds in the same order, found {seeds}")
         return cls(name, seeds[0], np.array([[result.score for result in run] for run in runs]))
 
+    def on(self, streams: Sequence[int]) -> ScoreMatrix:
+        """Scores on some of its streams, in the order that is asked for.
+
+        Raises:
+            ScoreError: It has not all of them, or none is asked for.
+        """
+        if missing := sorted(set(streams) - set(self.streams)):
+            raise ScoreError(f"expected scores of {self.name!r} on streams {missing}, found none; play them first")
+        columns = [self.streams.index(stream) for stream in streams]
+        return ScoreMatrix(self.name, tuple(streams), self.scores[:, columns])
+
     def normalised(self, low: ScoreMatrix, high: ScoreMatrix) -> ScoreMatrix:
         """Scores on a scale on which one reference is 0 and the other is 1 on average.
 

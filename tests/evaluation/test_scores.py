@@ -32,6 +32,16 @@ def result(seed: int, score: float) -> EpisodeResult:
 # ------------------------------------------------------------------------ shape
 
 
+def test_some_streams_keep_their_scores_in_the_order_asked_for() -> None:
+    matrix = ScoreMatrix("rule", (5, 6, 7), np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]))
+    some = matrix.on((7, 5))
+    assert (some.name, some.streams, some.scores.tolist()) == ("rule", (7, 5), [[0.3, 0.1], [0.6, 0.4]])
+    with pytest.raises(ScoreError, match=r"'rule' on streams \[8, 9\].*play them first"):
+        matrix.on((9, 5, 8))
+    with pytest.raises(ScoreError, match="at least one of each"):
+        matrix.on(())
+
+
 def test_scores_are_kept_apart_from_the_array_they_came_from() -> None:
     array = np.array([[0.1, 0.2]])
     matrix = ScoreMatrix("rule", (1, 2), array)
