@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from sleepgym.dashboard import Dashboard, figures_of_result
 from sleepgym.evaluation import EpisodeResult, run_episode
 from sleepgym.facts.world import Split
 from sleepgym.schedulers import scheduler_named
+from sleepgym.schedulers.named import spelled_out
 
 
 @dataclass
@@ -43,6 +44,8 @@ def main(args: Args) -> None:
     env = gym.make(args.env_id, split=args.split, render_mode="rgb_array")
     dashboard = Dashboard(args.out)
     dashboard.card(env.unwrapped.card)  # type: ignore[attr-defined]
+    dashboard.policy(spelled_out(args.scheduler))
+    dashboard.arguments(asdict(args), ("eval/mean_score",))
     columns = (TextColumn("tick {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.description}"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         task = progress.add_task("", total=env.unwrapped.card.horizon)  # type: ignore[attr-defined]
@@ -59,6 +62,7 @@ def main(args: Args) -> None:
         result = run_episode(env, scheduler_named(args.scheduler), args.seed, on_step)
     picture = np.asarray(env.render(), dtype=np.uint8)
     dashboard.episode(figures_of_result(result), step=0)
+    dashboard.evaluation([result], time.perf_counter() - started, step=0)
     dashboard.picture(picture, step=0)
     dashboard.close()
     Image.fromarray(picture).save(args.out / "hypnogram.png")

@@ -76,7 +76,9 @@ class Args:
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     spec = EnvSpec(args.env_id, args.card, flat=True)
-    card = PolicyCard(algorithm="DQN", env_id=args.env_id, card=args.card, flat=True, seed=args.seed, steps=0)
+    card = PolicyCard(
+        algorithm="DQN", env_id=args.env_id, card=args.card, flat=True, seed=args.seed, steps=0, arguments=asdict(args)
+    )
 
     if args.resume is None:
         envs = spec.training(args.n_envs, args.seed, args.reward_scale)
@@ -99,14 +101,16 @@ def main(args: Args) -> None:
             device=args.device,
         )
     else:
+        card.check_resumed(args.resume, ("n_envs", "reward_scale"))
         envs = spec.training(args.n_envs, args.seed, args.reward_scale, PolicyCard.read(args.resume).steps)
         model, _ = load_policy(args.resume, envs, args.device)
+        # The replay buffer is not saved: without new steps, a handful of them would be learned from again and again.
+        model.learning_starts += model.num_timesteps
 
     model.set_logger(configure(str(args.out), ["stdout", "tensorboard"]))
     callbacks = oversee(
         card,
         args.out,
-        asdict(args),
         save_every=args.save_every,
         eval_every=args.eval_every,
         eval_episodes=args.eval_episodes,

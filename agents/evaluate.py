@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import torch
 import tyro
@@ -16,19 +18,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from sleepgym.dashboard import Dashboard, Spectator, figures_of_result
 from sleepgym.env.card import load_card
 from sleepgym.evaluation import EpisodeResult, Maker, Predictor, ScoreMatrix, episodes_sheet, evaluate
+from sleepgym.evaluation.leaderboard import as_it_is
+from sleepgym.evaluation.submission import folder_name
 from sleepgym.facts.world import Split
 from sleepgym.learning import EnvSpec, PolicyError, load_policy
+from sleepgym.learning.policy_named import view_of
 from sleepgym.schedulers import SchedulerNameError, scheduler_named
+from sleepgym.schedulers.named import RULES, spelled_out
 
-USUAL = (
-    "random",
-    "never-sleep",
-    "never-sleep:nap_days=0.5",
-    "fixed-period",
-    "pressure-rule",
-    "pressure-rule:night_relief=0.4",
-    "night-owl",
-)
+USUAL = ("random", *RULES)
 
 
 @dataclass
@@ -58,17 +56,18 @@ class Args:
 
 
 class Contestant(NamedTuple):
-    source: str
+    about: str
     scheduler: Predictor | Maker
-    spec: EnvSpec
+    view: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] = as_it_is
 
 
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     console = Console()
+    spec = EnvSpec(args.env_id, args.card)
     try:
         # All of them before anybody plays: a mistake in the last name is found at once.
-        contestants = dict(contestants_of(args, text) for text in args.contestants)
+        contestants = contestants_of(args.contestants, spec.make(args.split))
     except (PolicyError, SchedulerNameError) as error:
         raise SystemExit(str(error)) from None
     seeds = range(args.seed, args.seed + args.episodes)
@@ -79,56 +78,76 @@ def main(args: Args) -> None:
         for name, runs in contestants.items():
             for label, run in runs.items():
                 progress.update(task, description=label)
-                rows[label] = play(args, label, run, seeds, lambda: progress.advance(task))
+                rows[label] = play(args, spec, label, run, seeds, lambda: progress.advance(task))
             if args.out is not None:
                 matrix = ScoreMatrix.from_results(name, [rows[label] for label in runs])
-                matrix.save(args.out / f"{file_name(name)}.json")
+                matrix.save(args.out / f"{folder_name(name)}.json")
     title = f"{args.env_id}, {args.split}, {args.episodes} episodes, mean [95 % interval]"
     console.print(episodes_sheet(rows, np.random.default_rng(args.seed), title).rich())
 
 
-def contestants_of(args: Args, text: str) -> tuple[str, dict[str, Contestant]]:
-    """What a contestant is called, and its runs: one, or the policies of several trainings."""
+def contestants_of(texts: Sequence[str], env: gym.Env[Any, Any]) -> dict[str, dict[str, Contestant]]:
+    """Runs by the name under which they are compared: one, or the policies of several trainings.
+
+    Args:
+        texts: As on the command line.
+        env: One of those that they will play.
+    """
+    found: dict[str, dict[str, Contestant]] = {}
+    for text in texts:
+        name, paths = policies_in(text)
+        if paths:
+            runs = [contestant(path, env) for path in paths]
+        else:
+            runs = [Contestant(spelled_out(text), scheduler_named(text))]
+        if folder_name(name) in map(folder_name, found):
+            raise SystemExit(f"expected each name once, found {name} twice; give policies names, as in {name}-2={text}")
+        found[name] = {name if len(runs) == 1 else f"{name} {i}": run for i, run in enumerate(runs, start=1)}
+    return found
+
+
+def policies_in(text: str) -> tuple[str, list[Path]]:
+    """What a contestant is called, and the files of its policies, of which a scheduler has none."""
     if not text.endswith(".zip"):
-        return text, {text: Contestant(text, scheduler_named(text), EnvSpec(args.env_id, args.card))}
-    name, separator, paths = text.partition("=")
-    if not separator:
-        # runs/ppo/best.zip is called ppo-best.
-        name, paths = "-".join(Path(text).with_suffix("").parts[-2:]), text
-    runs: list[Contestant] = []
-    for path in paths.split(","):
-        policy, card = load_policy(Path(path))
-        runs.append(Contestant(path, policy, EnvSpec(args.env_id, args.card, card.flat)))
-    return name, {name if len(runs) == 1 else f"{name} {i}": run for i, run in enumerate(runs, start=1)}
+        return text, []
+    name, named, paths = text.partition("=")
+    if named and not {"/", "\\"} & set(name):
+        return name, [Path(path) for path in paths.split(",")]
+    # A path, which may have a "=" in it; runs/ppo/best.zip is called ppo-best.
+    return "-".join(Path(text).with_suffix("").parts[-2:]), [Path(text)]
 
 
-def play(args: Args, label: str, run: Contestant, seeds: range, advance: Callable[[], None]) -> list[EpisodeResult]:
+def contestant(path: Path, env: gym.Env[Any, Any]) -> Contestant:
+    policy, card = load_policy(path)
+    return Contestant(card.about(), policy, view_of(policy, env))
+
+
+def play(
+    args: Args, spec: EnvSpec, label: str, run: Contestant, seeds: range, advance: Callable[[], None]
+) -> list[EpisodeResult]:
     """Episodes of one scheduler or policy, logged if that is wanted."""
     if args.logdir is None:
-        return evaluate(lambda: run.spec.make(args.split), run.scheduler, seeds, args.slots, lambda _: advance())
+        return evaluate(lambda: run.view(spec.make(args.split)), run.scheduler, seeds, args.slots, lambda _: advance())
 
-    spectator = Spectator(lambda: run.spec.make(args.split, "rgb_array"), args.seed)
+    spectator = Spectator(lambda: run.view(spec.make(args.split, "rgb_array")), args.seed)
 
     def on_episode(result: EpisodeResult) -> None:
         advance()
         spectator(result)
 
+    started = time.perf_counter()
     results = evaluate(spectator.make, run.scheduler, seeds, args.slots, on_episode)
-    dashboard = Dashboard(args.logdir / file_name(label))
+    dashboard = Dashboard(args.logdir / folder_name(label))
     dashboard.card(load_card(args.card or args.env_id))
-    dashboard.text("policy", run.source)
+    dashboard.policy(run.about)
+    dashboard.arguments(asdict(args) | {"contestants": label}, ("eval/mean_score",))
     for step, result in enumerate(results):
         dashboard.episode(figures_of_result(result), step)
-    dashboard.evaluation(results, step=0)
+    dashboard.evaluation(results, time.perf_counter() - started, step=0)
     if spectator.picture is not None:
         dashboard.picture(spectator.picture, step=0)
     dashboard.close()
     return results
-
-
-def file_name(label: str) -> str:
-    # Colons and spaces are no part of a file's name everywhere.
-    return label.replace(":", ",").replace(" ", "-")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Trains a scheduler with PPO on a SleepLLM environment, with invalid actions masked or not."""
+"""Trains a scheduler with PPO on a SleepLLM environment, with invalid actions masked or not.
+
+The defaults are those of the policies in agents/pretrained; docs/results.md says what they score.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,12 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.torch_layers import CombinedExtractor
 from stable_baselines3.common.utils import LinearSchedule
 
+from sleepgym.evaluation.leaderboard import FIRST_SEED
 from sleepgym.learning import EnvSpec, LedgerExtractor, PolicyCard, clone, demonstrate, joined, load_policy, oversee
 from sleepgym.schedulers import scheduler_named
+
+RESUMED = ("n_envs", "reward_scale", "warm_start", "warm_episodes", "relative")
+"""Arguments that a policy file does not hold: resumed with others, it would learn something else."""
 
 
 @dataclass
@@ -27,7 +34,7 @@ class Args:
     """path of a card of your own to play instead of the environment's"""
     seed: int = 1
     """seed of the policy and of its streams"""
-    total_steps: int = 60_000
+    total_steps: int = 10_240
     """steps to train for, over all environments and, when resumed, from the very beginning"""
     out: Path = Path("runs/ppo")
     """folder of the run: best.zip, last.zip, their cards, tensorboard logs"""
@@ -45,49 +52,50 @@ class Args:
     """set reads the ledger as a set of facts; flat as one long vector"""
     n_envs: int = 16
     """episodes at once; they share the model's passes"""
-    n_steps: int = 64
+    n_steps: int = 32
     """steps of each environment between updates; times n_envs, this is the batch that is learned from"""
-    batch_size: int = 128
+    batch_size: int = 64
     """steps in a minibatch"""
-    epochs: int = 10
+    epochs: int = 8
     """passes over what was collected"""
     learning_rate: float = 1e-3
     """step size of Adam; falls linearly to 0 at total_steps"""
     anneal: bool = True
     """whether the learning rate falls"""
-    gamma: float = 0.99
-    """discount per step"""
+    gamma: float = 1.0
+    """discount per step; steps differ in how many ticks they take, and the score discounts nothing"""
     gae_lambda: float = 0.95
     """decay of generalised advantage estimation"""
     clip: float = 0.2
     """how far the policy may move from the one that collected, as a ratio of probabilities"""
-    entropy: float = 0.01
+    entropy: float = 0.0
     """weight of the entropy bonus"""
     value: float = 0.5
     """weight of the value loss"""
     target_kl: float | None = 0.03
     """divergence from the policy that collected, beyond 1.5 times which an update ends early"""
-    reward_scale: float = 0.05
-    """what rewards are multiplied by for learning: brings returns, some dozens, to a few units"""
+    reward_scale: float = 1.0
+    """what rewards are multiplied by for learning: relative returns are a few units, others some dozens, for which
+    0.05 is better"""
     units: int = 64
     """units of each of the two hidden layers of policy and value"""
 
-    warm_start: tuple[str, ...] = ()
-    """schedulers to imitate before learning, such as night-owl or pressure-rule:night_relief=0.4; where several of
-    them differ, the policy begins undecided"""
-    warm_episodes: int = 32
+    warm_start: tuple[str, ...] = ("night-owl:load_at=0.08", "night-owl:load_at=0.24")
+    """schedulers to imitate before learning; where several of them differ, the policy begins undecided; without a
+    value, it begins at random"""
+    warm_episodes: int = 40
     """episodes to learn from, dealt to the schedulers in turn"""
-    warm_epochs: int = 20
+    warm_epochs: int = 30
     """passes over them"""
-    warm_entropy: float = 0.15
+    warm_entropy: float = 0.05
     """weight of an entropy bonus while imitating, so that something is left to be tried"""
     relative: bool = True
     """after a warm start, go on with the imitated episodes, and learn from what is earned beyond the scheduler that
     played them; use it with a gamma of 1"""
 
-    eval_every: int = 5_000
+    eval_every: int = 5_100
     """steps between validations"""
-    eval_episodes: int = 8
+    eval_episodes: int = 16
     """validation streams; 0 does not validate"""
     eval_seed: int = 1000
     """seed of the first of them"""
@@ -102,7 +110,11 @@ def main(args: Args) -> None:
     masked = args.algorithm == "maskable"
     spec = EnvSpec(args.env_id, args.card)
     name: Literal["MaskablePPO", "PPO"] = "MaskablePPO" if masked else "PPO"
-    card = PolicyCard(algorithm=name, env_id=args.env_id, card=args.card, seed=args.seed, steps=0)
+    card = PolicyCard(
+        algorithm=name, env_id=args.env_id, card=args.card, seed=args.seed, steps=0, arguments=asdict(args)
+    )
+    if args.resume is not None:
+        card.check_resumed(args.resume, RESUMED)
 
     lessons = None
     if args.warm_episodes < len(args.warm_start):
@@ -113,6 +125,11 @@ def main(args: Args) -> None:
     if args.warm_start:
         # Runs have episodes of their own, as they have without a warm start.
         streams = range(args.seed * 10_000, args.seed * 10_000 + args.warm_episodes)
+        if streams.stop > FIRST_SEED:
+            raise SystemExit(
+                f"expected a seed below {FIRST_SEED // 10_000}, found {args.seed}: its warm start would play streams "
+                "with the seeds of the test streams"
+            )
         dealt = [(name, streams[i :: len(args.warm_start)]) for i, name in enumerate(args.warm_start)]
         lessons = joined([demonstrate(spec, scheduler_named(name), seeds, 4) for name, seeds in dealt])
     courses = lessons.courses if lessons is not None and args.relative else None
@@ -154,7 +171,6 @@ def main(args: Args) -> None:
     callbacks = oversee(
         card,
         args.out,
-        asdict(args),
         save_every=args.save_every,
         eval_every=args.eval_every,
         eval_episodes=args.eval_episodes,

@@ -81,7 +81,9 @@ class Args:
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     spec = EnvSpec(args.env_id, args.card)
-    card = PolicyCard(algorithm="RecurrentPPO", env_id=args.env_id, card=args.card, seed=args.seed, steps=0)
+    card = PolicyCard(
+        algorithm="RecurrentPPO", env_id=args.env_id, card=args.card, seed=args.seed, steps=0, arguments=asdict(args)
+    )
 
     if args.resume is None:
         envs = spec.training(args.n_envs, args.seed, args.reward_scale)
@@ -108,6 +110,7 @@ def main(args: Args) -> None:
             device=args.device,
         )
     else:
+        card.check_resumed(args.resume, ("n_envs", "reward_scale"))
         envs = spec.training(args.n_envs, args.seed, args.reward_scale, PolicyCard.read(args.resume).steps)
         model, _ = load_policy(args.resume, envs, args.device)
 
@@ -115,7 +118,6 @@ def main(args: Args) -> None:
     callbacks = oversee(
         card,
         args.out,
-        asdict(args),
         save_every=args.save_every,
         eval_every=args.eval_every,
         eval_episodes=args.eval_episodes,

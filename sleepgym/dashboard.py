@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from sleepgym.env.card import Card
 from sleepgym.env.choices import operator_of
 from sleepgym.evaluation import EpisodeResult
 
-EPISODE_TAGS = ("score", "recall", "edits_used", "sleeps", "naps", "ppl_ratio", "degraded", "seconds")
-"""What is logged of every episode, as ``sleepgym/score`` and so on."""
+EPISODE_TAGS = ("score", "recall", "edits_used", "sleeps", "naps", "ppl_ratio", "degraded", "gpu_or_cpu_seconds")
+"""What is logged of every episode, as ``sleepgym/score`` and so on. Seconds are those that the environment took on
+whatever it ran on; what several episodes did in the same passes is divided evenly between them."""
 
 LAYOUT: Mapping[str, Any] = {
     "sleepgym": {
@@ -28,11 +30,13 @@ LAYOUT: Mapping[str, Any] = {
         "nights and naps": ["Multiline", ["sleepgym/sleeps", "sleepgym/naps"]],
         "edits": ["Multiline", ["sleepgym/edits_used", "sleepgym/degraded"]],
         "damage": ["Multiline", ["sleepgym/ppl_ratio", "eval/mean_ppl_ratio"]],
+        "seconds": ["Multiline", ["sleepgym/gpu_or_cpu_seconds", "eval/mean_gpu_or_cpu_seconds"]],
     },
     "learning": {
         "return": ["Multiline", ["rollout/ep_rew_mean", "eval/mean_reward"]],
-        "losses": ["Multiline", ["train/policy_gradient_loss", "train/value_loss", "train/entropy_loss"]],
+        "losses": ["Multiline", ["train/policy_gradient_loss", "train/value_loss", "train/entropy_loss", "train/loss"]],
         "update": ["Multiline", ["train/approx_kl", "train/clip_fraction", "train/explained_variance"]],
+        "steps per second": ["Multiline", ["time/fps"]],
     },
 }
 """Charts of tensorboard's page "custom scalars"."""
@@ -44,9 +48,10 @@ class Dashboard:
     | Tag | What |
     |-----|------|
     | ``sleepgym/...`` | one episode that ended: :data:`EPISODE_TAGS`, and ``action_frac/WAIT`` and so on |
-    | ``eval/mean_...`` | means over evaluated episodes, by the same names, and ``reward`` |
+    | ``eval/mean_...`` | means over evaluated episodes, by the same names, and ``reward`` and ``ep_length`` |
+    | ``eval/seconds`` | how long the evaluation took |
     | ``hypnogram`` | pictures of episodes |
-    | ``card``, ``policy`` | texts: what is played, and by whom |
+    | ``card``, ``policy``, ``arguments`` | texts: what is played, by whom, and with which arguments |
 
     It knows no learning library: hand-written schedulers log with it as well.
 
@@ -69,15 +74,17 @@ class Dashboard:
         for name, value in figures.items():
             self.writer.add_scalar(f"sleepgym/{name}", value, step)
 
-    def evaluation(self, results: list[EpisodeResult], step: int) -> None:
+    def evaluation(self, results: list[EpisodeResult], seconds: float, step: int) -> None:
         """Logs means over evaluated episodes.
 
         Args:
             results: At least one.
+            seconds: Measured time of all of them.
             step: Where on the horizontal axis.
         """
         for name, value in means_of(results).items():
             self.writer.add_scalar(f"eval/mean_{name}", value, step)
+        self.writer.add_scalar("eval/seconds", seconds, step)
 
     def picture(self, picture: NDArray[np.uint8], step: int, tag: str = "hypnogram") -> None:
         """Shows a picture, uint8 ``[height, width, 3]``."""
@@ -87,18 +94,23 @@ class Dashboard:
         """Shows all numbers of the environment."""
         self.text("card", card.model_dump_json(indent=1, exclude_none=True))
 
-    def text(self, tag: str, words: str) -> None:
+    def policy(self, about: str, step: int = 0) -> None:
+        """Shows who plays: a policy's card, or a scheduler with its numbers."""
+        self.text("policy", about, step)
+
+    def text(self, tag: str, words: str, step: int = 0) -> None:
         """Shows a text as it stands, such as JSON."""
         # Tensorboard reads Markdown: what is indented is left as it is.
-        self.writer.add_text(tag, "\n".join(f"    {line}" for line in words.splitlines()))
+        self.writer.add_text(tag, "\n".join(f"    {line}" for line in words.splitlines()), step)
 
-    def hyperparameters(self, values: Mapping[str, Any], metrics: tuple[str, ...]) -> None:
-        """Lists a run on the page "hparams".
+    def arguments(self, values: Mapping[str, Any], metrics: tuple[str, ...]) -> None:
+        """Shows the arguments of a run as a text, and lists it on the page "hparams".
 
         Args:
             values: Of the run; what is no number, string or truth value is shown as a string.
             metrics: Tags of scalars that runs are compared by.
         """
+        self.text("arguments", json.dumps(dict(values), indent=1, default=str))
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values.items()}
         # Not `writer.add_hparams`: it opens a run of its own in a folder below.
         for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
@@ -151,7 +163,7 @@ def figures_of_info(info: Mapping[str, Any]) -> dict[str, float]:
     """
     actions = info["sleep"]["actions"]
     shares = {f"action_frac/{action.name}": float(actions[action.name.lower()]) for action in Action}
-    return {name: float(info[name]) for name in EPISODE_TAGS} | shares
+    return {name: float(info[_INFO_NAMES.get(name, name)]) for name in EPISODE_TAGS} | shares
 
 
 def figures_of_result(result: EpisodeResult) -> dict[str, float]:
@@ -164,9 +176,11 @@ def figures_of_result(result: EpisodeResult) -> dict[str, float]:
 
 
 def means_of(results: list[EpisodeResult]) -> dict[str, float]:
-    """Means of what :func:`figures_of_result` says, and of ``reward``, the undiscounted return."""
-    figures = [figures_of_result(result) | {"reward": result.episode_return} for result in results]
+    """Means of what :func:`figures_of_result` says, of ``reward``, the undiscounted return, and of ``ep_length``."""
+    more = ({"reward": result.episode_return, "ep_length": len(result.actions)} for result in results)
+    figures = [figures_of_result(result) | others for result, others in zip(results, more, strict=True)]
     return {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
 
 
-_RESULT_NAMES = {"edits_used": "edits"}
+_INFO_NAMES = {"gpu_or_cpu_seconds": "seconds"}
+_RESULT_NAMES = {"edits_used": "edits", "gpu_or_cpu_seconds": "seconds"}

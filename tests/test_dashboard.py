@@ -28,9 +28,8 @@ def test_an_info_and_a_result_of_one_episode_say_the_same() -> None:
     played = run_episode(env, NightOwl(), 3, lambda info: infos.append(dict(info)))
     ended, said = figures_of_info(infos[-1]), figures_of_result(played)
     assert ended.keys() == said.keys()
-    for name in ended.keys() - {"seconds"}:  # a result also counts what episodes did together
-        assert ended[name] == pytest.approx(said[name]), name
-    assert ended["sleeps"] >= 1 and ended["action_frac/SLEEP"] > 0
+    assert ended == pytest.approx(said)
+    assert ended["sleeps"] >= 1 and ended["action_frac/SLEEP"] > 0 and ended["gpu_or_cpu_seconds"] > 0
 
 
 def test_shares_of_actions_are_those_that_were_taken(episode: Callable[..., EpisodeResult]) -> None:
@@ -46,21 +45,22 @@ def test_actions_with_parameters_count_by_their_operator(episode: Callable[..., 
 
 def test_means_are_means(episode: Callable[..., EpisodeResult]) -> None:
     means = means_of([episode(score=0.2, edits=4, episode_return=1.0), episode(score=0.6, edits=8, episode_return=2.0)])
-    assert (means["score"], means["edits_used"], means["reward"]) == pytest.approx((0.4, 6, 1.5))
+    assert (means["score"], means["edits_used"], means["reward"], means["ep_length"]) == pytest.approx((0.4, 6, 1.5, 4))
 
 
 def test_tensorboard_reads_everything_back(episode: Callable[..., EpisodeResult], tmp_path: Path) -> None:
     dashboard, card = Dashboard(tmp_path), load_card("SleepLLM-Mini-v0")
     dashboard.episode(figures_of_result(episode(score=0.25)), 7)
-    dashboard.evaluation([episode(score=0.5), episode(score=1.0)], 8)
+    dashboard.evaluation([episode(score=0.5), episode(score=1.0)], 3.5, step=8)
     dashboard.picture(np.zeros((4, 6, 3), np.uint8), 9)
     dashboard.card(card)
-    dashboard.hyperparameters({"gamma": 0.9, "out": tmp_path, "masked": True}, ("eval/mean_score",))
+    dashboard.arguments({"gamma": 0.9, "out": tmp_path, "masked": True}, ("eval/mean_score",))
     dashboard.close()
 
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in events.Scalars("sleepgym/score")] == [(7, 0.25)]
     assert [(e.step, e.value) for e in events.Scalars("eval/mean_score")] == [(8, 0.75)]
+    assert [(e.step, e.value) for e in events.Scalars("eval/seconds")] == [(8, 3.5)]
     image = events.Images("hypnogram")[0]
     assert (image.step, image.width, image.height) == (9, 6, 4)
     text = events.Tensors("card/text_summary")[0].tensor_proto.string_val[0].decode()

@@ -104,7 +104,7 @@ class Args:
         played: dict[str, Played] = {}
         if self.out is not None:
             for entry in entries:
-                there = kept(self.out / folder_name(entry.name), entry.name, entry.policy, self.env_id, self.streams)
+                there = kept(self.out / folder_name(entry.name), entry, self.env_id, self.streams)
                 played |= {entry.name: there} if there is not None else {}
         waiting = [entry for entry in entries if entry.name not in played]
         with _progress(console) as progress:
@@ -181,7 +181,7 @@ def _entries(texts: Sequence[str], env_id: str) -> list[Entry]:
     from sleepgym.evaluation.leaderboard import Entry, make_test_env
     from sleepgym.learning.policy_named import ALGORITHMS, policy_named, view_of
     from sleepgym.schedulers import known_schedulers, scheduler_named
-    from sleepgym.schedulers.named import LOOK_AHEAD, RANDOM, RULES
+    from sleepgym.schedulers.named import LOOK_AHEAD, RANDOM, RULES, spelled_out
 
     if len(set(texts)) < len(texts):
         raise ValueError(f"expected each entry once, found {', '.join(texts)}")
@@ -190,9 +190,9 @@ def _entries(texts: Sequence[str], env_id: str) -> list[Entry]:
         kind = text.partition(":")[0]
         if kind in ALGORITHMS:
             policy, digest = policy_named(text)
-            entries.append(Entry(text, policy, view_of(policy, env), digest))
+            entries.append(Entry(text, policy, view_of(policy, env), policy=digest))
         elif kind in (*RULES, RANDOM, LOOK_AHEAD):
-            entries.append(Entry(text, scheduler_named(text)))
+            entries.append(Entry(text, scheduler_named(text), rule=spelled_out(text)))
         else:
             raise ValueError(
                 f"expected a scheduler or ALGORITHM:PATH, found {text!r}; known schedulers are {known_schedulers()}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
@@ -97,7 +98,8 @@ class SleepVectorEnv(SyncVectorEnv):
 def act_together(envs: Sequence[SleepEnv], actions: Iterable[Any]) -> None:
     """Brings about what the actions do, and asks what will be asked until the next ones.
 
-    The environments' own steps then find their outcomes, and the answers to their questions, ready.
+    The environments' own steps then find their outcomes, and the answers to their questions, ready. The time it takes
+    is divided evenly between them.
 
     Args:
         envs: On one base.
@@ -106,10 +108,11 @@ def act_together(envs: Sequence[SleepEnv], actions: Iterable[Any]) -> None:
     Raises:
         ValueError: An action is not in its environment's action space; nothing has happened.
     """
-    running = [(env.episode, env.choices.of(action)) for env, action in zip(envs, actions, strict=True) if not env.over]
+    running = [(env, env.choices.of(action)) for env, action in zip(envs, actions, strict=True) if not env.over]
     if len(running) < 2:
         return
-    episodes = [episode for episode, _ in running]
+    start = time.perf_counter()
+    episodes = [env.episode for env, _ in running]
     for episode in episodes:
         episode.learner.state.tick = episode.tick
     outcomes = perform_together(
@@ -120,3 +123,6 @@ def act_together(envs: Sequence[SleepEnv], actions: Iterable[Any]) -> None:
     for episode, outcome in zip(episodes, outcomes, strict=True):
         episode.performed = outcome
     examine_together([episode.examiner for episode in episodes], [episode.asked() for episode in episodes])
+    share = (time.perf_counter() - start) / len(running)
+    for env, _ in running:
+        env.seconds += share

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -155,7 +154,7 @@ class _Slot:
         self.over = False
         self.action: NDArray[Any] = self.inner.choices.usual(Action.WAIT)
         self.actions: list[int | tuple[int, ...]] = []
-        self.episode_return, self.shared_seconds = 0.0, 0.0
+        self.episode_return = 0.0
 
     def step(self) -> None:
         """Does what was chosen."""
@@ -176,7 +175,7 @@ class _Slot:
             sleeps=info["sleeps"],
             naps=info["naps"],
             ppl_ratio=info["ppl_ratio"],
-            seconds=self.inner.seconds + self.shared_seconds,
+            seconds=self.inner.seconds,
             episode_return=self.episode_return,
             collapsed=self.terminated,
             actions=tuple(self.actions),
@@ -253,11 +252,8 @@ def _play(
     while running := [slot for slot in slots if not slot.over]:
         for chooser in dict.fromkeys(slot.chooser for slot in running):
             chooser.choose()
-        start = time.perf_counter()
         act_together([slot.inner for slot in running], [slot.action for slot in running])
-        share = (time.perf_counter() - start) / len(running)
         for slot in running:
-            slot.shared_seconds += share
             slot.step()
             on_step(slot.info)
             if slot.over:

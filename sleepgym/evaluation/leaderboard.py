@@ -65,12 +65,14 @@ class Entry:
         scheduler: What decides.
         wrap: Shows it the environment as it wants to see it.
         policy: SHA-256 of its file; empty for a hand-written scheduler.
+        rule: A hand-written scheduler with all of its numbers; empty for a policy.
     """
 
     name: str
     scheduler: Predictor | Maker
     wrap: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] = as_it_is
     policy: str = ""
+    rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Played:
     Attributes:
         name: Who played.
         policy: SHA-256 of its file; empty for a hand-written scheduler.
+        rule: A hand-written scheduler with all of its numbers; empty for a policy.
         results: One per stream, in order.
         recordings: Of the same episodes.
         seconds: Measured time of all of them, in which the scheduler thought and the environment acted.
@@ -87,6 +90,7 @@ class Played:
 
     name: str
     policy: str
+    rule: str
     results: tuple[EpisodeResult, ...]
     recordings: tuple[Recording, ...]
     seconds: float
@@ -132,14 +136,16 @@ def play(
     start = time.perf_counter()
     results = evaluate(make, entry.scheduler, seeds, slots, keep)
     seconds = time.perf_counter() - start
-    return Played(entry.name, entry.policy, tuple(results), tuple(recordings[seed] for seed in seeds), seconds)
+    played = tuple(recordings[seed] for seed in seeds)
+    return Played(entry.name, entry.policy, entry.rule, tuple(results), played, seconds)
 
 
 def joined(parts: Sequence[Played]) -> Played:
     """What an entry did on several lots of streams, as one; the lots follow each other."""
     results = tuple(result for part in parts for result in part.results)
     recordings = tuple(recording for part in parts for recording in part.recordings)
-    return Played(parts[0].name, parts[0].policy, results, recordings, sum(part.seconds for part in parts))
+    one = parts[0]
+    return Played(one.name, one.policy, one.rule, results, recordings, sum(part.seconds for part in parts))
 
 
 def leaderboard_sheet(played: Sequence[Played], rng: np.random.Generator, title: str = "") -> Sheet:

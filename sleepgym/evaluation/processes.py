@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -27,6 +28,7 @@ def in_processes(work: Callable[[Job], Result], jobs: Sequence[Job], processes: 
 
     Raises:
         ValueError: There is not one process.
+        concurrent.futures.process.BrokenProcessPool: One was killed, perhaps for want of memory.
     """
     if processes < 1:
         raise ValueError(f"expected at least one process, found {processes}")
@@ -35,8 +37,9 @@ def in_processes(work: Callable[[Job], Result], jobs: Sequence[Job], processes: 
         return
     threads = max(1, (os.cpu_count() or 1) // processes)
     # "spawn": a fork would copy the locks of torch's threads, but not the threads.
-    with multiprocessing.get_context("spawn").Pool(processes, _begin, (threads,)) as pool:
-        yield from pool.imap(work, jobs)
+    # An executor, not a pool: that one would wait for ever for a process that was killed, as for want of memory.
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (threads,)) as pool:
+        yield from pool.map(work, jobs)
 
 
 def _begin(threads: int) -> None:

@@ -17,7 +17,7 @@ from sleepgym.env.recording import Recording, RecordingError
 from sleepgym.env.registration import card_paths
 from sleepgym.env.replay import replay
 from sleepgym.evaluation.episodes import EpisodeResult
-from sleepgym.evaluation.leaderboard import SPLIT, Played, frozen_seeds
+from sleepgym.evaluation.leaderboard import SPLIT, Entry, Played, frozen_seeds
 from sleepgym.evaluation.scores import ScoreError, ScoreMatrix
 
 TOLERANCE = 1e-4
@@ -34,6 +34,7 @@ class _Episodes(BaseModel):
 
     format: Literal[1] = 1
     policy: str
+    rule: str = ""
     seconds: float
     episodes: tuple[EpisodeResult, ...]
 
@@ -137,35 +138,34 @@ def keep(played: Played, folder: Path) -> None:
         RecordingError: The same, of a recording.
     """
     Submission(played.scores, played.recordings).save(folder)
-    content = _Episodes(policy=played.policy, seconds=played.seconds, episodes=played.results)
+    content = _Episodes(policy=played.policy, rule=played.rule, seconds=played.seconds, episodes=played.results)
     json_files.write(folder / EPISODES, content)
 
 
-def kept(folder: Path, name: str, policy: str, env_id: str, streams: int) -> Played | None:
+def kept(folder: Path, entry: Entry, env_id: str, streams: int) -> Played | None:
     """Reads what :func:`keep` wrote, if it is what would be played now.
 
     Args:
         folder: Of the entry.
-        name: Of the entry.
-        policy: SHA-256 of its file; empty for a hand-written scheduler.
+        entry: Who would play.
         env_id: Where it plays.
         streams: On how many test streams.
 
     Returns:
-        None if there is nothing, or it is of another policy, environment, card or number of streams.
+        None if there is nothing, or it is of another policy, rule, environment, card or number of streams.
     """
     try:
         submission = Submission.load(folder)
         found = _Episodes.model_validate_json((folder / EPISODES).read_bytes(), strict=True)
     except (OSError, ScoreError, RecordingError, ValidationError):
         return None
-    told = submission.scores.name, found.policy, {recording.card_id for recording in submission.recordings}
+    told = submission.scores.name, found.policy, found.rule, {recording.card_id for recording in submission.recordings}
     seeds = tuple(episode.seed for episode in found.episodes)
-    if told != (name, policy, {env_id}) or not seeds == submission.scores.streams == tuple(frozen_seeds(streams)):
+    if told != (entry.name, entry.policy, entry.rule, {env_id}):
         return None
-    if any(submission.mistakes()):
+    if not seeds == submission.scores.streams == tuple(frozen_seeds(streams)) or any(submission.mistakes()):
         return None
-    return Played(name, policy, found.episodes, submission.recordings, found.seconds)
+    return Played(entry.name, entry.policy, entry.rule, found.episodes, submission.recordings, found.seconds)
 
 
 def folder_name(name: str) -> str:

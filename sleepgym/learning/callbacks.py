@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
@@ -20,16 +18,18 @@ from sleepgym.learning.policy_card import PolicyCard
 class DashboardCallback(BaseCallback):
     """Logs every episode of training as :class:`~sleepgym.dashboard.Dashboard` does, beside the library's own figures.
 
+    Of episodes that end between two dumps of the logger, the mean is logged, as of ``rollout/ep_rew_mean``.
+
     Args:
-        values: Of the run, for the page "hparams" and as a text.
+        card: What is known of the policy; shown with its arguments.
 
     Attributes:
         dashboard: Set when training starts, if the logger writes for tensorboard.
     """
 
-    def __init__(self, values: dict[str, Any]) -> None:
+    def __init__(self, card: PolicyCard) -> None:
         super().__init__()
-        self.values = values
+        self.card = card
         self.dashboard: Dashboard | None = None
 
     def _on_training_start(self) -> None:
@@ -38,17 +38,17 @@ class DashboardCallback(BaseCallback):
             # The logger's own writer: tensorboard follows only one file of a folder while it grows.
             self.dashboard = Dashboard(formats[0].writer)
             self.dashboard.card(self.training_env.get_attr("card", indices=[0])[0])
-            self.dashboard.text("policy", json.dumps(self.values, indent=1, default=str))
-            self.dashboard.hyperparameters(self.values, ("eval/mean_score", "sleepgym/score", "rollout/ep_rew_mean"))
+            self.dashboard.policy(self.card.about(), self.num_timesteps)
+            metrics = ("eval/mean_score", "sleepgym/score", "rollout/ep_rew_mean")
+            self.dashboard.arguments(self.card.arguments, metrics)
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
             if "relative_return" in info:
                 self.logger.record_mean("rollout/relative_return", info["relative_return"])
-        if self.dashboard is not None:
-            for info in self.locals["infos"]:
-                if "sleep" in info:
-                    self.dashboard.episode(figures_of_info(info), self.num_timesteps)
+            if "sleep" in info:
+                for name, value in figures_of_info(info).items():
+                    self.logger.record_mean(f"sleepgym/{name}", value, exclude="stdout")
         return True
 
 
@@ -124,7 +124,10 @@ class ValidationCallback(BaseCallback):
         if score > self.best:
             self.best = score
             known = {"steps": self.num_timesteps, "validation_score": score}
-            self.card.model_copy(update=known).save(self.model, self.path)
+            card = self.card.model_copy(update=known)
+            card.save(self.model, self.path)
+            if shown is not None:
+                shown.policy(card.about(), self.num_timesteps)
         for name, value in means.items():
             self.logger.record(f"eval/mean_{name}", value)
         self.logger.record("eval/best_score", self.best)
@@ -165,7 +168,6 @@ class CheckpointCallback(BaseCallback):
 def oversee(
     card: PolicyCard,
     folder: Path,
-    values: dict[str, Any],
     *,
     save_every: int,
     eval_every: int,
@@ -178,14 +180,13 @@ def oversee(
     Args:
         card: What is known of the policy.
         folder: Where the best and the last policy go.
-        values: Of the run, for the page "hparams".
         save_every: Steps between checkpoints.
         eval_every: Steps between validations.
         eval_episodes: Validation streams; 0 does not validate.
         eval_seed: Of the first stream; the others follow it.
         patience: See :class:`ValidationCallback`.
     """
-    dashboard = DashboardCallback(values)
+    dashboard = DashboardCallback(card)
     callbacks: list[BaseCallback] = [dashboard, CheckpointCallback(card, save_every, folder)]
     if eval_episodes:
         seeds = range(eval_seed, eval_seed + eval_episodes)

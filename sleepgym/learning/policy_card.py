@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium as gym
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, field_validator
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -42,6 +43,7 @@ class PolicyCard(BaseModel):
         seed: Of its training.
         steps: Steps it was trained for.
         validation_score: Mean score over the validation streams, if it was validated.
+        arguments: Of the script that trained it, by name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +56,42 @@ class PolicyCard(BaseModel):
     seed: int
     steps: int
     validation_score: float | None = None
+    arguments: Mapping[str, JsonValue] = {}
+
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _as_json(cls, arguments: Mapping[str, Any]) -> Any:
+        """Paths and tuples as JSON has them, so that a card that was read equals the one that was written."""
+        return json.loads(json.dumps(dict(arguments), default=str))
+
+    def about(self) -> str:
+        """What a reader wants to know, as JSON; arguments are shown elsewhere."""
+        return self.model_dump_json(indent=1, exclude={"format", "arguments"}, exclude_none=True)
+
+    def check_resumed(self, path: Path, names: Sequence[str]) -> None:
+        """Checks that a run goes on with what the policy that it resumes was trained for.
+
+        Args:
+            path: Of the policy that is resumed.
+            names: Arguments that a policy file does not hold, and that make what is learned another thing.
+
+        Raises:
+            PolicyError: Algorithm, environment or one of the arguments differ; or there is no card.
+        """
+        before = PolicyCard.read(path)
+        known = [name for name in names if name in before.arguments]
+        now, then = (
+            {
+                "algorithm": card.algorithm,
+                "env_id": card.env_id,
+                "card": card.card,
+                **{name: card.arguments.get(name) for name in known},
+            }
+            for card in (self, before)
+        )
+        if wrong := [name for name in then if then[name] != now[name]]:
+            was, found = (", ".join(f"{name} {card[name]!r}" for name in wrong) for card in (then, now))
+            raise PolicyError(f"expected {was} as {path} was trained with, found {found}; give the same to go on")
 
     @property
     def spec(self) -> EnvSpec:
@@ -110,12 +148,28 @@ def load_policy(
         device: Where its network is to be.
 
     Raises:
-        PolicyError: Policy or card are missing.
+        PolicyError: Policy or card are missing, or the file is no policy of the card's algorithm.
     """
     card = PolicyCard.read(path)
+    return read_policy(path, card.algorithm, env, device), card
+
+
+def read_policy(path: Path, algorithm: Algorithm, env: Any = None, device: str = "cpu") -> BaseAlgorithm:
+    """Loads a policy without a card; otherwise as :func:`load_policy`.
+
+    Raises:
+        PolicyError: The file is missing, or no policy of the algorithm.
+    """
     if not path.is_file():
-        raise PolicyError(f"expected a policy, found no file {path}; check the name")
-    with warnings.catch_warnings():
-        # Untrue of a loaded DQN: its buffer was saved with the settings for returns over several steps.
-        warnings.filterwarnings("ignore", "`n_steps=.*is ignored because a custom `replay_buffer_class`", UserWarning)
-        return CLASSES[card.algorithm].load(path, env=env, device=device), card
+        raise PolicyError(f"expected a policy, found no file {path}; check the path")
+    try:
+        with warnings.catch_warnings():
+            # Untrue of a loaded DQN: its buffer was saved with the settings for returns over several steps.
+            ignored = "`n_steps=.*is ignored because a custom `replay_buffer_class`"
+            warnings.filterwarnings("ignore", ignored, UserWarning)
+            return CLASSES[algorithm].load(path, env=env, device=device)
+    except Exception as error:  # What is unpickled may raise anything.
+        raise PolicyError(
+            f"expected a policy of {algorithm} in {path}, found {type(error).__name__}: {error}; "
+            "name the algorithm that it was trained with"
+        ) from error

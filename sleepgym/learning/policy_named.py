@@ -13,15 +13,15 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sleepgym.env.wrappers import FlattenLedger, PadLedger
 from sleepgym.evaluation.leaderboard import as_it_is
-from sleepgym.learning.policy_card import CLASSES, PolicyError
+from sleepgym.learning.policy_card import Algorithm, PolicyError, read_policy
 
-ALGORITHMS: Mapping[str, type[BaseAlgorithm]] = {
-    "dqn": CLASSES["DQN"],
-    "maskable-ppo": CLASSES["MaskablePPO"],
-    "ppo": CLASSES["PPO"],
-    "recurrent-ppo": CLASSES["RecurrentPPO"],
+ALGORITHMS: Mapping[str, Algorithm] = {
+    "dqn": "DQN",
+    "maskable-ppo": "MaskablePPO",
+    "ppo": "PPO",
+    "recurrent-ppo": "RecurrentPPO",
 }
-"""What can stand before the colon: the class that saved the policy."""
+"""What can stand before the colon, and the class that saved the policy."""
 
 
 def policy_named(text: str, device: str = "cpu") -> tuple[BaseAlgorithm, str]:
@@ -44,17 +44,8 @@ def policy_named(text: str, device: str = "cpu") -> tuple[BaseAlgorithm, str]:
     if algorithm not in ALGORITHMS:
         raise PolicyError(f"expected ALGORITHM:PATH with one of {', '.join(ALGORITHMS)}, found {text!r}")
     path = Path(name)
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise PolicyError(f"expected a policy, found {error}; check the path") from error
-    try:
-        return ALGORITHMS[algorithm].load(path, device=device), digest
-    except Exception as error:  # What is unpickled may raise anything.
-        raise PolicyError(
-            f"expected a policy of {algorithm} in {path}, found {type(error).__name__}: {error}; "
-            "name the algorithm that it was trained with"
-        ) from error
+    policy = read_policy(path, ALGORITHMS[algorithm], device=device)
+    return policy, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def view_of(policy: BaseAlgorithm, env: gym.Env[Any, Any]) -> Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]:

@@ -73,14 +73,31 @@ def _rule(text: str) -> Scheduler:
     return _made(text, RULES[name], _numbers(name, _kinds(RULES[name]), numbers) if colon else {})
 
 
+def spelled_out(text: str) -> str:
+    """The same scheduler with all of its numbers: what a name without them stands for may change with a version.
+
+    Raises:
+        SchedulerNameError: See :func:`scheduler_named`.
+    """
+    scheduler_named(text)
+    name, _, numbers = text.partition(":")
+    if name == RANDOM:
+        return text
+    if name != LOOK_AHEAD:
+        return _written(name, RULES[name], _rule(text).__dict__)
+    own, rule = _look_ahead_parts(numbers)
+    usual = {field.name: field.default for field in fields(LookAhead)}
+    return f"{_written(name, LookAhead, usual | own)},rule={spelled_out(rule)}"
+
+
+def _written(name: str, kind: type[Scheduler], values: Mapping[str, Any]) -> str:
+    numbers = ",".join(f"{field}={'none' if values[field] is None else values[field]}" for field in _kinds(kind))
+    return f"{name}:{numbers}" if numbers else name
+
+
 def _look_ahead(numbers: str) -> SchedulerMaker:
-    before, found, after = f",{numbers}".partition(",rule=")
-    if not found:
-        raise SchedulerNameError(f"expected {LOOK_AHEAD} with a rule, as in {LOOK_AHEAD}:rule=night-owl; found none")
-    if "," in after.partition(":")[0]:
-        raise SchedulerNameError(f"expected the rule of {LOOK_AHEAD} at the end, found {numbers!r}; put rule=... last")
-    rule = _rule(after)
-    own = _numbers(LOOK_AHEAD, _kinds(LookAhead), before[1:]) if before else {}
+    own, rule_text = _look_ahead_parts(numbers)
+    rule = _rule(rule_text)
 
     def make(env: SleepEnv, seed: int) -> Scheduler:
         return LookAhead(env, rule, **own)
@@ -88,6 +105,16 @@ def _look_ahead(numbers: str) -> SchedulerMaker:
     # Now, so that a mistake is found before the first episode; what it would act in is not looked at.
     _made(f"{LOOK_AHEAD}:{numbers}", lambda **values: LookAhead(None, rule, **values), own)  # type: ignore[arg-type]
     return make
+
+
+def _look_ahead_parts(numbers: str) -> tuple[dict[str, Any], str]:
+    """Its own numbers, and its rule."""
+    before, found, after = f",{numbers}".partition(",rule=")
+    if not found:
+        raise SchedulerNameError(f"expected {LOOK_AHEAD} with a rule, as in {LOOK_AHEAD}:rule=night-owl; found none")
+    if "," in after.partition(":")[0]:
+        raise SchedulerNameError(f"expected the rule of {LOOK_AHEAD} at the end, found {numbers!r}; put rule=... last")
+    return _numbers(LOOK_AHEAD, _kinds(LookAhead), before[1:]) if before else {}, after
 
 
 def _made(text: str, make: Callable[..., Scheduler], numbers: Mapping[str, Any]) -> Scheduler:

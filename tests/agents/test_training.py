@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,15 +10,16 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sleepgym.learning import LedgerExtractor, PolicyCard, agreement, demonstrate, load_policy
+from sleepgym.learning import LedgerExtractor, PolicyCard, PolicyError, agreement, demonstrate, load_policy
 from sleepgym.schedulers import NeverSleep, SchedulerNameError
 
 MINI = "SleepLLM-Mini-v0"
 SMALL = {
-    "ppo": ("--n-steps", "8", "--batch-size", "16", "--epochs", "1"),
+    "ppo": ("--n-steps", "8", "--batch-size", "16", "--epochs", "1", "--reward-scale", "0.05", "--warm-start"),
     "recurrent_ppo": ("--n-steps", "8", "--batch-size", "16", "--epochs", "1"),
     "dqn": ("--learning-starts", "16", "--batch-size", "16", "--gradient-steps", "1"),
 }
+LOSSES = {"ppo": "train/policy_gradient_loss", "recurrent_ppo": "train/policy_gradient_loss", "dqn": "train/loss"}
 
 
 @pytest.fixture
@@ -42,26 +44,53 @@ def train(call: Callable[..., str], quick_card: Path) -> Callable[..., str]:
     ],
 )
 def test_a_script_leaves_policies_and_logs_and_resuming_goes_on(
-    train: Callable[..., str], tmp_path: Path, name: str, algorithm: str, arguments: tuple[str, ...]
+    train: Callable[..., str],
+    dashboard_of: Callable[[Path], EventAccumulator],
+    tmp_path: Path,
+    name: str,
+    algorithm: str,
+    arguments: tuple[str, ...],
 ) -> None:
-    train(name, "--total-steps", "32", *arguments)
+    arguments = (*arguments, "--eval-every", "120", "--save-every", "120")
+    train(name, "--total-steps", "240", *arguments)
     last, card = load_policy(tmp_path / "run" / "last.zip")
-    assert (card.algorithm, card.steps, last.num_timesteps, card.flat) == (algorithm, 32, 32, name == "dqn")
+    assert (card.algorithm, card.steps, last.num_timesteps, card.flat) == (algorithm, 240, 240, name == "dqn")
     assert type(last).__name__ == algorithm
+    assert card.arguments["total_steps"] == 240
     best = PolicyCard.read(tmp_path / "run" / "best.zip")
-    assert best.steps in (16, 32) and best.validation_score is not None and 0 <= best.validation_score <= 1
-    events = EventAccumulator(str(tmp_path / "run")).Reload()
-    assert {"eval/mean_score", "eval/mean_reward", "sleepgym/score", "sleepgym/action_frac/SLEEP"} <= set(
+    assert best.steps in (120, 240) and best.validation_score is not None and 0 <= best.validation_score <= 1
+    events = dashboard_of(tmp_path / "run")
+    assert {"rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "eval/best_score", LOSSES[name]} <= set(
         events.Tags()["scalars"]
     )
-    assert [event.step for event in events.Scalars("eval/mean_score")] == [16, 32]
+    assert [event.step for event in events.Scalars("eval/mean_score")] == [120, 240]
+    shown = events.Tensors("policy/text_summary")
+    assert json.loads(shown[-1].tensor_proto.string_val[0])["steps"] == best.steps
 
-    shown = train(name, "--total-steps", "48", "--resume", "run/last.zip", *arguments)
+    shown = train(name, "--total-steps", "256", "--resume", "run/last.zip", *arguments)
     assert "run/last.zip" in shown
     again, card = load_policy(tmp_path / "run" / "last.zip")
-    assert card.steps == again.num_timesteps == 48
-    if name != "dqn":  # whose optimiser counts otherwise
-        assert again._n_updates == 3, "two before and one after"  # type: ignore[attr-defined]
+    assert card.steps == again.num_timesteps == 256
+    if name == "dqn":
+        # The buffer begins empty: first, as many new steps as in the beginning.
+        assert again.learning_starts == 240 + 16  # type: ignore[attr-defined]
+    else:
+        assert again._n_updates == 16, "one for every 16 steps"  # type: ignore[attr-defined]
+
+    with pytest.raises(PolicyError, match=r"expected reward_scale .* was trained with, found reward_scale 0\.5"):
+        train(name, "--total-steps", "272", "--resume", "run/last.zip", *arguments, "--reward-scale", "0.5")
+
+
+def test_another_algorithm_cannot_go_on(train: Callable[..., str]) -> None:
+    train("ppo", "--total-steps", "16", "--eval-episodes", "0", "--algorithm", "plain")
+    for name, found in (("ppo", "MaskablePPO"), ("recurrent_ppo", "RecurrentPPO")):
+        with pytest.raises(PolicyError, match=f"expected algorithm 'PPO' .* found algorithm '{found}'"):
+            train(name, "--total-steps", "32", "--resume", "run/last.zip")
+
+
+def test_streams_of_a_warm_start_are_none_of_the_test_streams(train: Callable[..., str]) -> None:
+    with pytest.raises(SystemExit, match="expected a seed below 1000, found 1000"):
+        train("ppo", "--seed", "1000", "--warm-start", "never-sleep")
 
 
 def test_the_extractor_is_a_switch(train: Callable[..., str], tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_what_is_there_is_shown_and_not_played_again(handed_in: tuple[Path, Ran]
     assert {path: path.stat().st_mtime_ns for path in recordings} == recordings
 
 
-@pytest.mark.parametrize("changed", ["seconds", "streams", "policy", "nothing left"])
+@pytest.mark.parametrize("changed", ["seconds", "streams", "policy", "rule", "nothing left"])
 def test_what_is_there_and_does_not_fit_is_played_again(
     handed_in: tuple[Path, Ran], tmp_path: Path, changed: str
 ) -> None:
@@ -112,13 +112,15 @@ def test_what_is_there_and_does_not_fit_is_played_again(
         document["seconds"] = "none"
     elif changed == "policy":
         document["policy"] = "0" * 64
+    elif changed == "rule":
+        document["rule"] = "never-sleep:nap_days=0.5"  # as if its usual number had been another one
     elif changed == "streams":
         streams = 1
     path.write_text("" if changed == "nothing left" else json.dumps(document))
     streams_of = ("--env-id", "SleepLLM-Mini-v0", "--streams", str(streams))
     assert leaderboard("never-sleep", *streams_of, "--validate", "0", "--out", str(folder)).status == 0
     document = json.loads(path.read_text())
-    assert document["policy"] == ""
+    assert (document["policy"], document["rule"]) == ("", "never-sleep:nap_days=none")
     assert document["seconds"] > 0
     assert [episode["seed"] for episode in document["episodes"]] == list(STREAMS[:streams])
 

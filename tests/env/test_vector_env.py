@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import gymnasium as gym
@@ -114,6 +115,19 @@ def assert_alike(found: Any, expected: Any) -> None:
     else:
         assert found.dtype == expected.dtype
         np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_the_time_of_shared_passes_is_divided_evenly() -> None:
+    envs = SleepVectorEnv(2, card=MINI, **SHORT)
+    envs.reset(seed=5)
+    start = time.perf_counter()
+    for action in (Action.INJECT, Action.NAP, Action.SLEEP):
+        envs.step(np.full(2, action))
+    elapsed = time.perf_counter() - start
+    seconds = [env.seconds for env in envs.envs]
+    # All that takes time is counted, and nothing twice.
+    assert 0.5 * elapsed < sum(seconds) <= elapsed
+    assert min(seconds) > 0.5 * max(seconds)
 
 
 def test_logits_of_a_slot_are_those_of_a_single_environment() -> None:

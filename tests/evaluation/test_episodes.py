@@ -138,7 +138,7 @@ def test_a_result_is_what_the_environment_said_and_its_actions_repeat_it(short: 
         total, over = total + reward, terminated or truncated
     assert over
     assert total == result.episode_return
-    assert 0 < infos[-1]["seconds"] <= result.seconds
+    assert 0 < infos[-1]["seconds"] == result.seconds
     assert (result.score, result.recall, result.ppl_ratio) == (info["score"], info["recall"], info["ppl_ratio"])
     assert (result.sleeps, result.naps, result.collapsed) == (info["sleeps"], info["naps"], terminated)
     assert (result.edits, result.budget) == (info["edits_used"], env.episode.stream.rhythm.edit_budget)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
@@ -15,6 +17,10 @@ def threads(job: int) -> tuple[int, int, int]:
     if job < 0:
         raise ValueError(f"found {job}")
     return job, os.getpid(), torch.get_num_threads()
+
+
+def die(job: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_results_come_in_the_order_of_the_jobs_from_processes_that_share_the_cores() -> None:
@@ -32,6 +38,11 @@ def test_one_process_is_this_one_with_the_threads_that_it_has() -> None:
 def test_what_a_job_raises_is_raised(processes: int) -> None:
     with pytest.raises(ValueError, match="found -1"):
         list(in_processes(threads, [1, -1], processes))
+
+
+def test_a_process_that_is_killed_is_not_waited_for() -> None:
+    with pytest.raises(BrokenProcessPool):
+        list(in_processes(die, [1, 2], 2))
 
 
 def test_no_process_is_an_error() -> None:

@@ -93,7 +93,6 @@ def test_dashboard_and_validation_write_what_they_say(quick_card: Path, tmp_path
     callbacks = oversee(
         policy_card(quick_card),
         tmp_path,
-        {"gamma": 0.99, "out": tmp_path},
         save_every=16,
         eval_every=16,
         eval_episodes=2,
@@ -105,9 +104,11 @@ def test_dashboard_and_validation_write_what_they_say(quick_card: Path, tmp_path
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1, "tensorboard follows one file of a folder"
     events = EventAccumulator(str(tmp_path)).Reload()
     tags = events.Tags()
-    names = ["score", "recall", "edits_used", "sleeps", "naps", "ppl_ratio", "degraded", "seconds"]
+    names = ["score", "recall", "edits_used", "sleeps", "naps", "ppl_ratio", "degraded", "gpu_or_cpu_seconds"]
     names += [f"action_frac/{action.name}" for action in Action]
-    expected = {f"sleepgym/{name}" for name in names} | {f"eval/mean_{name}" for name in [*names, "reward"]}
+    expected = {f"sleepgym/{name}" for name in names} | {
+        f"eval/mean_{name}" for name in [*names, "reward", "ep_length"]
+    }
     expected |= {"rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "train/value_loss", "train/approx_kl"}
     assert expected <= set(tags["scalars"])
     assert tags["images"] == ["eval/hypnogram"]
@@ -119,6 +120,6 @@ def test_dashboard_and_validation_write_what_they_say(quick_card: Path, tmp_path
 
 
 def test_without_tensorboard_nothing_is_shown(quick_card: Path) -> None:
-    callback = DashboardCallback({})
+    callback = DashboardCallback(policy_card(quick_card))
     make_model(quick_card).learn(8, callback)
     assert callback.dashboard is None
