@@ -55,8 +55,8 @@ format: $(STAMP) ## format, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-dashboard: $(STAMP) ## tensorboard over runs/, which the demo fills if nothing else has
-	test -d runs || $(MAKE) demo
+dashboard: $(STAMP) ## tensorboard over runs/, with the demo's logs among them
+	test -d runs/demo || $(MAKE) demo
 	$(BIN)/tensorboard --logdir runs
 
 wheel: $(STAMP) ## build the wheel into dist/

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from benchmarks.results_page import COMMANDS, PAGE, POLICIES
 from sleepgym.env.actions import Action
+from sleepgym.env.card import load_card
 from sleepgym.env.history import Standing
 from sleepgym.env.observation import load_of
 from sleepgym.env.sleep_env import SleepEnv
@@ -68,6 +70,8 @@ class Args:
     """folder of the policies"""
     env_id: str = "SleepLLM-v0"
     """the environment that they were trained in"""
+    rule: str = "night-owl"
+    """the hand-written scheduler to compare with: the one that is best by the sweep on training streams"""
     transfer: tuple[str, ...] = ("SleepLLM-Night-v0", "SleepLLM-Tight-v0", "SleepLLM-Churn-v0", "SleepLLM-Gemma-v0")
     """environments that a policy plays untouched"""
     watched: int = 4
@@ -102,11 +106,6 @@ def matrices(folder: Path) -> dict[str, ScoreMatrix]:
             raise ScoreError(f"expected policies on the same streams in {folder}; play those that differ again")
         found[PPO] = ScoreMatrix(PPO, policies[0].streams, np.concatenate([one.scores for one in policies]))
     return found
-
-
-def best_rule(found: Mapping[str, ScoreMatrix]) -> str:
-    """The hand-written scheduler with the best mean."""
-    return max((name for name in found if name != PPO), key=lambda name: float(found[name].scores.mean()))
 
 
 # ------------------------------------------------------------------- how they learned
@@ -188,8 +187,14 @@ def watch(args: Args, paths: Sequence[Path]) -> list[Moment]:
     return moments
 
 
-def habit_figure(moments: Sequence[Moment], day: int) -> Figure:
-    """Mean probability of sleeping by the time since nightfall, and by degraded facts or load."""
+def habit_figure(moments: Sequence[Moment], day: int, night: int) -> Figure:
+    """Mean probability of sleeping by the time since nightfall, and by degraded facts or load.
+
+    Args:
+        moments: When they could have slept.
+        day: Ticks of a day.
+        night: Ticks of the shortest night.
+    """
     figure = Figure(figsize=(9.6, 4.0), dpi=100, layout="constrained")
     panels = {"degraded facts": ("degraded", 2, 10), "load of edits": ("load", 3, 24)}
     for axes, (label, (field, width, most)) in zip(figure.subplots(1, 2, sharex=True), panels.items(), strict=True):
@@ -204,7 +209,7 @@ def habit_figure(moments: Sequence[Moment], day: int) -> Figure:
         axes.set_yticks(range(len(names)), names)
         axes.set_xlabel("ticks since nightfall")
         axes.set_ylabel(label)
-        axes.axvspan(-0.5, 3.5, ymin=0, ymax=0.015, color="black")
+        axes.axvspan(-0.5, night - 0.5, ymin=0, ymax=0.015, color="black")
     figure.colorbar(image, ax=figure.axes, label="probability of SLEEP")
     return figure
 
@@ -238,33 +243,27 @@ def habits(moments: Sequence[Moment], night: int) -> str:
     return "They sleep\n" + ";\n".join(f"{where}: {share(of)}" for where, of in parts.items()) + "."
 
 
-def save_scores(args: Args, env_id: str, found: Mapping[str, ScoreMatrix]) -> None:
-    for name, one in found.items():
-        one.save(args.out / env_id / f"{folder_name(name)}.json")
+def played(folder: Path) -> dict[str, ScoreMatrix]:
+    """The same as :func:`matrices`; ends the script if there are none."""
+    found = matrices(folder)
+    if not found:
+        raise SystemExit(f"expected entries in {folder}, found none; play them first, as docs/results.md says")
+    return found
 
 
-def transfer(args: Args, rng: np.random.Generator) -> str:
-    """Tables of the environments that were not trained on."""
-    parts = []
-    for env_id in args.transfer:
-        found = matrices(args.played / env_id)
-        if not found:
-            raise SystemExit(f"expected entries in {args.played / env_id}, found none; play them first")
-        save_scores(args, env_id, found)
-        rule, count = best_rule(found), len(next(iter(found.values())).streams)
-        beside = {name: compare(one, found[rule], rng) for name, one in found.items() if name != rule}
-        means = ", ".join(f"{name} {one.scores.mean():.3f}" for name, one in found.items())
-        title = f"{env_id}, {count} test streams, training runs of PPO: {len(found[PPO].scores)}"
-        parts.append(comparison_sheet(beside, rule, title).markdown() + f"\nMean scores: {means}.\n")
-    return "\n".join(parts)
+def transfer(env_id: str, found: Mapping[str, ScoreMatrix], rule: str, rng: np.random.Generator) -> str:
+    """The table of an environment that was not trained on."""
+    beside = {name: compare(one, found[rule], rng) for name, one in found.items() if name != rule}
+    means = ", ".join(f"{name} {one.scores.mean():.3f}" for name, one in found.items())
+    title = f"{env_id}, {len(found[rule].streams)} test streams, training runs of PPO: {len(found[PPO].scores)}"
+    return comparison_sheet(beside, rule, title).markdown() + f"\nMean scores: {means}.\n"
 
 
 def against_planner(
-    args: Args, found: Mapping[str, ScoreMatrix], best: str, rng: np.random.Generator
+    args: Args, found: Mapping[str, ScoreMatrix], high: ScoreMatrix, rng: np.random.Generator
 ) -> dict[str, object]:
     """What the page says about the planner, on the streams that it has played; draws the profiles."""
-    [(planner, high)] = matrices(args.planner).items()
-    save_scores(args, args.env_id, {planner: high})
+    best, planner = args.rule, high.name
     narrow = {name: one.on(high.streams) for name, one in found.items()} | {planner: high}
     summaries = {name: summarise(one, narrow[NEVER], high, rng) for name, one in narrow.items()}
     pairs = {name: compare(narrow[name], narrow[best], rng) for name in (planner, PPO)}
@@ -313,38 +312,41 @@ def quarters(relative: LearningCurve) -> str:
 
 def main(args: Args) -> None:
     torch.set_num_threads(1)
-    args.out.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    found, paths = matrices(args.played / args.env_id), sorted(args.policies.glob("*.zip"))
-    best = best_rule(found)
-    save_scores(args, args.env_id, found)
-
-    pairs = {name: compare(one, found[best], rng) for name, one in found.items() if name != best}
-    runs = {
-        f"{PPO}, seed {seed}": compare(ScoreMatrix(PPO, found[PPO].streams, row[None]), found[best], rng)
-        for seed, row in enumerate(found[PPO].scores, start=1)
-    }
-    scores = {name: stratified_bootstrap(statistics.mean, one, rng=rng) for name, one in found.items()}
-    gains = {name: pairs[name].difference if name != best else Estimate(0.0, 0.0, 0.0) for name in found}
-    interval_figure({"score": scores, f"score - {best}": gains}).savefig(args.out / "intervals.png")
-
+    # All that is needed before anything is written.
+    found, elsewhere = played(args.played / args.env_id), {env: played(args.played / env) for env in args.transfer}
+    [planner] = played(args.planner).values()
     table = (args.played / args.env_id / "leaderboard.md").read_text(encoding="utf-8")
-    (args.out / "leaderboard.md").write_text(f"# {args.env_id}\n\n{table}", encoding="utf-8")
-
-    folders = sorted(args.trained.glob("ppo-*"))
+    paths, folders = sorted(args.policies.glob("*.zip")), sorted(args.trained.glob("ppo-*"))
     validation, relative = curve(folders, "eval/mean_score"), curve(folders, "rollout/relative_return")
-    figure = learning_figure({PPO: relative}, {"rule": 0.0})
-    figure.axes[0].set_ylabel("return beyond the imitated rule, while exploring")
-    figure.savefig(args.out / "learning.png")
+    rhythm, best, rng = load_card(args.env_id).stream, args.rule, np.random.default_rng(0)
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    for env_id, scores in {args.env_id: found | {planner.name: planner}, **elsewhere}.items():
+        for name, one in scores.items():
+            one.save(args.out / env_id / f"{folder_name(name)}.json")
+    (args.out / "leaderboard.md").write_text(f"# {args.env_id}\n\n{table}", encoding="utf-8")
+    (args.policies / "README.md").write_text(policies_page(paths, args.env_id, found[PPO]), encoding="utf-8")
     curves = {
         name: {"steps": one.steps.tolist(), "scores": np.round(one.scores, 5).tolist()}
         for name, one in (("validation", validation), ("relative_return", relative))
     }
     (args.out / "curves.json").write_text(json.dumps(curves) + "\n", encoding="utf-8")
 
-    (args.policies / "README.md").write_text(policies_page(paths, args.env_id, found[PPO]), encoding="utf-8")
+    pairs = {name: compare(one, found[best], rng) for name, one in found.items() if name != best}
+    runs = {
+        f"{PPO}, seed {PolicyCard.read(path).seed}": compare(
+            ScoreMatrix(PPO, found[PPO].streams, row[None]), found[best], rng
+        )
+        for path, row in zip(paths, found[PPO].scores, strict=True)
+    }
+    means = {name: stratified_bootstrap(statistics.mean, one, rng=rng) for name, one in found.items()}
+    gains = {name: pairs[name].difference if name != best else Estimate(0.0, 0.0, 0.0) for name in found}
+    interval_figure({"score": means, f"score - {best}": gains}).savefig(args.out / "intervals.png")
+    figure = learning_figure({PPO: relative}, {"rule": 0.0})
+    figure.axes[0].set_ylabel("return beyond the imitated rule, while exploring")
+    figure.savefig(args.out / "learning.png")
     moments = watch(args, paths)
-    habit_figure(moments, 16).savefig(args.out / "habits.png")
+    habit_figure(moments, rhythm.ticks_per_day, rhythm.night_ticks[0]).savefig(args.out / "habits.png")
 
     title = f"{args.env_id}, {len(found[best].streams)} test streams, {len(found[PPO].scores)} training runs of PPO"
     content = PAGE.format(
@@ -352,22 +354,22 @@ def main(args: Args) -> None:
         seeds=len(folders),
         steps=args.steps,
         validation=args.validation,
-        machine=f"{platform.machine()}, 2 cores, torch {torch.__version__}",
+        machine=f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
         minutes=args.took,
         pairs=comparison_sheet(pairs, best, title).markdown(),
         runs=comparison_sheet(runs, best, "Training runs, one by one").markdown(),
         goal=GOAL,
-        **against_planner(args, found, best, rng),
+        **against_planner(args, found, planner, rng),
         **noise(found[PPO].scores, found[best].scores),
         quarters=quarters(relative),
         best=best,
-        transfer=transfer(args, rng),
+        transfer="\n".join(transfer(env_id, scores, best, rng) for env_id, scores in elsewhere.items()),
         curve=", ".join(
             f"{mean:.3f} after {step:,} steps"
             for step, mean in zip(validation.steps.tolist(), validation.scores.mean(axis=0).tolist(), strict=True)
         ),
         watched=args.watched,
-        habits=habits(moments, 4),
+        habits=habits(moments, rhythm.night_ticks[0]),
         commands=COMMANDS,
     )
     args.out.with_suffix(".md").write_text(content, encoding="utf-8")

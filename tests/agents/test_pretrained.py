@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from sleepgym.evaluation import evaluate
-from sleepgym.learning import load_policy
+from sleepgym.learning import PolicyCard, load_policy
 from sleepgym.schedulers import NeverSleep
 
 FOLDER = Path(__file__).parents[2] / "agents" / "pretrained"
@@ -29,6 +32,16 @@ def test_a_policy_has_a_card_and_fits_its_environment(path: Path) -> None:
     env = card.spec.make("validation")
     assert (policy.observation_space, policy.action_space) == (env.observation_space, env.action_space)
     assert path.stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+def test_a_policy_was_trained_with_the_defaults_of_the_script(path: Path, script: Callable[[str], ModuleType]) -> None:
+    usual = PolicyCard(
+        algorithm="MaskablePPO", env_id="SleepLLM-v0", seed=0, steps=0, arguments=asdict(script("ppo").Args())
+    ).arguments
+    trained = PolicyCard.read(path).arguments
+    assert trained.keys() == usual.keys()
+    assert {name for name in usual if trained[name] != usual[name]} <= {"seed", "out", "save_every"}
 
 
 @pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
