@@ -1,7 +1,7 @@
 """Trains a scheduler with RLlib's PPO, on one machine or on a Ray cluster; see docs/rllib.md.
 
 Each env runner is a process with a base model of its own, whose episodes share its passes. The learner never sees the
-base model. Needs the extra `rllib`.
+base model; validation, in the learner's process, has another one. Needs the extra `rllib`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,32 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import ray
+import torch
 import tyro
+from pydantic import BaseModel
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune import register_env
 
-from sleepgym.dashboard import Dashboard
+from sleepgym import json_files
+from sleepgym.dashboard import Dashboard, Spectator, means_of
 from sleepgym.env.card import load_card
-from sleepgym.learning.rllib import FiguresCallback, MaskedPPOModule, figures_of_update, make_vector
+from sleepgym.evaluation import evaluate
+from sleepgym.learning import EnvSpec
+from sleepgym.learning.rllib import (
+    FiguresCallback,
+    MaskedPPOModule,
+    MeasuredPPOLearner,
+    RLlibPolicy,
+    figures_of_update,
+    flat_and_masked,
+    make_vector,
+)
+
+RESUMED = ("env_id", "card", "units", "reward_scale")
+"""Arguments that a run must be resumed with: with others, it would be another network or learn something else."""
 
 
 @dataclass
@@ -40,11 +56,15 @@ class Args:
     total_steps: int = 60_000
     """steps to train for, over all environments and, when resumed, from the very beginning"""
     out: Path = Path("runs/rllib_ppo")
-    """folder of the run, with tensorboard logs and checkpoints; on a cluster, on the driver's machine"""
+    """folder of the run: tensorboard logs, checkpoints, and best.json, which says which of them did best; on a cluster,
+    on the driver's machine"""
     resume: bool = False
     """go on from the last checkpoint in out; a checkpoint is code, so take only one that you trust"""
     checkpoint_every: int = 10
-    """updates between checkpoints; the last update leaves one in any case"""
+    """updates between checkpoints; the last update leaves one in any case, and so does a best validation"""
+    threads: int = 1
+    """threads of torch in this process, which learns and validates; networks and passes are too small to gain from
+    many"""
 
     address: str = ""
     """a Ray cluster to train on, such as auto or 10.0.0.1:6379; left out, Ray starts here and ends with the run"""
@@ -82,6 +102,30 @@ class Args:
     units: int = 64
     """units of each of the two hidden layers of policy and value"""
 
+    eval_every: int = 5_000
+    """steps between validations; there is one after the last update as well"""
+    eval_episodes: int = 8
+    """validation streams; 0 does not validate"""
+    eval_seed: int = 1000
+    """seed of the first of them"""
+    patience: int = 0
+    """validations without a better score after which training stops; 0 never stops"""
+
+
+class PolicyOfRun(BaseModel):
+    """A policy and how it came about; that of the best checkpoint is in best.json."""
+
+    algorithm: str = "PPO of RLlib"
+    env_id: str
+    card: str
+    seed: int
+    steps: int
+    checkpoint: str | None = None
+    validation_score: float | None = None
+
+    def about(self) -> str:
+        return self.model_dump_json(indent=1, exclude_none=True)
+
 
 def configure(args: Args, seed: int) -> PPOConfig:
     episodes_at_once = max(args.num_env_runners, 1) * args.num_envs_per_env_runner
@@ -101,6 +145,7 @@ def configure(args: Args, seed: int) -> PPOConfig:
         # Loading a base model and measuring it can take longer than the 30 seconds after which a runner counts as dead.
         .fault_tolerance(restart_failed_env_runners=True, env_runner_health_probe_timeout_s=600)
         .callbacks(FiguresCallback)
+        .learners(learner_class=MeasuredPPOLearner)
         .rl_module(
             rl_module_spec=RLModuleSpec(
                 module_class=MaskedPPOModule,
@@ -138,7 +183,7 @@ def last_checkpoint(args: Args) -> tuple[Path | None, int]:
         return None, 0
     steps = max(found)
     before = json.loads((found[steps] / "args.json").read_text())
-    for name in ("env_id", "card", "units"):
+    for name in RESUMED:
         now = getattr(args, name)
         if before[name] != now:
             raise ValueError(
@@ -150,11 +195,57 @@ def last_checkpoint(args: Args) -> tuple[Path | None, int]:
 
 def save(algo: Algorithm, args: Args, steps: int) -> Path:
     """Writes a checkpoint under another name first, so that an interrupted one is never taken for a checkpoint."""
-    partial = (args.out / "checkpoints" / "partial").resolve()
-    shutil.rmtree(partial, ignore_errors=True)
-    algo.save_to_path(partial)
-    (partial / "args.json").write_text(json.dumps(asdict(args), indent=2, default=str))
-    return partial.rename(partial.with_name(str(steps)))
+    path = (args.out / "checkpoints" / str(steps)).resolve()
+    if not path.exists():
+        partial = path.with_name("partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        algo.save_to_path(partial)
+        (partial / "args.json").write_text(json.dumps(asdict(args), indent=2, default=str))
+        partial.rename(path)
+    return path
+
+
+class Validation:
+    """Plays the policy on validation streams now and then, and remembers in best.json which checkpoint did best."""
+
+    def __init__(self, args: Args, dashboard: Dashboard, steps: int) -> None:
+        self.args, self.dashboard = args, dashboard
+        self.policy = PolicyOfRun(env_id=args.env_id, card=args.card, seed=args.seed, steps=steps)
+        self.path = args.out / "best.json"
+        found = None
+        if args.resume and self.path.is_file():
+            # What was best before must be beaten.
+            found = PolicyOfRun.model_validate_json(self.path.read_bytes()).validation_score
+        self.best = -np.inf if found is None else found
+        self.next, self.without_gain = steps + args.eval_every, 0
+        dashboard.policy(self.policy.about(), steps)
+
+    def due(self, steps: int) -> bool:
+        return self.args.eval_episodes > 0 and steps >= min(self.next, self.args.total_steps)
+
+    def run(self, algo: Algorithm, steps: int) -> bool:
+        """Validates now; says whether training should go on."""
+        args, started = self.args, time.perf_counter()
+        self.next = steps + args.eval_every
+        spec = EnvSpec(args.env_id, args.card)
+        seeds = range(args.eval_seed, args.eval_seed + args.eval_episodes)
+        spectator = Spectator(lambda: flat_and_masked(spec.make("validation", "rgb_array")), seeds[0])
+        results = evaluate(spectator.make, RLlibPolicy(algo.get_module()), seeds, on_episode=spectator)
+        score = means_of(results)["score"]
+        self.without_gain = 0 if score > self.best else self.without_gain + 1
+        if score > self.best:
+            self.best = score
+            kept = save(algo, args, steps).relative_to(args.out.resolve()).as_posix()
+            known = {"steps": steps, "checkpoint": kept, "validation_score": score}
+            policy = self.policy.model_copy(update=known)
+            json_files.write(self.path, policy)
+            self.dashboard.policy(policy.about(), steps)
+        self.dashboard.evaluation(results, time.perf_counter() - started, steps)
+        self.dashboard.writer.add_scalar("eval/best_score", self.best, steps)
+        if spectator.picture is not None:
+            self.dashboard.picture(spectator.picture, steps, "eval/hypnogram")
+        print(f"{steps} steps   validation score {score:.3f}   best {self.best:.3f}", flush=True)
+        return not (args.patience and self.without_gain >= args.patience)
 
 
 def losses_of(result: dict[str, Any]) -> dict[str, float]:
@@ -164,11 +255,16 @@ def losses_of(result: dict[str, Any]) -> dict[str, float]:
         "train/policy_gradient_loss": learner["policy_loss"],
         "train/value_loss": learner["vf_loss"],
         "train/entropy_loss": -learner["entropy"],
+        "train/loss": learner["total_loss"],
+        "train/approx_kl": learner["approx_kl"],
+        "train/clip_fraction": learner["clip_fraction"],
         "train/explained_variance": learner["vf_explained_var"],
+        "train/learning_rate": learner["default_optimizer_learning_rate"],
     }
 
 
 def main(args: Args) -> None:
+    torch.set_num_threads(args.threads)
     path, first = last_checkpoint(args)
     # Ray would otherwise report to its makers that it is used.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -180,13 +276,15 @@ def main(args: Args) -> None:
     algo = configure(args, seed).build_algo()
     dashboard = Dashboard(args.out)
     dashboard.card(load_card(args.card or args.env_id))
-    dashboard.hyperparameters(asdict(args), ("sleepgym/score", "rollout/ep_rew_mean"))
+    dashboard.arguments(asdict(args), ("eval/mean_score", "sleepgym/score", "rollout/ep_rew_mean"))
+    validation = Validation(args, dashboard, first)
     try:
         if path is not None:
             algo.restore_from_path(path.resolve())
             print(f"goes on from {path}")
         steps, updates, started = first, 0, time.perf_counter()
-        while steps < args.total_steps:
+        going = steps < args.total_steps
+        while going:
             result = algo.train()
             runners = result["env_runners"]
             steps, updates = int(runners["num_env_steps_sampled_lifetime"]), updates + 1
@@ -200,13 +298,16 @@ def main(args: Args) -> None:
             dashboard.episode(figures, steps)
             shown = {name: figures[name] for name in ("score", "recall", "sleeps", "naps") if name in figures}
             print(f"{steps} steps", *(f"{name} {value:.2f}" for name, value in shown.items()), sep="   ", flush=True)
-            if updates % args.checkpoint_every == 0 or steps >= args.total_steps:
+            going = steps < args.total_steps
+            if validation.due(steps):
+                going = validation.run(algo, steps) and going
+            if updates % args.checkpoint_every == 0 or not going:
                 path = save(algo, args, steps)
     finally:
         dashboard.close()
         algo.stop()
         ray.shutdown()
-    print(f"checkpoint: {path}   logs: tensorboard --logdir {args.out}")
+    print(f"last checkpoint: {path}   best: see {args.out}/best.json   logs: tensorboard --logdir {args.out}")
 
 
 if __name__ == "__main__":

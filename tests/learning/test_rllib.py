@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,12 +14,24 @@ from gymnasium import spaces
 
 pytest.importorskip("ray", reason="needs the extra rllib; `make test-rllib` has it")
 
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from sleepgym.env.actions import Action
-from sleepgym.learning.rllib import MaskedPPOModule, RLlibVectorEnv, make_vector
+from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.evaluation import Predictor, evaluate
+from sleepgym.learning import PolicyError
+from sleepgym.learning.rllib import (
+    MaskedPPOModule,
+    MeasuredPPOLearner,
+    RLlibPolicy,
+    RLlibVectorEnv,
+    flat_and_masked,
+    load_rllib_policy,
+    make_vector,
+)
 
 MINI = "SleepLLM-Mini-v0"
 QUICK: dict[str, Any] = {
@@ -139,3 +154,88 @@ def test_env_runners_with_neighbouring_seeds_do_not_play_each_others_episodes() 
     assert first == again
     assert all(stream not in neighbour for stream in first)
     assert first[0] != first[1] != first[2]
+
+
+def observed(batch: dict[str, Any]) -> dict[str, Any]:
+    """Observations as environments give them."""
+    return {name: value.numpy() for name, value in batch[Columns.OBS].items()}
+
+
+def chances(module: Any, batch: dict[str, Any], action_space: Any) -> list[torch.Tensor]:
+    """Probabilities of each part of an action, ``[rows, choices]``."""
+    logits = module.forward_inference(batch)[Columns.ACTION_DIST_INPUTS]
+    return [part.softmax(1) for part in logits.split(parts(action_space), dim=1)]
+
+
+@pytest.mark.parametrize("action_space", SPACES, ids=["discrete", "parameters"])
+def test_a_policy_does_the_likeliest_of_what_is_allowed(action_space: Any) -> None:
+    module, batch = build(action_space), batch_for(action_space)
+    policy = RLlibPolicy(module)
+    assert isinstance(policy, Predictor)
+    actions, state = policy.predict(observed(batch), "mine")
+    assert state == "mine" and all(action_space.contains(action) for action in actions)
+    likeliest = torch.stack([part.argmax(1) for part in chances(module, batch, action_space)], dim=1)
+    assert np.array_equal(actions.reshape(ROWS, -1), likeliest)
+
+
+@pytest.mark.parametrize("action_space", SPACES, ids=["discrete", "parameters"])
+def test_a_policy_that_draws_keeps_to_the_mask_that_it_is_given(action_space: Any) -> None:
+    policy, batch = RLlibPolicy(build(action_space)), batch_for(action_space)
+    masks = observed(batch)["action_mask"]
+    everything = observed(allow_all(batch))
+    drawn = [policy.predict(everything, deterministic=False, action_masks=masks)[0] for _ in range(5)]
+    offsets = np.cumsum([0, *parts(action_space)[:-1]])
+    assert all(np.take_along_axis(masks, actions.reshape(ROWS, -1) + offsets, axis=1).all() for actions in drawn)
+    assert not all(np.array_equal(actions, drawn[0]) for actions in drawn)
+
+
+def test_a_policy_plays_together_as_it_plays_alone() -> None:
+    def make() -> Any:
+        return flat_and_masked(SleepEnv(MINI, "validation", **QUICK))
+
+    env = make()
+    module = RLModuleSpec(
+        module_class=MaskedPPOModule,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        model_config=DefaultModelConfig(fcnet_hiddens=[16]),
+    ).build()
+    together, alone = (evaluate(make, RLlibPolicy(module), [1, 2], slots) for slots in (2, 1))
+    assert [result.actions for result in together] == [result.actions for result in alone]
+
+
+def test_a_kept_policy_is_the_one_that_was_saved(tmp_path: Path) -> None:
+    module, batch = build(SPACES[0]), batch_for(SPACES[0])
+    module.save_to_path(tmp_path / "learner_group" / "learner" / "rl_module" / "default_policy")
+    loaded = load_rllib_policy(tmp_path)
+    assert len(loaded.sha256) == 64
+    for one, other in zip(chances(loaded.module, batch, SPACES[0]), chances(module, batch, SPACES[0]), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_folder_without_a_policy_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"expected a checkpoint of RLlib in .*found no file learner_group/learner"):
+        load_rllib_policy(tmp_path)
+
+
+def test_a_learner_reports_how_far_the_policy_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, batch = build(SPACES[0]), batch_for(SPACES[0])
+    outputs, reported = module.forward_train(batch), {}
+    policy = module.get_train_action_dist_cls().from_logits(outputs[Columns.ACTION_DIST_INPUTS])
+    actions = policy.sample()
+    # A quarter of the steps were once twice as likely, a quarter are no steps, and the others are as likely as before.
+    before, counted = policy.logp(actions).detach().clone(), torch.ones(ROWS, dtype=torch.bool)
+    before[: ROWS // 4] += math.log(2)
+    before[-ROWS // 4 :] += 9
+    counted[-ROWS // 4 :] = False
+    batch |= {Columns.ACTIONS: actions, Columns.ACTION_LOGP: before, Columns.LOSS_MASK: counted}
+    monkeypatch.setattr(PPOTorchLearner, "compute_loss_for_module", lambda self, **kwargs: "RLlib's")
+    learner = object.__new__(MeasuredPPOLearner)
+    learner._module = {"default_policy": module}
+    learner.metrics = SimpleNamespace(log_dict=lambda figures, key, reduce: reported.update(figures))
+    loss = learner.compute_loss_for_module(
+        module_id="default_policy", config=SimpleNamespace(clip_param=0.2), batch=batch, fwd_out=outputs
+    )
+    assert loss == "RLlib's"
+    assert float(reported["clip_fraction"]) == pytest.approx(1 / 3)
+    assert float(reported["approx_kl"]) == pytest.approx((math.log(2) - 0.5) / 3, rel=1e-4)
