@@ -1,6 +1,8 @@
-"""Writes docs/environments from the code: SleepEnv's docstring, features, actions, and the cards with their docstrings.
+"""Writes docs/environments and docs/schedulers.md from the code and the cards.
 
-``--check`` changes nothing, and ends with status 1 if a page is not what the code says.
+From the docstring of SleepEnv, its features and actions, the cards with the docstrings of their sections, and the
+docstrings of the hand-written schedulers. ``--check`` changes nothing, and ends with status 1 if a page is not what the
+code says.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,14 +25,24 @@ from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES, Feature, O
 from sleepgym.env.registration import card_paths
 from sleepgym.env.reward import Reward
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.schedulers import LookAhead, RandomScheduler, Scheduler
+from sleepgym.schedulers.named import LOOK_AHEAD, RANDOM, RULES
 
 DEFAULT = "SleepLLM-v0"
 BEGIN, END = "<!-- begin: written by `make docs` -->", "<!-- end -->"
+NOTES = {
+    "edit": f"`{DEFAULT}` departs from the recipe on purpose, so that edits only just hold: "
+    "[decision 7](../decisions/0007-edits-that-only-just-hold.md)."
+}
+"""What a page says of a section beside its docstring, which has no links."""
+SCHEDULERS: Mapping[str, type[Scheduler]] = {**RULES, RANDOM: RandomScheduler, LOOK_AHEAD: LookAhead}
+NOT_SET = {"env"}
+"""Fields of schedulers that nobody chooses: a scheduler acts where it acts."""
 
 
 @dataclass
 class Args:
-    folder: Path = Path(__file__).parents[1] / "docs" / "environments"
+    folder: Path = Path(__file__).parents[1] / "docs"
     """where the pages are"""
     check: bool = False
     """say whether they are up to date instead of writing them"""
@@ -38,8 +50,12 @@ class Args:
 
 def main(args: Args) -> None:
     cards = {card_id: load_card(card_id) for card_id in card_paths()}
-    index = args.folder / "README.md"
-    pages = {args.folder / "sleepllm.md": page(cards), index: between_marks(index, index_table(cards))}
+    index, schedulers = args.folder / "environments" / "README.md", args.folder / "schedulers.md"
+    pages = {
+        args.folder / "environments" / "sleepllm.md": page(cards),
+        index: between_marks(index, index_table(cards)),
+        schedulers: between_marks(schedulers, scheduler_tables(SCHEDULERS)),
+    }
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if args.check and stale:
         names = " and ".join(path.name for path in stale)
@@ -138,11 +154,14 @@ def card_tables(card: Card) -> str:
     for name, field in type(card).model_fields.items():
         section = next(kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type))
         about, meanings = docstring(section)
+        usual = defaults(section) if is_dataclass(section) else {}
+        head = ("Key", f"Value in `{DEFAULT}`", f"Default of `{section.__name__}`") if usual else ("Key", "Value")
         rows = [
-            (f"`{key}`", value(found), markdown(meanings.get(key, "")))
+            (f"`{key}`", value(found), *([value(usual[key])] if usual else []), markdown(meanings.get(key, "")))
             for key, found in (values[name] or dict.fromkeys(meanings)).items()
         ]
-        parts.append(f"### `[{name}]`\n\n{markdown(about)}\n\n{table(('Key', 'Value', 'Meaning'), rows)}")
+        text = " ".join([markdown(about), *([NOTES[name]] if name in NOTES else [])])
+        parts.append(f"### `[{name}]`\n\n{text}\n\n{table((*head, 'Meaning'), rows)}")
     return "\n\n".join(parts)
 
 
@@ -184,6 +203,24 @@ def index_table(cards: Mapping[str, Card]) -> str:
     return table((*head, "Edits per fact", "Ledger + inbox"), rows)
 
 
+def scheduler_tables(schedulers: Mapping[str, type[Scheduler]]) -> str:
+    """What each scheduler does and where it comes from, and a row for each of its numbers."""
+    rows, numbers = [], []
+    for name, scheduler in schedulers.items():
+        about, meanings = docstring(scheduler)
+        what, found, source = about.partition(" Source: ")
+        if not found:
+            raise ValueError(f"expected 'Source: ...' in the docstring of {scheduler.__name__}, found none")
+        source = source[0].upper() + source[1:]
+        rows.append((f"`{name}`", f"`{scheduler.__name__}`", markdown(what), markdown(source)))
+        for field, default in defaults(scheduler).items():
+            if field not in NOT_SET:
+                shown = "needed" if default is MISSING else f"`{'none' if default is None else default}`"
+                numbers.append((f"`{name}`", f"`{field}`", shown, markdown(meanings[field])))
+    every = table(("Name", "Class", "What it does", "Source"), rows)
+    return f"{every}\n\n{table(('Scheduler', 'Field', 'Default', 'Meaning'), numbers)}"
+
+
 # ---------------------------------------------------------------------- text
 
 
@@ -203,6 +240,11 @@ def docstring(section: type) -> tuple[str, dict[str, str]]:
     attributes, *_ = re.split(r"^\S", rest, maxsplit=1, flags=re.MULTILINE)
     entries = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", attributes, flags=re.MULTILINE)
     return " ".join(about.split()), {name: " ".join(meaning.split()) for name, meaning in entries}
+
+
+def defaults(kind: type) -> dict[str, Any]:
+    """Of the fields of a dataclass that can be set."""
+    return {field.name: field.default for field in fields(kind) if field.init}
 
 
 def markdown(text: str) -> str:

@@ -81,6 +81,11 @@ class SleepingLM:
             dtype: See :func:`sleepgym.lm.load`.
             quantization: See :func:`sleepgym.lm.load`.
             progress: Called as ``(what, done, total)`` while statistics are measured.
+
+        Raises:
+            ModelLoadError: Nothing there can be loaded, or the device is not there.
+            ArchitectureError: The model has no MLP that can be edited, or is no decoder.
+            EditError: ``edit`` names blocks that the model does not have, or its statistics cannot be used.
         """
         lm = load(name_or_path, device=device, dtype=dtype, quantization=quantization)
         return cls(make_base(lm, edit or spec_for(lm), progress), sleep, capacity, seed)
@@ -182,8 +187,8 @@ class SleepingLM:
         """Forgets facts: their edits are reverted exactly and their entries removed.
 
         Args:
-            keys: Facts to forget; by default those that slow weights hold alone (last stage), whose edit is
-                off anyway: they stay known, and make room.
+            keys: Facts to forget; by default those that slow weights hold alone (last stage). Their edit is off
+                anyway; no later night rehearses them, so they may fade.
 
         Raises:
             KeyError: A key is not in the ledger.

@@ -1,4 +1,4 @@
-"""Layer 3: sleep. Facts move from edits into a LoRA adapter, one stage a night."""
+"""Sleep: facts move from edits into a LoRA adapter, one stage a night."""
 
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 

@@ -1,4 +1,4 @@
-"""Layer 3: MEMIT on an overlay, split where the paper is split: targets, keys, solve."""
+"""MEMIT on an overlay, split where the paper is split: targets, keys, solve."""
 
 from sleepgym.editing.calibrate import Calibration, calibrate, spec_for
 from sleepgym.editing.editor import Editor, owner_of

@@ -120,8 +120,8 @@ class Observer:
     """Makes observations for one card.
 
     Attributes:
-        space: Dict of ``ledger [max_facts, features]`` and ``stats [features]``; a ledger's worth of rows for
-            facts that were written comes before a buffer's worth for those that wait.
+        space: Dict of ``ledger [capacity + pending, 11]`` and ``stats [21]``. Rows of facts that were written,
+            ``budget.capacity`` at most, come before those that wait, ``budget.pending`` at most; others are zeros.
     """
 
     def __init__(self, card: Card) -> None:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from sleepgym.env.render.window import Window
 
 
+OPTIONS = frozenset({"split"})
+"""What :meth:`SleepEnv.reset` can be told in its ``options``."""
+
+
 class SleepEnv(gym.Env[Observation, Any]):
     """Decide when a language model writes facts into its weights, and when it sleeps.
 
@@ -152,9 +156,10 @@ class SleepEnv(gym.Env[Observation, Any]):
     the night begins and how long it is (`stream.night_start`, `stream.night_ticks`), and the edits per expected fact
     (`budget.edits`).
 
-    The facts of the splits `train`, `validation` and `test` are about different people.
+    The facts of the splits `train`, `validation` and `test` are about different subjects.
 
-    Equal seeds and equal actions give equal trajectories, bit for bit, on one machine with one number of threads.
+    Equal seeds and equal actions give equal trajectories, bit for bit, on one machine with one number of threads and
+    the same cached targets: a target that was optimised in other company may differ in its last bits.
 
     ## Episode End
 
@@ -210,6 +215,22 @@ class SleepEnv(gym.Env[Observation, Any]):
         render_mode: str | None = None,
         **overrides: Mapping[str, Any],
     ) -> None:
+        """Reads the card and loads its model, unless another environment of this process has done so; see the class.
+
+        Args:
+            card: Id of a card, path of a TOML file, or a card that has been read.
+            split: Whose facts are taught.
+            render_mode: One of ``metadata["render_modes"]``, or None.
+            **overrides: Sections of the card with the keys to replace.
+
+        Raises:
+            ValueError: There is no such split or render mode.
+            CardError: The card cannot be read, or a key is unknown, missing or has an impossible value.
+            ModelLoadError: The model cannot be loaded.
+            ArchitectureError: The model has no MLP that can be edited, or is no decoder.
+            EditError: The model does not have the blocks that the card edits.
+            FactError: The file of real facts cannot be read.
+        """
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"expected a render_mode in {self.metadata['render_modes']}, found {render_mode!r}")
         self.card: Card = load_card(card, **overrides)
@@ -254,11 +275,19 @@ class SleepEnv(gym.Env[Observation, Any]):
         """Starts an episode.
 
         Args:
-            seed: Seed of everything random in it.
+            seed: Seed of everything random in it; left out, the episode follows from those before.
             options: ``{"split": ...}`` switches to the facts of another split.
+
+        Raises:
+            ValueError: An option is not known, or there is no such split; the present episode goes on.
+            FactError: The split has fewer facts than the card wants.
         """
+        options = options or {}
+        if unknown := sorted(str(key) for key in options.keys() - OPTIONS):
+            raise ValueError(f"expected options out of {sorted(OPTIONS)}, found {unknown}; leave them out")
+        split = _checked(options.get("split", self.split))
         super().reset(seed=seed)
-        self.split = _checked((options or {}).get("split", self.split))
+        self.split = split
         # Two seeds drawn at once: neither the stream nor the learner can shift the other's draws.
         self._stream_seed, learner_seed = (int(s) for s in self.np_random.integers(2**62, size=2))
         rng = np.random.default_rng(self._stream_seed)

@@ -108,6 +108,18 @@ def bootstrap_band(
     """What :func:`stratified_bootstrap` is to numbers, for statistics that are arrays ``[points]``, such as profiles.
 
     The interval is that of each point alone; that the whole curve lies within the band is less likely.
+
+    Args:
+        statistic: Takes as many arrays ``[runs, streams]`` as there are matrices, and returns an array ``[points]``.
+        matrices: Of the same streams; each may have a number of runs of its own.
+        rng: Draws the resamples.
+        resamples: Number of resamples.
+        confidence: Coverage, at each point.
+        over: What is drawn again.
+
+    Raises:
+        ScoreError: Matrices are not of the same streams, or runs are to be drawn of which there is one each.
+        ValueError: There are no resamples, the confidence is not between 0 and 1, or ``over`` is none of its values.
     """
     low, high = _interval(statistic, matrices, rng, resamples, confidence, over)
     return Band(statistic(*(matrix.scores for matrix in matrices)), low, high)

@@ -21,7 +21,7 @@ from sleepgym.evaluation.tables import Column, Sheet
 from sleepgym.facts.world import Split
 
 SPLIT: Split = "test"
-"""Whose facts are taught: people that occur in no other split."""
+"""Whose facts are taught: subjects that occur in no other split."""
 
 FIRST_SEED = 10_000_000
 """Of the streams. What else a seed decides, such as when the night falls, is the same on every split: these seeds are

@@ -1,4 +1,4 @@
-"""Layer 1: load any causal LM, find its MLP down-projections, probe it."""
+"""Loads causal LMs, finds their MLP down-projections, and probes them."""
 
 from sleepgym.lm.architecture import ArchitectureError, Block, find_blocks
 from sleepgym.lm.language_model import Encoded, LanguageModel

@@ -96,7 +96,8 @@ def _describe(name: str, block: nn.Module, width: int) -> Block:
         parts = ", ".join(dict.fromkeys(type(m).__name__ for m in block.children()))
         raise ArchitectureError(
             f"expected attention in every block, found none in {name} ({parts or type(block).__name__}); "
-            "sleepgym edits transformers, not state-space or recurrent models, nor hybrids with them"
+            "sleepgym edits transformers whose blocks hold both attention and an MLP, not state-space or recurrent "
+            "models, hybrids with them, or models that list attention and MLPs apart"
         )
     experts = next((n for n, _ in block.named_parameters() if "experts" in n), None)
     if experts is not None:

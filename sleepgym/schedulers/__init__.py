@@ -1,7 +1,7 @@
 """Hand-written schedulers: what a learned one has to beat."""
 
 from sleepgym.schedulers.adaptive import BudgetAware, Drowsiness, NightOwl, PressureRule
-from sleepgym.schedulers.base import Scheduler, allowed
+from sleepgym.schedulers.base import Scheduler, allowed, keep_up
 from sleepgym.schedulers.look_ahead import LookAhead
 from sleepgym.schedulers.named import SchedulerMaker, SchedulerNameError, known_schedulers, scheduler_named
 from sleepgym.schedulers.simple import AlwaysSleep, FixedPeriod, NeverSleep, RandomScheduler
@@ -20,6 +20,7 @@ __all__ = [
     "SchedulerMaker",
     "SchedulerNameError",
     "allowed",
+    "keep_up",
     "known_schedulers",
     "scheduler_named",
 ]

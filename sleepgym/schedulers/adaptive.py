@@ -11,7 +11,10 @@ from sleepgym.schedulers.base import Mask, Observation, Scheduler, check_days, f
 
 @dataclass(frozen=True)
 class PressureRule(Scheduler):
-    """Naps when sleep pressure is noticeable and sleeps when it is high: the rule of the "Sleeping LLM" papers.
+    """Naps when sleep pressure is noticeable and sleeps when it is high.
+
+    Source: the rule of the "Sleeping LLM" papers. Pressure that builds up awake and is relieved by sleep is process S
+    of the two-process model (Borbely 1982, "A two process model of sleep regulation").
 
     Attributes:
         nap_at: Pressure from which it naps.
@@ -44,7 +47,12 @@ class PressureRule(Scheduler):
 
 @dataclass(frozen=True)
 class Drowsiness(Scheduler):
-    """Naps regularly, and sleeps when an audit has found many facts degraded: what is broken is counted, not guessed.
+    """Naps regularly, and sleeps when audits have found a large share of the facts degraded; it never prunes.
+
+    A share and not a count, so that it means the same however many facts are written. Nor does it refresh: nights do.
+
+    Source: of this project. To act on what is measured, not on a timetable, is condition-based maintenance (Jardine et
+    al. 2006, "A review on machinery diagnostics and prognostics implementing condition-based maintenance").
 
     Attributes:
         degraded_at: Known degraded facts, as a share of the written ones, from which it sleeps.
@@ -75,6 +83,8 @@ class Drowsiness(Scheduler):
 class NightOwl(Scheduler):
     """Sleeps when few questions are asked and enough new edits are worth it.
 
+    Source: of this project. It keeps to a maintenance window, as servers do that are serviced while traffic is low.
+
     Attributes:
         traffic_at: Traffic, relative to its peak, up to which it sleeps.
         load_at: Sum of the scales of all edits, relative to the ledger's capacity, from which it sleeps.
@@ -97,9 +107,12 @@ class NightOwl(Scheduler):
 class BudgetAware(Scheduler):
     """A night owl that naps and refreshes by day, as long as edits are left for what may still arrive.
 
+    Source: of this project. What is left is compared with even spending, as in the budget pacing of advertisements
+    (Agarwal et al. 2014, "Budget pacing for targeted online advertisements at LinkedIn").
+
     Attributes:
-        traffic_at: See :class:`NightOwl`.
-        load_at: See :class:`NightOwl`.
+        traffic_at: Traffic, relative to its peak, up to which it sleeps.
+        load_at: Sum of the scales of all edits, relative to the ledger's capacity, from which it sleeps.
         nap_days: Days between audits, at most 2.
         reserve: Edits kept for arrivals, in units of those that an even spending would have left.
 

@@ -15,6 +15,9 @@ from sleepgym.env.observation import LEDGER_FEATURES, SINCE_DAYS, stat
 Observation = Mapping[str, NDArray[np.float32]]
 Mask = NDArray[np.bool_]
 
+CROWDED = 0.8
+"""How full the ledger may be before room is made in it, as a share of its capacity."""
+
 
 class Scheduler(ABC):
     """A policy for SleepEnv."""
@@ -79,8 +82,16 @@ def first_allowed(mask: Mask, *wanted: Action) -> Action:
 
 
 def keep_up(observation: Observation, mask: Mask) -> Action:
-    """What every sensible scheduler does while awake: make room, write what waits, repair what is known broken."""
-    if stat(observation, "ledger_fill") > 0.8 and mask[Action.PRUNE]:
+    """What most schedulers do while awake: make room, write what waits, repair what is known broken.
+
+    Args:
+        observation: Of one episode.
+        mask: Allowed actions.
+
+    Returns:
+        PRUNE if the ledger is crowded, else INJECT, else REFRESH, whichever is allowed first, else WAIT.
+    """
+    if stat(observation, "ledger_fill") > CROWDED and mask[Action.PRUNE]:
         return Action.PRUNE
     return first_allowed(mask, Action.INJECT, Action.REFRESH)
 

@@ -17,9 +17,11 @@ from sleepgym.schedulers.base import Mask, Observation, Scheduler, keep_up
 class LookAhead(Scheduler):
     """Does what turns out best when actions are tried and a rule takes over after each: a rollout policy.
 
-    One step of policy improvement on the rule (Bertsekas 2013, "Rollout algorithms for discrete optimization"), with
-    the true model and the true future of the episode. An upper reference for schedulers that have neither. Followed to
-    the end of the episode, it earns no less than its rule, but for rounding.
+    One step of policy improvement on the rule, with the true model and the true future of the episode. An upper
+    reference for schedulers that have neither. Followed to the end of the episode, it earns no less than its rule, but
+    for rounding.
+
+    Source: Bertsekas 2013, "Rollout algorithms for discrete optimization".
 
     Attributes:
         env: The environment that it acts in; it is branched with ``fork`` and never touched.

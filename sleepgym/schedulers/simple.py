@@ -14,8 +14,11 @@ from sleepgym.schedulers.base import Mask, Observation, Scheduler, check_days, f
 class RandomScheduler(Scheduler):
     """Draws evenly from the allowed actions.
 
+    Source: the usual lower reference, as random play is for Atari (Mnih et al. 2015, "Human-level control through deep
+    reinforcement learning").
+
     Attributes:
-        seed: Of its draws.
+        seed: Of its draws; called by its name, it takes each episode's.
     """
 
     seed: int = 0
@@ -32,6 +35,8 @@ class RandomScheduler(Scheduler):
 @dataclass(frozen=True)
 class NeverSleep(Scheduler):
     """Writes what waits and never sleeps.
+
+    Source: the usual lower reference, what there is without sleep. Normalised scores call it 0.
 
     Attributes:
         nap_days: Days between naps, after which it refreshes what they find, at most 2; None for no naps.
@@ -56,7 +61,10 @@ class NeverSleep(Scheduler):
 
 @dataclass(frozen=True)
 class AlwaysSleep(Scheduler):
-    """Sleeps whenever nothing waits to be written."""
+    """Sleeps whenever nothing waits to be written; it never prunes, so that a full ledger stays full.
+
+    Source: the usual reference at the other end, sleep without any thought of its price.
+    """
 
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""
@@ -66,6 +74,8 @@ class AlwaysSleep(Scheduler):
 @dataclass(frozen=True)
 class FixedPeriod(Scheduler):
     """Sleeps at fixed intervals, whatever the day brings.
+
+    Source: a timetable, as cron runs jobs.
 
     Attributes:
         days: Days between the end of a night and the beginning of the next, at most 2.

@@ -290,3 +290,15 @@ def test_split_is_an_argument_of_reset_too(env: SleepEnv) -> None:
     assert env.split == "test"
     with pytest.raises(ValueError, match="split"):
         env.reset(options={"split": "tset"})
+
+
+def test_unknown_options_of_reset_are_named_and_leave_the_episode_as_it_is(env: SleepEnv) -> None:
+    env.reset(seed=0, options={"split": "test"})
+    stream, drawn = env.episode.stream, env.np_random.bit_generator.state
+    with pytest.raises(ValueError, match=r"expected options out of \['split'\], found \['card', 'spilt'\]"):
+        env.reset(seed=1, options={"split": "train", "spilt": "test", "card": "SleepLLM-v0"})
+    with pytest.raises(ValueError, match="expected a split"):
+        env.reset(seed=1, options={"split": "tset"})
+    assert env.episode.stream is stream
+    assert (env.split, env.np_random.bit_generator.state) == ("test", drawn)
+    env.reset(options={})

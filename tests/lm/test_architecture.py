@@ -1,6 +1,15 @@
 import pytest
 from torch import nn
-from transformers import AutoModelForCausalLM, BertConfig, GPT2Config, JambaConfig, LlamaConfig, OPTConfig, PhiConfig
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    GPT2Config,
+    JambaConfig,
+    LlamaConfig,
+    OPTConfig,
+    PhiConfig,
+    XLMConfig,
+)
 
 from sleepgym.lm import ArchitectureError, find_blocks
 from sleepgym.lm.architecture import features, is_linear, require_causal
@@ -90,6 +99,14 @@ def test_block_without_attention_is_refused_even_among_others():
     model = AutoModelForCausalLM.from_config(JambaConfig(**IDS, **SIZE, **layers))
     with pytest.raises(ArchitectureError, match=r"attention in every block, found none in model\.layers\.1 \(.*Mamba"):
         find_blocks(model)
+
+
+def test_attention_and_mlps_in_lists_of_their_own_are_refused_in_these_words():
+    config = XLMConfig(vocab_size=99, emb_dim=32, n_layers=3, n_heads=4)
+    with pytest.raises(
+        ArchitectureError, match=r"transformer\.ffns\.0 .* or models that list attention and MLPs apart"
+    ):
+        find_blocks(AutoModelForCausalLM.from_config(config))
 
 
 def test_model_without_block_list_is_refused():

@@ -16,9 +16,11 @@ from sleepgym.env.card import Card, Section, load_card
 from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES
 from sleepgym.env.registration import card_paths
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.schedulers import NeverSleep, known_schedulers
 
 ROOT = Path(__file__).parents[2]
-PAGES = ROOT / "docs" / "environments"
+DOCS = ROOT / "docs"
+PAGES = DOCS / "environments"
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +31,24 @@ def script() -> dict[str, Any]:
 
 @pytest.fixture
 def pages(tmp_path: Path) -> Path:
-    """A copy of the pages."""
-    return Path(shutil.copytree(PAGES, tmp_path / "pages"))
+    """A copy of the docs' pages."""
+    return Path(shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns("*.png", "*.json")))
 
 
 def test_the_pages_say_what_the_code_says(script: dict[str, Any]) -> None:
     script["main"](script["Args"](check=True))
 
 
-@pytest.mark.parametrize("name", ["README.md", "sleepllm.md"])
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("environments/README.md", "| tiny |"), ("environments/sleepllm.md", "`layers`"), ("schedulers.md", "`NightOwl`")],
+)
 def test_a_page_that_says_something_else_is_named_and_written_anew(
-    name: str, script: dict[str, Any], pages: Path
+    name: str, word: str, script: dict[str, Any], pages: Path
 ) -> None:
     before = (pages / name).read_text(encoding="utf-8")
-    (pages / name).write_text(before.replace("tiny", "huge"), encoding="utf-8")
-    with pytest.raises(SystemExit, match=f"found something else in {name}; run `make docs`"):
+    (pages / name).write_text(before.replace(word, "something else"), encoding="utf-8")
+    with pytest.raises(SystemExit, match=f"found something else in {Path(name).name}; run `make docs`"):
         script["main"](script["Args"](folder=pages, check=True))
     assert (pages / name).read_text(encoding="utf-8") != before
     script["main"](script["Args"](folder=pages))
@@ -51,7 +56,7 @@ def test_a_page_that_says_something_else_is_named_and_written_anew(
 
 
 def test_what_people_wrote_around_a_table_stays(script: dict[str, Any], pages: Path) -> None:
-    index = pages / "README.md"
+    index = pages / "environments" / "README.md"
     begin, end = script["BEGIN"], script["END"]
     index.write_text(f"before\n{begin}\n{end}\nafter\n", encoding="utf-8")
     script["main"](script["Args"](folder=pages))
@@ -102,6 +107,33 @@ def test_a_card_with_a_section_of_its_own_is_listed_too(script: dict[str, Any]) 
     assert "| `minutes` | `20` | Of a nap, at most. |" in script["card_tables"](having)
     cards = {"SleepLLM-v0": without, "SleepLLM-Nap-v0": having}
     assert "| `naps.minutes` | | `20` |" in script["variant_table"](cards)
+
+
+def test_sections_with_defaults_show_them_beside_the_cards_values(script: dict[str, Any]) -> None:
+    tables = script["card_tables"](load_card("SleepLLM-v0"))
+    assert '| `stop` | `"argmax"` | `"nll"` | When a target is finished' in tables
+    assert "departs from the recipe on purpose" in tables
+    assert "| Key | Value | Meaning |" in tables, "other sections have no defaults"
+
+
+def test_every_scheduler_is_listed_with_its_source_and_its_numbers(script: dict[str, Any]) -> None:
+    page = (DOCS / "schedulers.md").read_text(encoding="utf-8")
+    for name, scheduler in script["SCHEDULERS"].items():
+        (row,) = re.findall(rf"^\| `{name}` \| `{scheduler.__name__}` \| (.+) \| (.+) \|$", page, flags=re.MULTILINE)
+        assert all(row)
+    listed = re.findall(r"^\| `([a-z-]+)` \| `([a-z_]+)` \| (?:needed|`\S+`) \| .+ \|$", page, flags=re.MULTILINE)
+    assert {("night-owl", "load_at"), ("never-sleep", "nap_days"), ("look-ahead", "rule")} <= set(listed)
+    known = known_schedulers()
+    assert all(f"{name} (" in known and field in known for name, field in listed if name != "random")
+    assert ("look-ahead", "env") not in listed
+
+
+def test_a_scheduler_without_a_source_is_named(script: dict[str, Any]) -> None:
+    class Whim(NeverSleep):
+        """Says nothing of where it comes from."""
+
+    with pytest.raises(ValueError, match=r"expected 'Source: \.\.\.' in the docstring of Whim"):
+        script["scheduler_tables"]({"whim": Whim})
 
 
 def test_the_table_of_actions_is_checked(script: dict[str, Any]) -> None:

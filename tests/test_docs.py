@@ -1,0 +1,44 @@
+"""The examples of the pages on schedulers and on evaluation run, each page's blocks one after the other; links hold."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from sleepgym.evaluation.submission import Submission
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def run_blocks(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a page's Python in a folder that has the repository's docs in it."""
+    (folder / "docs").symlink_to(DOCS)
+    monkeypatch.chdir(folder)
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    (folder / "example.py").write_text("\n".join(blocks), encoding="utf-8")
+    runpy.run_path("example.py")
+
+
+def test_a_scheduler_of_ones_own_plays_and_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_blocks("schedulers.md", tmp_path, monkeypatch)
+    assert re.search(r"^\| early-bird \| 0\.\d{3} \[", capsys.readouterr().out, flags=re.MULTILINE)
+    assert list(Submission.load(tmp_path / "my-entries" / "early-bird").mistakes()) == []
+
+
+def test_what_was_played_is_summed_up_compared_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_blocks("evaluation.md", tmp_path, monkeypatch)
+    assert "| PPO | +0.0" in capsys.readouterr().out
+    assert (tmp_path / "profiles.png").is_file() and (tmp_path / "intervals.png").is_file()
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
