@@ -168,11 +168,11 @@ def sheets(args: Args, found: Mapping[str, Played]) -> list[Sheet]:
 
 PAGE = """# Hand-written schedulers, tuned on `{env_id}`
 
-Written by `{command}`: {machine}. Streams are those of the split `train`, the same for all: every
-combination of the grids in `agents/tune.py` plays seeds {first}, the best {finalists} of each scheduler seeds
-{further} as well. Mean scores with 95 % bootstrap intervals over streams; seconds are those of episodes
-of one process, which plays streams side by side. Of combinations that scored alike on each of the first streams, one
-goes on.
+Written by `{command}`: {machine}.
+Streams are those of the split `train`, the same for all: every combination of the grids in `agents/tune.py` plays seeds
+{first}, and the best {finalists} of each scheduler seeds {further} as well; of combinations that scored alike on each
+of the first streams, one goes on. The winners are the [schedulers'](../schedulers.md) usual numbers. Mean scores with
+95 % bootstrap intervals over streams. Seconds were measured beside other work.
 
 {tables}"""
 

@@ -52,10 +52,11 @@ class Args:
     """days between nights of the fixed periods"""
     rules: tuple[str, ...] = (
         "night-owl:load_at=0.12",
-        "pressure-rule:nap_at=2.0,sleep_at=0.45,night_relief=0.3",
+        "budget-aware:load_at=0.12,nap_days=1.0,reserve=1.1",
+        "pressure-rule:nap_at=2.0,sleep_at=0.6,night_relief=0.3",
         "drowsiness:degraded_at=0.15,nap_days=0.5",
     )
-    """rules, with numbers chosen among a few on six training streams"""
+    """rules, with the numbers that agents/tune.py found on training streams"""
     planner: str = "look-ahead:depth=64,width=2,every=2,rule=night-owl:load_at=0.12"
     """the upper reference; empty for none"""
     processes: int = 2
@@ -131,8 +132,8 @@ PAGE = """# Headroom
 
 Written by `python benchmarks/headroom.py`: {machine}. Score is the share of all questions of an episode that were
 answered correctly, with a 95 % bootstrap interval over streams; the other columns are means. Seconds are those of one
-of {processes} processes that ran at once, but for the planner's, which leave its branches out. The rules' numbers were
-chosen among a few on six training streams, not by the whole grid of `agents/tune.py`.
+of {processes} processes that ran at once, but for the planner's, which leave its branches out. The rules' numbers are
+those of [the sweep](tuning.md) on training streams.
 
 {table}
 The planner ({planner}) tries actions on branches of the real episode and sees its future: an upper reference,

@@ -17,7 +17,7 @@ class PressureRule(Scheduler):
     of the two-process model (Borbely 1982, "A two process model of sleep regulation").
 
     Attributes:
-        nap_at: Pressure from which it naps.
+        nap_at: Pressure from which it naps; pressure is at most 1, so that with 2 it never does.
         sleep_at: Pressure from which it sleeps.
         nap_days: Days between audits at least, at most 2; pressure does not fall by napping.
         night_relief: How much lower both thresholds are at night, when few questions are missed.
@@ -26,10 +26,10 @@ class PressureRule(Scheduler):
         ValueError: A number is out of range.
     """
 
-    nap_at: float = 0.4
-    sleep_at: float = 0.8
+    nap_at: float = 2.0
+    sleep_at: float = 0.6
     nap_days: float = 0.5
-    night_relief: float = 0.0
+    night_relief: float = 0.3
 
     def __post_init__(self) -> None:
         check_days("nap_days", self.nap_days)
@@ -62,7 +62,7 @@ class Drowsiness(Scheduler):
         ValueError: A number is out of range.
     """
 
-    degraded_at: float = 0.2
+    degraded_at: float = 0.15
     nap_days: float = 0.5
 
     def __post_init__(self) -> None:
@@ -122,8 +122,8 @@ class BudgetAware(Scheduler):
 
     traffic_at: float = 0.15
     load_at: float = 0.12
-    nap_days: float = 0.5
-    reserve: float = 0.8
+    nap_days: float = 1.0
+    reserve: float = 1.1
 
     def __post_init__(self) -> None:
         check_days("nap_days", self.nap_days)

@@ -15,7 +15,7 @@ IDLE = (Action.INJECT, Action.REFRESH)
 
 
 def test_pressure_rule_naps_then_sleeps_as_pressure_rises(seen: Seen, choice: Choice) -> None:
-    rule = PressureRule()
+    rule = PressureRule(nap_at=0.4, sleep_at=0.8, night_relief=0.0)
     assert choice(rule, seen(pressure=0.3, since_audit=1), *IDLE) == Action.WAIT
     assert choice(rule, seen(pressure=0.5, since_audit=1), *IDLE) == Action.NAP
     assert choice(rule, seen(pressure=0.5, since_audit=0), *IDLE) == Action.WAIT
@@ -25,14 +25,14 @@ def test_pressure_rule_naps_then_sleeps_as_pressure_rises(seen: Seen, choice: Ch
 
 
 def test_night_relief_makes_it_sleep_and_nap_earlier_by_night(seen: Seen, choice: Choice) -> None:
-    rule = PressureRule(night_relief=0.4)
+    rule = PressureRule(nap_at=0.4, sleep_at=0.8, night_relief=0.4)
     assert choice(rule, seen(pressure=0.5, night=1)) == Action.SLEEP
     assert choice(rule, seen(pressure=0.5, night=0)) == Action.INJECT
     assert choice(rule, seen(pressure=0.1, night=1, since_audit=1), *IDLE) == Action.NAP
 
 
 def test_drowsiness_sleeps_when_audits_find_a_share_of_the_written_degraded(seen: Seen, choice: Choice) -> None:
-    rule = Drowsiness(degraded_at=0.25)
+    rule = Drowsiness(degraded_at=0.25, nap_days=0.5)
     # 3 and 2 of 10 written facts, in a ledger of 20.
     assert choice(rule, seen(degraded=3 / 20, ledger_fill=10 / 20)) == Action.SLEEP
     assert choice(rule, seen(degraded=2 / 20, ledger_fill=10 / 20)) == Action.INJECT
@@ -61,7 +61,7 @@ def test_budget_aware_sleeps_as_the_owl_does(seen: Seen, choice: Choice) -> None
 
 
 def test_budget_aware_repairs_and_naps_by_day_while_edits_are_plenty(seen: Seen, choice: Choice) -> None:
-    rule = BudgetAware(reserve=0.8)
+    rule = BudgetAware(nap_days=0.5, reserve=0.8)
     # Half of the episode is left: an even spending has half of the budget left, of which 0.8 are kept.
     rich = {"traffic": 1.0, "progress": 0.5, "budget_left": 0.41, "since_audit": 1.0}
     poor = rich | {"budget_left": 0.39}

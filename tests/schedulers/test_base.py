@@ -32,7 +32,7 @@ ALL: list[Scheduler] = [
     AlwaysSleep(),
     FixedPeriod(),
     PressureRule(),
-    PressureRule(night_relief=0.4),
+    PressureRule(nap_at=0.4, sleep_at=0.8, night_relief=0.0),
     Drowsiness(),
     NightOwl(),
     BudgetAware(),
