@@ -124,7 +124,7 @@ def sheets(args: Args, results: Mapping[str, Sequence[EpisodeResult]]) -> tuple[
     title = f"{args.env_id}, validation streams from {args.seed} on: {args.streams}, the planner {args.planner_streams}"
     return (
         episodes_sheet(results, rng, title),
-        comparison_sheet(steps(results, rungs, args.seed), "the rung below", "Rungs of the ladder, in pairs"),
+        comparison_sheet(steps(results, rungs, args.seed), "the second", "Rungs of the ladder, in pairs"),
     )
 
 

@@ -143,7 +143,7 @@ def clone(
         batch_size: Steps in a minibatch.
         learning_rate: Step size of Adam.
         entropy: Weight of an entropy bonus. A teacher that never doubts makes a policy that never tries anything else,
-            and what it does not try it cannot learn: with 0.3, about one step in thirty is another than the teacher's.
+            and what it does not try it cannot learn.
 
     Returns:
         See :func:`agreement`, on the demonstrations.

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from sleepgym.evaluation import Estimate, ScoreError, ScoreMatrix, bootstrap_band, stratified_bootstrap
-from sleepgym.evaluation.statistics import iqm, mean, paired_difference, performance_profile
+from sleepgym.evaluation.statistics import iqm, mean, paired_difference, performance_profile, probability_of_improvement
 
 
 def matrix(scores: Any, name: str = "one") -> ScoreMatrix:
@@ -49,6 +49,27 @@ def test_runs_alone_are_scipys_bootstrap_of_the_runs_means() -> None:
     width = scipys.high - scipys.low
     assert found.low == pytest.approx(scipys.low, abs=0.06 * width)
     assert found.high == pytest.approx(scipys.high, abs=0.06 * width)
+
+
+@pytest.mark.parametrize("statistic", [paired_difference, probability_of_improvement])
+def test_differences_are_scipys_paired_bootstrap(statistic: Any) -> None:
+    hard = rng(8).normal(0.5, 0.2, 60)  # what both find hard
+    one, other = hard + rng(9).normal(0.02, 0.05, 60), hard + rng(10).normal(0.0, 0.05, 60)
+    scipys = stats.bootstrap(
+        (one, other),
+        lambda a, b: statistic(a[None], b[None]),
+        n_resamples=8000,
+        method="percentile",
+        paired=True,
+        vectorized=False,
+        rng=rng(11),
+    ).confidence_interval
+    found = stratified_bootstrap(
+        statistic, matrix(one), matrix(other, "other"), rng=rng(12), resamples=8000, over="streams"
+    )
+    width = scipys.high - scipys.low
+    assert found.low == pytest.approx(scipys.low, abs=0.08 * width)
+    assert found.high == pytest.approx(scipys.high, abs=0.08 * width)
 
 
 def test_a_lucky_run_is_lucky_on_all_streams() -> None:
