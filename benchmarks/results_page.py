@@ -27,7 +27,9 @@ tries actions on branches of the real episode and so sees its future, for minute
 
 {summary}
 {above}
-PPO closes {closed:.0%} of the gap between `{best}` and the planner on these streams.
+PPO closes {closed:.0%} of the gap between `{best}` and the planner on these streams. More than 100 % is possible: the
+planner tries two actions at every second decision and has the rule go on, so that it does not find what takes several
+decisions. These are few streams, and a share of a small gap is unsure.
 
 ![Performance profiles](results/profiles.png)
 
