@@ -45,9 +45,8 @@ its streams and is better on {room_probability:.2f} of them.
 
 ## Untouched on other cards
 
-The same policies, trained on `{env_id}` alone, beside the same rule with the same numbers. On Gemma, where an episode
-takes minutes on a CPU, it is the one that scored best on validation streams; the ledger is smaller there than in
-training, and padded.
+The policy that scored best on validation streams, trained on `{env_id}` alone, beside the same rule with the same
+numbers. On Gemma the ledger is smaller than in training, and padded.
 
 {transfer}
 ## How they learned
@@ -83,12 +82,10 @@ sleepgym leaderboard night-owl pressure-rule fixed-period never-sleep $policies 
     --processes 2 --out runs/leaderboard/SleepLLM-v0
 sleepgym leaderboard look-ahead:depth=64,width=2,every=2,rule=night-owl:load_at=0.12 \\
     --streams 16 --slots 1 --processes 2 --validate 0 --out runs/leaderboard/planner
-for env in Night Tight Churn; do
-    sleepgym leaderboard night-owl $policies --streams 10 --processes 2 \\
+for env in Night Tight Churn Gemma; do
+    sleepgym leaderboard night-owl maskable-ppo:agents/pretrained/ppo-3.zip --streams 10 --slots 1 --processes 2 \\
         --env-id SleepLLM-$env-v0 --out runs/leaderboard/SleepLLM-$env-v0
 done
-sleepgym leaderboard night-owl maskable-ppo:agents/pretrained/ppo-3.zip --streams 10 --slots 1 --processes 2 \\
-    --env-id SleepLLM-Gemma-v0 --out runs/leaderboard/SleepLLM-Gemma-v0
 python benchmarks/results.py
 """
 
