@@ -131,9 +131,9 @@ def sheets(args: Args, results: Mapping[str, Sequence[EpisodeResult]]) -> tuple[
 PAGE = """# Headroom
 
 Written by `python benchmarks/headroom.py`: {machine}. Score is the share of all questions of an episode that were
-answered correctly, with a 95 % bootstrap interval over streams; the other columns are means. Seconds are those of one
-of {processes} processes that ran at once, but for the planner's, which leave its branches out. The rules' numbers are
-those of [the sweep](tuning.md) on training streams.
+answered correctly, with a 95 % bootstrap interval over streams; the other columns are means. Seconds are those of
+processes of one thread that ran beside each other; the planner's leave its branches out. The rules' numbers are those
+of [the sweep](tuning.md) on training streams.
 
 {table}
 The planner ({planner}) tries actions on branches of the real episode and sees its future: an upper reference,
@@ -147,7 +147,6 @@ def page(args: Args, results: Mapping[str, Sequence[EpisodeResult]], machine: st
     table, rungs = sheets(args, results)
     return PAGE.format(
         machine=machine,
-        processes=args.processes,
         table=table.markdown(),
         planner=f"`{args.planner}`",
         ladder=rungs.markdown(),

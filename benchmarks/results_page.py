@@ -81,7 +81,7 @@ policies=$(for seed in 1 2 3 4 5; do echo maskable-ppo:agents/pretrained/ppo-$se
 sleepgym leaderboard night-owl pressure-rule fixed-period never-sleep $policies \\
     --processes 2 --out runs/leaderboard/SleepLLM-v0
 sleepgym leaderboard look-ahead:depth=64,width=2,every=2,rule=night-owl:load_at=0.12 \\
-    --streams 16 --slots 1 --processes 2 --validate 0 --out runs/leaderboard/planner
+    --streams 32 --slots 1 --processes 2 --validate 0 --out runs/leaderboard/planner
 for env in Night Tight Churn Gemma; do
     sleepgym leaderboard night-owl maskable-ppo:agents/pretrained/ppo-3.zip --streams 10 --slots 1 --processes 2 \\
         --env-id SleepLLM-$env-v0 --out runs/leaderboard/SleepLLM-$env-v0
