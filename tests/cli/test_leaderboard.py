@@ -306,7 +306,7 @@ def test_what_is_no_policy_is_refused(saved: Callable[..., str], tmp_path: Path)
     (tmp_path / "notes.zip").write_text("no policy")
     dqn = saved(DQN, "MlpPolicy", True, buffer_size=10)
     for text, said in [
-        (f"ppo:{tmp_path / 'notes.zip'}", "expected a policy of ppo in"),
+        (f"ppo:{tmp_path / 'notes.zip'}", "expected a policy of PPO in"),
         (f"ppo:{tmp_path / 'nowhere.zip'}", "check the path"),
         (f"ppo:{dqn}", "name the algorithm that it was trained with"),
     ]:
