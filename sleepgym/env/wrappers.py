@@ -73,7 +73,7 @@ class PadLedger(
         RecordConstructorArgs.__init__(self, rows=rows)
         super().__init__(env)
         shown = cast(spaces.Dict, env.observation_space)
-        ledger = cast(spaces.Box[np.float32], shown["ledger"])
+        ledger = cast("spaces.Box[np.float32]", shown["ledger"])
         self._missing = rows - len(ledger.low)
         if self._missing < 0:
             raise ValueError(f"expected a ledger of at most {rows} rows, found {len(ledger.low)}")
