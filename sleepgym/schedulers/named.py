@@ -79,12 +79,12 @@ def spelled_out(text: str) -> str:
     Raises:
         SchedulerNameError: See :func:`scheduler_named`.
     """
-    scheduler_named(text)
+    made = scheduler_named(text)
     name, _, numbers = text.partition(":")
+    if isinstance(made, Scheduler):
+        return _written(name, type(made), vars(made))
     if name == RANDOM:
         return text
-    if name != LOOK_AHEAD:
-        return _written(name, RULES[name], _rule(text).__dict__)
     own, rule = _look_ahead_parts(numbers)
     usual = {field.name: field.default for field in fields(LookAhead)}
     return f"{_written(name, LookAhead, usual | own)},rule={spelled_out(rule)}"
