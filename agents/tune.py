@@ -11,8 +11,9 @@ from __future__ import annotations
 import itertools
 import json
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,13 +37,14 @@ from sleepgym.learning import EnvSpec
 from sleepgym.schedulers import scheduler_named
 
 # What is tried. Days, shares and pressures are those of the schedulers' docstrings.
-GRIDS: Mapping[str, Mapping[str, Sequence[float | None]]] = {
+GRIDS: Mapping[str, Mapping[str, Sequence[float | str | None]]] = {
     "night-owl": {"traffic_at": [0.15, 0.3], "load_at": [0.05, 0.08, 0.12, 0.18], "anyway_at": [0.3, 1.0]},
     "pressure-rule": {"nap_at": [0.3, 2.0], "sleep_at": [0.35, 0.45, 0.6, 0.8], "night_relief": [0.0, 0.3]},
     "budget-aware": {"load_at": [0.05, 0.08, 0.12], "nap_days": [0.5, 1.0], "reserve": [0.5, 1.1]},
     "drowsiness": {"degraded_at": [0.05, 0.1, 0.15, 0.3], "nap_days": [0.25, 0.5, 1.0]},
     "fixed-period": {"days": [0.5, 0.75, 1.0, 1.25, 1.5, 2.0]},
     "never-sleep": {"nap_days": [None, 0.25, 0.5, 1.0]},
+    "look-ahead": {"depth": [16, 64], "width": [2, 4], "every": [1, 2], "rule": ["night-owl:load_at=0.12"]},
 }
 
 
@@ -52,8 +54,9 @@ class Args:
     """the environment to tune for"""
     card: str = ""
     """path of a card of your own to play instead of the environment's"""
-    schedulers: tuple[str, ...] = field(default_factory=lambda: tuple(GRIDS))
-    """which of night-owl, pressure-rule, budget-aware, drowsiness, fixed-period, never-sleep"""
+    schedulers: tuple[str, ...] = field(default_factory=lambda: tuple(name for name in GRIDS if name != "look-ahead"))
+    """which of night-owl, pressure-rule, budget-aware, drowsiness, fixed-period, never-sleep, look-ahead; the last one
+    takes hours, and plays only when named"""
     episodes: int = 4
     """streams that each combination plays"""
     finalists: int = 4
@@ -63,7 +66,7 @@ class Args:
     seed: int = 0
     """seed of the first stream; the others follow it"""
     slots: int = 16
-    """episodes at once"""
+    """episodes at once, in each process"""
     processes: int = 1
     """processes that play, with an equal share of the cores each"""
     out: Path = Path("runs/tune.json")
@@ -110,23 +113,33 @@ class Job(NamedTuple):
     spec: EnvSpec
     scheduler: str
     seeds: range
-    slots: int
+
+
+def jobs(args: Args, schedulers: Sequence[str], seeds: range) -> Iterator[Job]:
+    """As many streams at a time as there are slots, so that processes that play long episodes end together."""
+    for text in schedulers:
+        for start in range(0, len(seeds), args.slots):
+            yield Job(EnvSpec(args.env_id, args.card), text, seeds[start : start + args.slots])
 
 
 def play(job: Job) -> tuple[str, list[EpisodeResult]]:
-    return job.scheduler, evaluate(lambda: job.spec.make("train"), scheduler_named(job.scheduler), job.seeds, job.slots)
+    start = time.perf_counter()
+    episodes = evaluate(lambda: job.spec.make("train"), scheduler_named(job.scheduler), job.seeds, len(job.seeds))
+    # With the time in which the scheduler thought, which is most of it for look-ahead.
+    share = (time.perf_counter() - start) / len(episodes)
+    return job.scheduler, [replace(episode, seconds=share) for episode in episodes]
 
 
 def main(args: Args) -> None:
     if unknown := sorted(set(args.schedulers) - set(GRIDS)):
         raise SystemExit(f"expected schedulers out of {', '.join(GRIDS)}, found {', '.join(unknown)}")
-    console, spec = Console(), EnvSpec(args.env_id, args.card)
+    console = Console()
     found: dict[str, Played] = {name: {text: [] for text in combinations(name)} for name in args.schedulers}
     for number, seeds in enumerate(args.rounds):
         # The second round is for those that were best in the first: which of them by luck, its streams tell.
         chosen = [finalists(played)[: args.finalists] if number else list(played) for played in found.values()]
         going_on = [text for names in chosen for text in names]
-        play_round(args, found, [Job(spec, text, seeds, args.slots) for text in going_on if seeds], console)
+        play_round(args, found, list(jobs(args, going_on, seeds)), console)
 
     tables = sheets(args, found)
     args.out.with_suffix(".md").write_text(page(args, tables), encoding="utf-8")
@@ -138,11 +151,11 @@ def main(args: Args) -> None:
     console.print(f"results: {args.out}, {args.out.with_suffix('.md')}", soft_wrap=True, highlight=False)
 
 
-def play_round(args: Args, found: Mapping[str, Played], jobs: Sequence[Job], console: Console) -> None:
+def play_round(args: Args, found: Mapping[str, Played], work: Sequence[Job], console: Console) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        task = progress.add_task("episodes", total=sum(len(job.seeds) for job in jobs))
-        for text, episodes in in_processes(play, jobs, args.processes):
+        task = progress.add_task("episodes", total=sum(len(job.seeds) for job in work))
+        for text, episodes in in_processes(play, work, args.processes):
             found[text.partition(":")[0]][text] += episodes
             progress.update(task, advance=len(episodes), description=text)
             # Each time: a long sweep that is stopped leaves what it has found.
@@ -172,7 +185,8 @@ Written by `{command}`: {machine}.
 Streams are those of the split `train`, the same for all: every combination of the grids in `agents/tune.py` plays seeds
 {first}, and the best {finalists} of each scheduler seeds {further} as well; of combinations that scored alike on each
 of the first streams, one goes on. The winners are the [schedulers'](../schedulers.md) usual numbers. Mean scores with
-95 % bootstrap intervals over streams. Seconds were measured beside other work.
+95 % bootstrap intervals over streams. Seconds are those that pass per stream, with what the scheduler thinks, in
+processes beside each other.
 
 {tables}"""
 
@@ -181,13 +195,23 @@ def page(args: Args, tables: Sequence[Sheet]) -> str:
     first, further = (f"{seeds.start} to {seeds.stop - 1}" if seeds else "none" for seeds in args.rounds)
     return PAGE.format(
         env_id=args.env_id,
-        command=f"python agents/tune.py --env-id {args.env_id} --out {args.out}",
+        command=command(args),
         machine=f"{platform.machine()}, torch {torch.__version__}",
         first=first,
         further=further,
         finalists=args.finalists,
         tables="\n".join(sheet.markdown() for sheet in tables),
     )
+
+
+def command(args: Args) -> str:
+    """What repeats a sweep."""
+    parts, usual = ["python agents/tune.py"], vars(Args())
+    for name, value in vars(args).items():
+        if value != usual[name]:
+            values = value if isinstance(value, tuple) else [value]
+            parts.append(f"--{name.replace('_', '-')} {' '.join(map(str, values))}")
+    return " ".join(parts)
 
 
 def write(args: Args, found: Mapping[str, Played]) -> None:

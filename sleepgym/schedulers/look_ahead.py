@@ -36,9 +36,9 @@ class LookAhead(Scheduler):
 
     env: SleepEnv
     rule: Scheduler
-    depth: int = 24
+    depth: int = 16
     width: int = 4
-    every: int = 1
+    every: int = 2
     _decisions: int = field(default=0, init=False, repr=False, compare=False)
     _course: Sequence[_Decision] = field(default=(), init=False, repr=False, compare=False)
     """What following the rule from here to the end brings, as far as that is known from the decision before."""

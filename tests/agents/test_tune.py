@@ -27,6 +27,10 @@ def test_the_best_of_all_combinations_is_named(call: Callable[..., str], quick_c
         assert sum(final["scores"][:2]) == max(sum(row["scores"][:2]) for row in rows)
         assert f"best {name}: {sum(final['scores']) / 3:.3f} with {final['scheduler']}" in shown
         assert f"**{name}: 1 combinations on 3 streams**" in page
+    assert "Written by `python agents/tune.py --env-id SleepLLM-Mini-v0 --card" in page
+    assert (
+        "--schedulers never-sleep fixed-period --episodes 2 --finalists 1 --final-episodes 1 --out tuned.json`" in page
+    )
 
 
 def test_who_was_best_of_few_streams_goes_on_and_who_is_best_of_all_wins(
@@ -41,6 +45,12 @@ def test_who_was_best_of_few_streams_goes_on_and_who_is_best_of_all_wins(
     assert tune.finalists({"b": episodes(0.5), "a": episodes(0.6), "c": episodes(0.5)}) == ["a", "b"]
     # More streams count more than a lucky few.
     assert tune.ranked({"b": episodes(0.5, 0.5), "a": episodes(0.6), "c": episodes(0.4, 0.8)}) == ["c", "b", "a"]
+
+
+def test_processes_get_as_many_streams_at_a_time_as_there_are_slots(script: Callable[[str], ModuleType]) -> None:
+    tune = script("tune")
+    found = [(job.scheduler, list(job.seeds)) for job in tune.jobs(tune.Args(slots=2), ["a", "b"], range(4, 7))]
+    assert found == [("a", [4, 5]), ("a", [6]), ("b", [4, 5]), ("b", [6])]
 
 
 def test_every_combination_of_every_grid_is_a_scheduler(script: Callable[[str], ModuleType]) -> None:

@@ -8,14 +8,22 @@ from pathlib import Path
 import pytest
 
 from sleepgym.schedulers import scheduler_named
-from sleepgym.schedulers.named import RULES
+from sleepgym.schedulers.named import RULES, spelled_out
 
-SWEEP = Path(__file__).parents[2] / "docs" / "environments" / "tuning.json"
+SWEEPS = Path(__file__).parents[2] / "docs" / "environments"
+
+
+def best(sweep: str, name: str) -> str:
+    rows = [row for row in json.loads((SWEEPS / sweep).read_text())["rows"] if row["scheduler"].startswith(f"{name}:")]
+    # Of those that have played the further streams as well; of equals, the first.
+    finalists = [row for row in rows if len(row["scores"]) == max(len(row["scores"]) for row in rows)]
+    return str(max(finalists, key=lambda row: sum(row["scores"]))["scheduler"])
 
 
 @pytest.mark.parametrize("name", [name for name in RULES if name != "always-sleep"])
 def test_a_rule_has_the_numbers_that_scored_best(name: str) -> None:
-    rows = [row for row in json.loads(SWEEP.read_text())["rows"] if row["scheduler"].partition(":")[0] == name]
-    # Those that have played the further streams as well; of equals, the first.
-    finalists = [row for row in rows if len(row["scores"]) == max(len(row["scores"]) for row in rows)]
-    assert scheduler_named(name) == scheduler_named(max(finalists, key=lambda row: sum(row["scores"]))["scheduler"])
+    assert scheduler_named(name) == scheduler_named(best("tuning.json", name))
+
+
+def test_the_planner_has_the_numbers_that_scored_best() -> None:
+    assert spelled_out("look-ahead:rule=night-owl") == spelled_out(best("tuning-planner.json", "look-ahead"))
