@@ -22,13 +22,14 @@ It was to be {goal}. The numbers of `{best}` are those that [a sweep on training
 ## Against the planner
 
 The planner, `{planner}`,
-tries actions on branches of the real episode and so sees its future, for minutes per stream. It has played the first
-{few} test streams. Normalised scores are 0 for never sleeping and 1 for the planner.
+tries actions on branches of the real episode and so sees its future, for minutes per stream. Its numbers are those that
+[a sweep on training streams](environments/tuning-planner.md) found. It has played the first {few} test streams.
+Normalised scores are 0 for never sleeping and 1 for the planner.
 
 {summary}
 {above}
 PPO closes {closed:.0%} of the gap between `{best}` and the planner on these streams. More than 100 % is possible: the
-planner tries two actions at every second decision and has the rule go on, so that it does not find what takes several
+planner tries single actions and has the rule go on after each, so that it does not find what takes several
 decisions. These are few streams, and a share of a small gap is unsure.
 
 ![Performance profiles](results/profiles.png)
@@ -80,7 +81,7 @@ done
 policies=$(for seed in 1 2 3 4 5; do echo maskable-ppo:agents/pretrained/ppo-$seed.zip; done)
 sleepgym leaderboard night-owl pressure-rule fixed-period never-sleep $policies \\
     --processes 2 --out runs/leaderboard/SleepLLM-v0
-sleepgym leaderboard look-ahead:depth=64,width=2,every=2,rule=night-owl:load_at=0.12 \\
+sleepgym leaderboard look-ahead:depth=16,width=4,every=2,rule=night-owl:load_at=0.12 \\
     --streams 32 --slots 1 --processes 2 --validate 0 --out runs/leaderboard/planner
 for env in Night Tight Churn Gemma; do
     sleepgym leaderboard night-owl maskable-ppo:agents/pretrained/ppo-3.zip --streams 10 --slots 1 --processes 2 \\
