@@ -57,7 +57,7 @@ class Args:
         "drowsiness:degraded_at=0.15,nap_days=0.5",
     )
     """rules, with the numbers that agents/tune.py found on training streams"""
-    planner: str = "look-ahead:depth=64,width=2,every=2,rule=night-owl:load_at=0.12"
+    planner: str = "look-ahead:depth=16,width=4,every=2,rule=night-owl:load_at=0.12"
     """the upper reference; empty for none"""
     processes: int = 2
     """processes, with an equal share of the cores each"""
@@ -133,7 +133,7 @@ PAGE = """# Headroom
 Written by `python benchmarks/headroom.py`: {machine}. Score is the share of all questions of an episode that were
 answered correctly, with a 95 % bootstrap interval over streams; the other columns are means. Seconds are those of
 processes of one thread that ran beside each other; the planner's leave its branches out. The rules' numbers are those
-of [the sweep](tuning.md) on training streams.
+of [the sweep](tuning.md) on training streams, the planner's of [its own](tuning-planner.md).
 
 {table}
 The planner ({planner}) tries actions on branches of the real episode and sees its future: an upper reference,
