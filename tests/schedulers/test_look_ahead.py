@@ -34,7 +34,7 @@ def test_looking_ahead_to_the_end_never_does_worse_than_the_rule(short: Make, ru
     """Each step keeps the best of futures that are played out, one of which is the rule's own."""
     for seed in (1, 3):
         own = run_episode(short(), rule, seed)
-        ahead = run_episode(short(), lambda env, _: LookAhead(env, rule, depth=12, width=4), seed)
+        ahead = run_episode(short(), lambda env, _: LookAhead(env, rule, depth=12, width=4, every=1), seed)
         assert ahead.episode_return >= own.episode_return - 1e-6
         assert ahead.episode_return > own.episode_return + 0.5
 
@@ -89,7 +89,7 @@ def test_where_nothing_is_better_it_does_what_its_rule_does(short: Make) -> None
     worthless = short(reward={"served": 0.0, "drift": 0.0, "invalid": 0.0})
     rule = NightOwl(load_at=0.01)
     own = run_episode(worthless, rule, 3)
-    ahead = run_episode(worthless, lambda env, _: LookAhead(env, rule, depth=1, width=3), 3)
+    ahead = run_episode(worthless, lambda env, _: LookAhead(env, rule, depth=1, width=3, every=1), 3)
     assert ahead.actions == own.actions
     assert Action.SLEEP in own.actions
 
@@ -98,7 +98,7 @@ def test_slots_do_not_change_what_it_does(short: Make) -> None:
     def results(slots: int) -> list[Any]:
         played = evaluate(
             lambda: short(stream=SIX_TICKS),
-            lambda env, seed: LookAhead(env, NightOwl(), depth=1, width=2),
+            lambda env, seed: LookAhead(env, NightOwl(), depth=1, width=2, every=1),
             [1, 3],
             slots,
         )
@@ -109,8 +109,10 @@ def test_slots_do_not_change_what_it_does(short: Make) -> None:
 
 def test_it_plans_on_a_card_with_parameters(short: Make) -> None:
     env = short(stream=SIX_TICKS, parameters={"facts": [1, 4], "sleep": [3, 6]})
-    plain = run_episode(short(stream=SIX_TICKS), lambda env, _: LookAhead(env, NightOwl(), depth=1, width=2), 1)
-    rich = run_episode(env, lambda env, _: LookAhead(env, NightOwl(), depth=1, width=2), 1)
+    plain = run_episode(
+        short(stream=SIX_TICKS), lambda env, _: LookAhead(env, NightOwl(), depth=1, width=2, every=1), 1
+    )
+    rich = run_episode(env, lambda env, _: LookAhead(env, NightOwl(), depth=1, width=2, every=1), 1)
     assert [np.ravel(action)[0] for action in rich.actions] == list(plain.actions)
 
 
@@ -130,6 +132,7 @@ class Forgetful(LookAhead):
 
 def test_what_was_followed_to_the_end_before_need_not_be_followed_again(short: Make) -> None:
     """The same actions come of it, with fewer steps of branches."""
+    rule, reach = NightOwl(load_at=0.01), {"depth": 12, "width": 2, "every": 1}
     actions, steps = [], []
     for kind in (LookAhead, Forgetful):
         env, counted = short(stream=SIX_TICKS), 0
@@ -142,7 +145,7 @@ def test_what_was_followed_to_the_end_before_need_not_be_followed_again(short: M
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(type(env), "step", step)
-            played = run_episode(env, lambda env, _, kind=kind: kind(env, NightOwl(load_at=0.01), depth=12, width=2), 1)
+            played = run_episode(env, lambda env, _, kind=kind: kind(env, rule, **reach), 1)
         actions.append(played.actions)
         steps.append(counted)
     assert actions[0] == actions[1]
