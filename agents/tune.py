@@ -12,7 +12,7 @@ import itertools
 import json
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -31,10 +31,12 @@ from sleepgym.evaluation import (
     comparison_sheet,
     episodes_sheet,
     evaluate,
+    in_lots,
     in_processes,
 )
 from sleepgym.learning import EnvSpec
 from sleepgym.schedulers import scheduler_named
+from sleepgym.schedulers.named import RULES
 
 # What is tried. Days, shares and pressures are those of the schedulers' docstrings.
 GRIDS: Mapping[str, Mapping[str, Sequence[float | str | None]]] = {
@@ -54,7 +56,7 @@ class Args:
     """the environment to tune for"""
     card: str = ""
     """path of a card of your own to play instead of the environment's"""
-    schedulers: tuple[str, ...] = field(default_factory=lambda: tuple(name for name in GRIDS if name != "look-ahead"))
+    schedulers: tuple[str, ...] = field(default_factory=lambda: tuple(name for name in GRIDS if name in RULES))
     """which of night-owl, pressure-rule, budget-aware, drowsiness, fixed-period, never-sleep, look-ahead; the last one
     takes hours, and plays only when named"""
     episodes: int = 4
@@ -112,14 +114,13 @@ class Job(NamedTuple):
 
     spec: EnvSpec
     scheduler: str
-    seeds: range
+    seeds: Sequence[int]
 
 
-def jobs(args: Args, schedulers: Sequence[str], seeds: range) -> Iterator[Job]:
+def jobs(args: Args, schedulers: Sequence[str], seeds: range) -> list[Job]:
     """As many streams at a time as there are slots, so that processes that play long episodes end together."""
-    for text in schedulers:
-        for start in range(0, len(seeds), args.slots):
-            yield Job(EnvSpec(args.env_id, args.card), text, seeds[start : start + args.slots])
+    spec = EnvSpec(args.env_id, args.card)
+    return [Job(spec, text, lot) for text in schedulers for lot in in_lots(seeds, args.slots)]
 
 
 def play(job: Job) -> tuple[str, list[EpisodeResult]]:
@@ -139,7 +140,7 @@ def main(args: Args) -> None:
         # The second round is for those that were best in the first: which of them by luck, its streams tell.
         chosen = [finalists(played)[: args.finalists] if number else list(played) for played in found.values()]
         going_on = [text for names in chosen for text in names]
-        play_round(args, found, list(jobs(args, going_on, seeds)), console)
+        play_round(args, found, jobs(args, going_on, seeds), console)
 
     tables = sheets(args, found)
     args.out.with_suffix(".md").write_text(page(args, tables), encoding="utf-8")

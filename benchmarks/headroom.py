@@ -33,6 +33,7 @@ from sleepgym.evaluation import (
     comparison_sheet,
     episodes_sheet,
     evaluate,
+    in_lots,
     in_processes,
 )
 from sleepgym.schedulers import scheduler_named
@@ -84,7 +85,7 @@ def jobs(args: Args, done: Mapping[str, Mapping[int, EpisodeResult]]) -> list[Jo
     planner = {args.planner: args.planner_streams} if args.planner else {}
     for name, count in (planner | wanted).items():
         missing = [seed for seed in range(args.seed, args.seed + count) if seed not in done.get(name, {})]
-        found += [(args.env_id, name, tuple(missing[i : i + 2])) for i in range(0, len(missing), 2)]
+        found += [(args.env_id, name, tuple(lot)) for lot in in_lots(missing, 2)]
     return found
 
 

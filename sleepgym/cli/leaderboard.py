@@ -127,7 +127,7 @@ class Args:
 
     def _played(self, entries: Sequence[Entry], advance: Callable[[str, int], None]) -> Iterator[Played]:
         """Plays entries, one after the other."""
-        from sleepgym.evaluation import in_processes
+        from sleepgym.evaluation import in_lots, in_processes
         from sleepgym.evaluation.leaderboard import frozen_seeds, joined, play
 
         if self.processes == 1:
@@ -135,7 +135,7 @@ class Args:
                 told = partial(_tell, advance, entry.name)
                 yield play(entry, self.env_id, frozen_seeds(self.streams), self.slots, told)
             return
-        lots = [tuple(lot) for lot in _lots(frozen_seeds(self.streams), self.slots)]
+        lots = [tuple(lot) for lot in in_lots(frozen_seeds(self.streams), min(self.slots, 4))]
         jobs = [_Job(entry.name, self.env_id, lot, self.slots) for entry in entries for lot in lots]
         parts: list[Played] = []
         for part in in_processes(_play_lot, jobs, self.processes):
@@ -164,12 +164,6 @@ def _play_lot(job: _Job) -> Played:
 
     (entry,) = _entries([job.name], job.env_id)
     return play(entry, job.env_id, job.seeds, job.slots)
-
-
-def _lots(seeds: Sequence[int], slots: int) -> Iterator[Sequence[int]]:
-    """Streams in lots small enough that all processes end at about the same time."""
-    size = min(slots, 4)
-    return (seeds[i : i + size] for i in range(0, len(seeds), size))
 
 
 def _progress(console: Console) -> Progress:

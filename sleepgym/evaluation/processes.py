@@ -42,6 +42,21 @@ def in_processes(work: Callable[[Job], Result], jobs: Sequence[Job], processes: 
         yield from pool.map(work, jobs)
 
 
+def in_lots(seeds: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Streams in lots, in their order: jobs small enough that all processes end at about the same time.
+
+    Args:
+        seeds: Of the streams.
+        size: Streams of a lot; the last may have fewer.
+
+    Raises:
+        ValueError: There is not one stream in a lot.
+    """
+    if size < 1:
+        raise ValueError(f"expected at least one stream in a lot, found {size}")
+    return (seeds[start : start + size] for start in range(0, len(seeds), size))
+
+
 def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
     # Bars of several processes would be drawn over each other.

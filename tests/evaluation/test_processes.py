@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 import torch
 
-from sleepgym.evaluation import in_processes
+from sleepgym.evaluation import in_lots, in_processes
 
 
 def threads(job: int) -> tuple[int, int, int]:
@@ -48,3 +48,10 @@ def test_a_process_that_is_killed_is_not_waited_for() -> None:
 def test_no_process_is_an_error() -> None:
     with pytest.raises(ValueError, match="expected at least one process, found 0"):
         list(in_processes(threads, [1], 0))
+
+
+def test_lots_keep_the_order_and_the_last_is_what_is_left() -> None:
+    assert list(in_lots(range(3, 8), 2)) == [range(3, 5), range(5, 7), range(7, 8)]
+    assert list(in_lots((), 2)) == []
+    with pytest.raises(ValueError, match="expected at least one stream in a lot, found 0"):
+        in_lots(range(3), 0)
