@@ -343,7 +343,6 @@ def examine(recipe: Recipe) -> Row:
         memory.remove(owner)
     with torch.no_grad(), overlay.use(memory):
         reverted = torch.equal(model(input_ids=ids, use_cache=False).logits, bare)
-    overlay.close()
     untouched = all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     down, head = lm.linear(lm.blocks[1].down_proj), model.get_output_embeddings()
     return Row(

@@ -142,7 +142,7 @@ def feature_table(name: str, features: Mapping[str, Feature]) -> str:
 def reward_table(card: Card) -> str:
     rows = [
         (f"`{term.name}`", value(getattr(card.reward, term.name)), markdown(inspect.getdoc(type(term).__call__) or ""))
-        for term in Reward.of(card.reward).terms
+        for term in Reward.of(card).terms
     ]
     return table(("Term", f"Weight in `{DEFAULT}`", "Per tick"), rows)
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sleepgym.lm.architecture import features
 from sleepgym.lm.language_model import LanguageModel
@@ -131,60 +132,34 @@ class Memory:
 
 
 class Overlay:
-    """Adds memories to a model's forward pass through hooks on its linears.
+    """Adds memories to a model's forward pass.
 
-    What is in use is in use inside :meth:`use`; outside it, the model is bare. The hooks cost one dictionary
-    look-up per linear when a module has no term.
+    What is in use is in use inside :meth:`use`; outside it, the model is bare and without hooks. An overlay holds
+    nothing of its own: any number of them on one model are as good as one.
+
+    Args:
+        lm: The model.
     """
 
     def __init__(self, lm: LanguageModel) -> None:
         self.lm = lm
-        self._in_use = _InUse(lm, (), ())
-        self._handles = [
-            lm.linear(name).register_forward_hook(self._hook(name)) for block in lm.blocks for name in block.linears
-        ]
-
-    def close(self) -> None:
-        """Removes the hooks."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
 
     @contextmanager
     def use(self, memory: Memory | Sequence[Memory], training: Factors | Sequence[Factors] = ()) -> Iterator[None]:
         """Runs the model with a memory; or with several, each for its share of the batch.
+
+        Inside another use, it takes the other's place until it ends.
 
         Args:
             memory: One memory for the whole batch; or a sequence: the rows of the batch are that many groups of
                 equal size, one after the other, and each group has its own. Empty for none.
             training: Factors added on top, through which gradients flow; one for all, or one per group.
         """
-        before = self._in_use
         memories = (memory,) if isinstance(memory, Memory) else tuple(memory)
         trained = (training,) if isinstance(training, Mapping) else tuple(training)
-        self._in_use = _InUse(self.lm, memories, trained)
-        try:
+        in_use = _InUse(self.lm, memories, trained)
+        with self.lm.adding({name: partial(in_use.added, name) for name in in_use.modules}):
             yield
-        finally:
-            self._in_use = before
-
-    def _hook(self, name: str):  # type: ignore[no-untyped-def]  # torch types hooks as Callable
-        def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            x = args[0]
-            for a, b in self._in_use.shared(name):
-                output = output + (x @ a.to(x.device, x.dtype).T) @ b.to(x.device, x.dtype).T
-            for a, b in self._in_use.grouped(name):
-                if len(x) % len(a):
-                    raise OverlayError(
-                        f"expected batch rows that {len(a)} memories can share out evenly, found {len(x)} rows"
-                    )
-                # Also where a model flattens rows and tokens before the MLP.
-                rows = x.reshape(len(a), -1, x.shape[-1])
-                delta = torch.bmm(torch.bmm(rows, a.to(x.device, x.dtype).mT), b.to(x.device, x.dtype).mT)
-                output = output + delta.reshape(output.shape)
-            return output
-
-        return add
 
 
 class _InUse:
@@ -194,6 +169,27 @@ class _InUse:
         self._lm = lm
         self._memories, self._training = memories, training
         self._grouped: dict[str, list[tuple[Tensor, Tensor]]] = {}
+
+    @property
+    def modules(self) -> list[str]:
+        """Names of the linears that something is added to."""
+        terms = (term.factors for memory in self._memories for term in memory.terms.values() if term.scale != 0)
+        return list(dict.fromkeys(name for factors in (*terms, *self._training) for name in factors))
+
+    def added(self, name: str, x: Tensor, output: Tensor) -> Tensor:
+        """The linear's output with what memories and training add to it."""
+        for a, b in self.shared(name):
+            output = output + (x @ a.to(x.device, x.dtype).T) @ b.to(x.device, x.dtype).T
+        for a, b in self.grouped(name):
+            if len(x) % len(a):
+                raise OverlayError(
+                    f"expected batch rows that {len(a)} memories can share out evenly, found {len(x)} rows"
+                )
+            # Also where a model flattens rows and tokens before the MLP.
+            rows = x.reshape(len(a), -1, x.shape[-1])
+            delta = torch.bmm(torch.bmm(rows, a.to(x.device, x.dtype).mT), b.to(x.device, x.dtype).mT)
+            output = output + delta.reshape(output.shape)
+        return output
 
     def shared(self, name: str) -> list[tuple[Tensor, Tensor]]:
         """Factors that every row goes through, ``A [r, d_in]`` and ``B [d_out, r]``."""

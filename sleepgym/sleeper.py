@@ -24,7 +24,7 @@ from sleepgym.lm.loading import Quantization
 from sleepgym.reports import AuditReport, InjectReport, PruneReport, RefreshReport, SleepReport
 from sleepgym.state import State
 
-__all__ = ["Base", "SleepingLM", "audit_together", "make_base", "sleep_together"]
+__all__ = ["Base", "SleepingLM", "audit_together", "make_base", "prepare_together", "sleep_together"]
 
 
 class SleepingLM:
@@ -141,10 +141,7 @@ class SleepingLM:
                 for f in facts
                 if f.key in state.ledger and state.ledger[f.key].fact.object != f.object
             )
-            new = {f.key for f in facts}
-            others = [f for f in state.ledger.facts if f.key not in new]
-            protected = others if self.base.editor.spec.protect else ()
-            margins = self.base.editor.write(state.memory, facts, protected).tolist()
+            margins = self.base.editor.write(state.memory, facts, self._protected(facts)).tolist()
             for fact in facts:
                 writes = state.ledger[fact.key].writes + 1 if fact.key in state.ledger else 1
                 state.ledger.put(Entry(fact, written_at=state.tick, writes=writes))
@@ -238,6 +235,12 @@ class SleepingLM:
 
     # --------------------------------------------------------------- internal
 
+    def _protected(self, facts: Sequence[Fact]) -> Sequence[Fact]:
+        """Facts whose keys an injection holds still."""
+        new = {fact.key for fact in facts}
+        others = [fact for fact in self.state.ledger.facts if fact.key not in new]
+        return others if self.base.editor.spec.protect else ()
+
     @contextmanager
     def _transaction(self) -> Iterator[State]:
         """A draft of the state, taken over in one assignment at the end: whatever is raised, nothing has changed."""
@@ -246,10 +249,29 @@ class SleepingLM:
         self.state = draft
 
 
+def prepare_together(learners: Sequence[SleepingLM], facts: Sequence[Sequence[Fact]]) -> None:
+    """Optimises in one batch what several learners on one base need to inject facts; each then injects its own.
+
+    Args:
+        learners: On one base.
+        facts: What each is going to inject.
+
+    Raises:
+        EditError: A failed optimisation, or the learners are on several bases.
+        FactError: A fact cannot be tokenised as needed.
+    """
+    base = _one_base(learners)
+    base.editor.prepare([(each, learner._protected(each)) for learner, each in zip(learners, facts, strict=True)])
+
+
 def audit_together(learners: Sequence[SleepingLM]) -> list[AuditReport]:
-    """Audits several learners on one base in the same passes; each sees what it would see alone."""
+    """Audits several learners on one base in the same passes; each sees what it would see alone.
+
+    Raises:
+        EditError: The learners are on several bases.
+    """
     drafts = [learner.state.copy() for learner in learners]
-    reports = upkeep.audit(learners[0].base, drafts)
+    reports = upkeep.audit(_one_base(learners), drafts)
     for learner, draft in zip(learners, drafts, strict=True):
         learner.state = draft
     return reports
@@ -292,6 +314,19 @@ def sleep_together(
             draft.undone = 0
             learner.state = draft
     return reports
+
+
+def _one_base(learners: Sequence[SleepingLM]) -> Base:
+    """What all learners share.
+
+    Raises:
+        EditError: They are on several bases.
+    """
+    bases = {id(learner.base): learner.base for learner in learners}
+    if len(bases) != 1:
+        found = [f"{base.lm.name}, {base.editor.spec}" for base in bases.values()]
+        raise EditError(f"expected learners on one base, found {len(bases)} ({found}); make all of them with one Base")
+    return next(iter(bases.values()))
 
 
 def _by_another_dream(draft: State) -> State:

@@ -196,13 +196,38 @@ def test_weights_of_the_base_never_change(overlay, ids):
     assert digest() == before
 
 
-def test_close_removes_the_hooks(base, small_llm, ids):
+def hooks_of(lm):
+    return sum(len(lm.linear(name)._forward_hooks) for block in lm.blocks for name in block.linears)
+
+
+def test_a_model_has_hooks_only_while_a_memory_is_in_use(small_llm, ids):
     lm = small_llm(AutoModelForCausalLM.from_config(LlamaConfig(**IDS, **SIZE, vocab_size=99)))
-    overlay = Overlay(lm)
+    first, second = Overlay(lm), Overlay(lm)
     memory = Memory()
     memory.put("fact", factors(lm, 0))
-    overlay.close()
-    assert torch.equal(run(overlay, memory, ids), bare(overlay, ids))
+    before = bare(first, ids)
+    with first.use(memory):
+        assert 0 < hooks_of(lm) <= len(factors(lm, 0))
+    assert hooks_of(lm) == 0
+    with pytest.raises(KeyError), first.use(memory):
+        raise KeyError
+    assert hooks_of(lm) == 0
+    assert torch.equal(bare(second, ids), before)
+
+
+def test_an_inner_use_takes_the_place_of_the_outer_one_until_it_ends(small_llm, ids):
+    lm = small_llm(AutoModelForCausalLM.from_config(LlamaConfig(**IDS, **SIZE, vocab_size=99)))
+    one, other = Overlay(lm), Overlay(lm)
+    memory, another = Memory(), Memory()
+    memory.put("fact", factors(lm, 0))
+    another.put("fact", factors(lm, 1))
+    alone = run(one, memory, ids), run(one, another, ids), bare(one, ids)
+    with one.use(memory):
+        # Two overlays on one model are as good as one.
+        assert torch.equal(run(other, another, ids), alone[1])
+        assert torch.equal(run(other, (), ids), alone[2])
+        with torch.no_grad():
+            assert torch.equal(lm.model(input_ids=ids).logits, alone[0])
 
 
 # ------------------------------------------------------------------------------- memory alone, without a model

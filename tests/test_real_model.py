@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import gymnasium as gym
@@ -21,11 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
-def learner() -> Iterator[SleepingLM]:
+def learner() -> SleepingLM:
     card = load_card("SleepLLM-Gemma-v0")
-    learner = SleepingLM.from_pretrained("gemma-3-270m", edit=replace(card.edit, protect=False), sleep=card.sleep)
-    yield learner
-    learner.base.overlay.close()
+    return SleepingLM.from_pretrained("gemma-3-270m", edit=replace(card.edit, protect=False), sleep=card.sleep)
 
 
 def test_gguf_weights_are_read_right(learner: SleepingLM) -> None:

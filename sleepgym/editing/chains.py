@@ -43,7 +43,7 @@ class Chains:
         self.batch_facts = batch_facts
 
     def of(self, facts: Sequence[Fact]) -> list[Link]:
-        """Targets of facts, each made to stand beside those before it about its subject.
+        """Targets of one learner's facts, each made to stand beside those before it about its subject.
 
         Missing ones are optimised together, in as many rounds as there are facts about one subject.
 
@@ -51,31 +51,40 @@ class Chains:
             EditError: A loss became NaN or infinite.
             FactError: A fact cannot be tokenised as needed.
         """
-        before = _earlier(facts)
-        names = [self.cache.name(fact, [facts[j] for j in before[i]]) for i, fact in enumerate(facts)]
-        found = {i: target for i, name in enumerate(names) if (target := self.cache.get(name)) is not None}
-        for depth in range(max(map(len, before), default=0) + 1):
-            missing = [i for i in range(len(facts)) if len(before[i]) == depth and i not in found]
+        return self.of_each([facts])[0]
+
+    def of_each(self, groups: Sequence[Sequence[Fact]]) -> list[list[Link]]:
+        """Targets of several learners' facts, optimised together; see :meth:`of`.
+
+        Facts stand beside those of their own group only: two learners that are told of one person know nothing of each
+        other.
+        """
+        names: list[list[str]] = []
+        facts: dict[str, Fact] = {}
+        before: dict[str, list[str]] = {}
+        for group in groups:
+            of_subject: dict[str, list[Fact]] = {}
+            chain: dict[str, list[str]] = {}
+            names.append([])
+            for fact in group:
+                same, known = of_subject.setdefault(fact.subject, []), chain.setdefault(fact.subject, [])
+                name = self.cache.name(fact, same)
+                facts[name], before[name] = fact, list(known)
+                same.append(fact)
+                known.append(name)
+                names[-1].append(name)
+        found = {name: target for name in facts if (target := self.cache.get(name)) is not None}
+        for depth in range(max(map(len, before.values()), default=0) + 1):
+            missing = [name for name in facts if len(before[name]) == depth and name not in found]
             # Rows of one pass are padded to the longest: facts of like length belong together.
-            missing.sort(key=lambda i: len(facts[i].prompt) - facts[i].prompt.rfind(facts[i].subject))
+            missing.sort(key=lambda name: len(facts[name].prompt) - facts[name].prompt.rfind(facts[name].subject))
             for start in range(0, len(missing), self.batch_facts):
                 batch = missing[start : start + self.batch_facts]
-                chosen = [facts[i] for i in batch]
-                beside = [[(facts[j], found[j]) for j in before[i]] for i in batch]
+                chosen = [facts[name] for name in batch]
+                beside = [[(facts[other], found[other]) for other in before[name]] for name in batch]
                 with self.overlay.use(()):
                     targets = optimize_targets(self.overlay.lm, chosen, self.prefixes, self.spec, beside)
-                for i, target in zip(batch, targets, strict=True):
-                    found[i] = target
-                    self.cache.put(names[i], target)
-        return [Link(name, found[i]) for i, name in enumerate(names)]
-
-
-def _earlier(facts: Sequence[Fact]) -> list[list[int]]:
-    """Per fact the indices of earlier facts about its subject."""
-    of_subject: dict[str, list[int]] = {}
-    before = []
-    for i, fact in enumerate(facts):
-        same = of_subject.setdefault(fact.subject, [])
-        before.append(list(same))
-        same.append(i)
-    return before
+                for name, target in zip(batch, targets, strict=True):
+                    found[name] = target
+                    self.cache.put(name, target)
+        return [[Link(name, found[name]) for name in group] for group in names]

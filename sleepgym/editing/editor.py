@@ -98,6 +98,20 @@ class Editor:
         """
         return [link.target for link in self.chains.of(facts)]
 
+    def prepare(self, writes: Sequence[tuple[Sequence[Fact], Sequence[Fact]]]) -> None:
+        """Optimises the targets that several calls of :meth:`write` are going to need, in one batch.
+
+        Args:
+            writes: Per call the facts to write and those to protect. Calls know nothing of each other: each finds the
+                targets that it would have found alone, to rounding.
+
+        Raises:
+            EditError: A loss became NaN or infinite.
+            FactError: A fact cannot be tokenised as needed.
+        """
+        if self.spec.frozen:
+            self.chains.of_each([[*_standing(facts, protected), *facts] for facts, protected in writes])
+
     def write(self, memory: Memory, facts: Sequence[Fact], protected: Sequence[Fact] = ()) -> Tensor:
         """Solves for all facts jointly and puts one term per fact into the memory.
 
@@ -122,12 +136,11 @@ class Editor:
             FactError: A fact cannot be tokenised as needed.
         """
         # All work is done on drafts: a failed solve leaves the memory as it was.
-        bare, written = memory.copy(), {fact.key for fact in facts}
+        bare = memory.copy()
         for fact in facts:
             if owner_of(fact) in bare.terms:
                 bare.remove(owner_of(fact))
-        standing = [fact for fact in protected if fact.key not in written]
-        plan = self._plan(bare, facts, standing)
+        plan = self._plan(bare, facts, _standing(facts, protected))
         probes = [self.lm.encode(fact.prompt, fact.object) for fact in facts]
         weights = {subject.name: 1.0 for subject in plan.subjects}
         while True:
@@ -288,6 +301,12 @@ class Editor:
             moment = self._moments[layer].to(device)
             self._normal[layer] = NormalMatrix(moment, spec.covariance_weight, spec.ridge, spec.null_space)
         return self._normal[layer]
+
+
+def _standing(facts: Sequence[Fact], protected: Sequence[Fact]) -> list[Fact]:
+    """Protected facts that are not written anew."""
+    written = {fact.key for fact in facts}
+    return [fact for fact in protected if fact.key not in written]
 
 
 def _by_subject(facts: Sequence[Fact]) -> dict[str, list[Fact]]:

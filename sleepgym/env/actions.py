@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -17,7 +16,7 @@ from sleepgym.env.inbox import Inbox
 from sleepgym.facts.fact import Fact, FactError
 from sleepgym.ledger import Key, LedgerFullError
 from sleepgym.reports import SleepReport
-from sleepgym.sleeper import SleepingLM, audit_together, sleep_together
+from sleepgym.sleeper import SleepingLM
 
 
 class Action(IntEnum):
@@ -63,6 +62,27 @@ class Outcome:
     night: SleepReport | None = None
 
 
+FAILURES = (EditError, FactError, LedgerFullError, SleepError)
+"""What an operator may run into; the learner is then as it was."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a choice comes to on a learner as it stands.
+
+    Attributes:
+        choice: The choice.
+        edits_left: Edits that it may spend.
+        facts: Facts that INJECT writes.
+        keys: Facts that REFRESH re-solves.
+    """
+
+    choice: Choice
+    edits_left: int
+    facts: Sequence[Fact] = ()
+    keys: Sequence[Key] = ()
+
+
 class Operators:
     """Turns choices into calls of a learner, within an edit budget that no choice can exceed.
 
@@ -85,87 +105,64 @@ class Operators:
         current, ledger = self.inbox.current, self.learner.state.ledger
         return [key for key in ledger.degraded if current[key].fact == ledger[key].fact]
 
+    def allowed(self, action: Action, edits_left: int) -> bool:
+        """Whether an action would do something."""
+        ledger = self.learner.state.ledger
+        match action:
+            case Action.WAIT:
+                return True
+            case Action.INJECT:
+                return bool(self.batch(min(1, edits_left)))
+            case Action.REFRESH:
+                return edits_left > 0 and bool(self.degraded())
+            case Action.NAP | Action.SLEEP:
+                return len(ledger) > 0
+            case Action.PRUNE:
+                return any(e.stage == self.learner.sleep_spec.last_stage for e in ledger.values())
+
     def mask(self, edits_left: int) -> NDArray[np.bool_]:
         """Which actions would do something, in the order of :class:`Action`."""
-        ledger = self.learner.state.ledger
-        allowed = {
-            Action.WAIT: True,
-            Action.INJECT: bool(self.batch(edits_left)),
-            Action.REFRESH: edits_left > 0 and bool(self.degraded()),
-            Action.NAP: len(ledger) > 0,
-            Action.SLEEP: len(ledger) > 0,
-            Action.PRUNE: any(e.stage == self.learner.sleep_spec.last_stage for e in ledger.values()),
-        }
-        return np.array([allowed[action] for action in Action])
+        return np.array([self.allowed(action, edits_left) for action in Action])
 
     def night_length(self, choice: Choice) -> float:
         """How long a night is, relative to the one that the card describes."""
         return choice.ticks / self.card.ticks.sleep
 
-    def perform(self, choice: Choice, edits_left: int) -> Outcome:
-        """Does it. A failure leaves the learner as it was."""
-        if not self.mask(edits_left)[choice.action]:
-            return Outcome(invalid=True)
-        try:
-            return self._perform(choice, edits_left)
-        except (EditError, FactError, LedgerFullError, SleepError) as error:
-            return Outcome(invalid=True, error=f"{type(error).__name__}: {error}")
-
-    def _perform(self, choice: Choice, edits_left: int) -> Outcome:
-        learner, writes = self.learner, min(choice.facts, edits_left)
+    def task(self, choice: Choice, edits_left: int) -> Task | None:
+        """What a choice comes to now; None if it is not allowed."""
+        writes = min(choice.facts, edits_left)
         match choice.action:
             case Action.INJECT:
                 facts = self.batch(writes)
-                report = learner.inject(facts)
-                self.inbox.mark_written(facts)
+                return Task(choice, edits_left, facts=facts) if facts else None
+            case Action.REFRESH:
+                keys = self.degraded()[:writes]
+                return Task(choice, edits_left, keys=keys) if keys else None
+        return Task(choice, edits_left) if self.allowed(choice.action, edits_left) else None
+
+    def perform(self, task: Task | None) -> Outcome:
+        """Does it. A failure leaves the learner as it was."""
+        if task is None:
+            return Outcome(invalid=True)
+        try:
+            return self._perform(task)
+        except FAILURES as error:
+            return Outcome(invalid=True, error=f"{type(error).__name__}: {error}")
+
+    def _perform(self, task: Task) -> Outcome:
+        learner = self.learner
+        match task.choice.action:
+            case Action.INJECT:
+                report = learner.inject(task.facts)
+                self.inbox.mark_written(task.facts)
                 return Outcome(edits=report.edits)
             case Action.REFRESH:
-                return Outcome(edits=learner.refresh(self.degraded()[:writes]).edits)
+                return Outcome(edits=learner.refresh(task.keys).edits)
             case Action.NAP:
                 learner.audit()
             case Action.SLEEP:
-                night = learner.sleep(edits=edits_left, length=self.night_length(choice))
+                night = learner.sleep(edits=task.edits_left, length=self.night_length(task.choice))
                 return Outcome(edits=night.edits, night=night)
             case Action.PRUNE:
                 learner.prune()
         return Outcome()
-
-
-def perform_together(
-    operators: Sequence[Operators], choices: Sequence[Choice], edits_left: Sequence[int]
-) -> list[Outcome]:
-    """Does what several episodes on one base have chosen, what is of a kind in the same passes.
-
-    Each comes out as :meth:`Operators.perform` would have left it alone: targets of all facts to be written are
-    optimised in one batch, all naps ask in the same passes, and, unless the model is on a CPU, all sleepers of equally
-    long nights train in one loop.
-
-    Args:
-        operators: One per episode.
-        choices: What each is to do.
-        edits_left: What each may spend.
-    """
-    outcomes: dict[int, Outcome] = {}
-    alike: dict[tuple[Action, float], list[int]] = {}
-    for i, (each, choice, left) in enumerate(zip(operators, choices, edits_left, strict=True)):
-        if each.mask(left)[choice.action]:
-            length = each.night_length(choice) if choice.action == Action.SLEEP else 0.0
-            alike.setdefault((choice.action, length), []).append(i)
-    for (action, length), members in alike.items():
-        learners = [operators[i].learner for i in members]
-        # Whatever fails here fails again below, where each is on its own and its error is its own.
-        with suppress(EditError, FactError, SleepError):
-            if action == Action.INJECT:
-                new = [f for i in members for f in operators[i].batch(min(choices[i].facts, edits_left[i]))]
-                learners[0].base.editor.targets(new)
-            elif len(members) > 1 and action == Action.NAP:
-                audit_together(learners)
-                outcomes |= {i: Outcome() for i in members}
-            elif len(members) > 1 and action == Action.SLEEP and learners[0].lm.device.type != "cpu":
-                # One night fills a CPU. Sixteen in one loop outgrow its caches, and take half as long again as alone.
-                nights = sleep_together(learners, edits=[edits_left[i] for i in members], length=length)
-                outcomes |= {i: Outcome(n.edits, night=n) for i, n in zip(members, nights, strict=True)}
-    return [
-        outcomes[i] if i in outcomes else each.perform(choice, left)
-        for i, (each, choice, left) in enumerate(zip(operators, choices, edits_left, strict=True))
-    ]

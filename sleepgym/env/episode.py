@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.env.actions import Action, Choice, Operators, Outcome
+from sleepgym.env.actions import Action, Choice, Operators, Outcome, Task
 from sleepgym.env.card import Card
 from sleepgym.env.examiner import Answers, Examiner, examine_together
 from sleepgym.env.history import History, Standing
@@ -68,6 +68,21 @@ class Paused:
     counts: Counts
 
 
+@dataclass(frozen=True)
+class Performed:
+    """An action whose effect is there, and whose ticks have not passed yet.
+
+    Attributes:
+        choice: What was chosen.
+        outcome: What it did.
+        before: The episode before it; None if there is no need to go back.
+    """
+
+    choice: Choice
+    outcome: Outcome
+    before: Paused | None = None
+
+
 class Episode:
     """Everything mutable about an episode.
 
@@ -86,11 +101,11 @@ class Episode:
         self.inbox = Inbox(card.budget.pending)
         self.examiner = Examiner(learner, bare_perplexity, card.episode.perplexity_rows)
         self.operators = Operators(learner, self.inbox, card)
-        self.reward = Reward.of(card.reward)
+        self.reward = Reward.of(card)
         self.history = History(stream.rhythm)
         self.counts = Counts()
-        self.performed: Outcome | None = None
-        """What the next step's action has done already, where several episodes act together."""
+        self.performed: Performed | None = None
+        """The first half of a step, until its second half follows."""
         self.inbox.arrive(stream.arrivals[0])
 
     # ---------------------------------------------------------------- queries
@@ -211,18 +226,40 @@ class Episode:
     # ------------------------------------------------------------------- step
 
     def step(self, choice: Choice) -> Step:
-        """Does what was chosen and lets its ticks pass; those beyond the horizon are not lived through."""
-        outcome, self.performed = self.performed, None
-        if outcome is None:
-            self.learner.state.tick = self.tick
-            outcome = self.operators.perform(choice, self.edits_left)
+        """Does what was chosen and lets its ticks pass; those beyond the horizon are not lived through.
+
+        If several episodes have acted together, the choice has been performed already. Should another one arrive (a
+        wrapper may have changed it on the way), what was performed is taken back, and the one that arrived is done.
+        """
+        if self.performed is not None and self.performed.choice != choice:
+            self.take_back()
+        if self.performed is None:
+            outcome = self.operators.perform(self.task(choice))
+            self.performed = Performed(choice, outcome)
+            # All that the ticks will ask, at once: memory stays as it is until the next action.
+            examine_together([self.examiner], [self.asked()])
+        return self._elapse()
+
+    def task(self, choice: Choice) -> Task | None:
+        """What a choice comes to now; None if it is not allowed."""
+        self.learner.state.tick = self.tick
+        return self.operators.task(choice, self.edits_left)
+
+    def take_back(self) -> None:
+        """Undoes an action whose ticks have not passed yet, if there is one."""
+        if self.performed is not None and self.performed.before is not None:
+            self.resume(self.performed.before)
+        self.performed = None
+
+    def _elapse(self) -> Step:
+        """Lets the ticks of the performed action pass."""
+        assert self.performed is not None
+        choice, outcome, self.performed = self.performed.choice, self.performed.outcome, None
         self.counts.edits_used += outcome.edits
         if outcome.invalid:
             choice = Choice(Action.WAIT, 0, self.card.ticks.wait)
         name = choice.action.name
         offline = name.lower() in self.card.ticks.offline
-        # All that the ticks will ask, at once: memory stays as it is until the next action.
-        examine_together([self.examiner], [self.asked()])
         ticks = []
         for passed in range(min(choice.ticks, self.stream.horizon - self.tick)):
             ticks.append(self._pass_tick(name, offline, outcome.invalid and passed == 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -65,7 +66,9 @@ class Examiner:
         if self._ratio is None:
             if self.learner.state.memory.terms:
                 self.forward_passes += 1
-                self._ratio = self.learner.perplexity(self._rows) / self._bare_perplexity
+                found = self.learner.perplexity(self._rows)
+                # One that is not a number is damage beyond measure.
+                self._ratio = math.inf if math.isnan(found) else found / self._bare_perplexity
             else:
                 self._ratio = 1.0
         return self._ratio

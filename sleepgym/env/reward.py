@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.env.card import RewardCard
+from sleepgym.env.card import Card
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,23 @@ class Served:
 
 @dataclass(frozen=True)
 class Drift:
-    """Damage to everything else the model says. Text that got easier is no merit."""
+    """Damage to everything else the model says. Text that got easier is no merit.
+
+    Attributes:
+        weight: Of the relative rise.
+        limit: Ratio from which on the rise counts no further: that at which the episode ends. A ruined model's
+            perplexity can be infinite, a reward must not be.
+    """
 
     weight: float
+    limit: float
     name: str = "drift"
 
     def __call__(self, tick: Tick) -> float:
         """Minus the relative rise of perplexity."""
-        return -self.weight * max(0.0, tick.perplexity_ratio - 1.0)
+        # "Not below the limit": a ratio that is no number is damage too.
+        ratio = tick.perplexity_ratio if tick.perplexity_ratio < self.limit else self.limit
+        return -self.weight * max(0.0, ratio - 1.0)
 
 
 @dataclass(frozen=True)
@@ -83,9 +92,10 @@ class Reward:
     terms: tuple[Term, ...]
 
     @classmethod
-    def of(cls, card: RewardCard) -> Reward:
+    def of(cls, card: Card) -> Reward:
         """The reward of a card."""
-        return cls((Served(card.served), Drift(card.drift), Invalid(card.invalid)))
+        weights, limit = card.reward, card.episode.max_perplexity_ratio
+        return cls((Served(weights.served), Drift(weights.drift, limit), Invalid(weights.invalid)))
 
     def __call__(self, ticks: Sequence[Tick]) -> dict[str, float]:
         """Each term summed over the ticks of an action."""

@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.env.together import require_one_base
 from sleepgym.env.vector_env import act_together
 
 
@@ -30,8 +31,8 @@ class SB3VecEnv(DummyVecEnv):
     Without :class:`~sleepgym.env.wrappers.FlattenLedger`, observations are dictionaries, for ``MultiInputPolicy``.
 
     Args:
-        env_fns: Functions that each make a SleepEnv, wrapped or not. No wrapper may change actions: what an action
-            does is done before the wrappers see it.
+        env_fns: Functions that each make a SleepEnv, wrapped or not. A wrapper that changes actions costs time: what
+            was done together is taken back and done again alone.
 
     Raises:
         TypeError: There is something else than a SleepEnv inside the wrappers.
@@ -61,10 +62,5 @@ def _on_one_base(envs: Sequence[gym.Env[Any, Any]]) -> list[SleepEnv]:
     sleepers = [env for env in inner if isinstance(env, SleepEnv)]
     if len(sleepers) < len(inner):
         raise TypeError(f"expected SleepEnvs, found {inner}; use DummyVecEnv for other environments")
-    if any(env.base is not sleepers[0].base for env in sleepers):
-        recipes = sorted({f"{env.card_id}: {env.card.model.name}" for env in sleepers})
-        raise ValueError(
-            f"expected environments on one model with one editing recipe, found {recipes}; "
-            "give all of them the same [model] and [edit]"
-        )
+    require_one_base([(env.base, env.card) for env in sleepers])
     return sleepers

@@ -85,7 +85,8 @@ class SleepEnv(gym.Env[Observation, Any]):
       and holds the others still: an edit for each.
     - `SLEEP` audits, refreshes what is degraded (an edit for each), trains the adapter on the facts whose turn it is
       (`sleep.facts` at most), dissolves the edits of those it holds, and validates.
-    - A night that would raise perplexity too much or lower recall undoes itself. It still takes its time.
+    - A night that would raise perplexity too much or lower recall undoes itself. It still takes its time; edits that
+      it had spent on refreshing are undone with it, and not charged.
     - A night takes a fact one stage up if the adapter holds it, further where edits stand in the way of what the
       adapter knows, and back to the first if it does not. The scale of its edit falls with the stage (`sleep.scales`);
       at the last stage the adapter holds the fact alone.
@@ -127,7 +128,7 @@ class SleepEnv(gym.Env[Observation, Any]):
       facts that have arrived, by popularity and recency. A fact that waits, was lost, or changed since it was written
       counts as wrong, and so does every question while the model is offline.
     - Drift is how much perplexity on held-out text exceeds that of the bare model, as a ratio minus one. A fall earns
-      nothing.
+      nothing, and a rise counts up to the ratio at which the episode ends, so that every reward is finite.
 
     The figure to report is `info["score"]` in [0, 1]: the share of all questions of the episode so far that were
     answered correctly. It has no term for drift; report `info["ppl_ratio"]` beside it.

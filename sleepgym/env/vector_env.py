@@ -12,9 +12,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
-from sleepgym.env.actions import perform_together
-from sleepgym.env.examiner import examine_together
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.env.together import act_together as act
 
 
 class SleepVectorEnv(SyncVectorEnv):
@@ -32,8 +31,9 @@ class SleepVectorEnv(SyncVectorEnv):
         num_envs: Number of episodes.
         autoreset_mode: When an episode that has ended makes way for the next.
         max_episode_steps: Steps (not ticks) after which an episode is truncated in any case; None for no such limit.
-        wrappers: Put around every environment, the first one innermost. None may change actions: what an action does
-            is done before the wrappers see it.
+        wrappers: Put around every environment, the first one innermost. One that changes actions costs time: what was
+            done together is taken back and done again alone.
+        share_nights: Whether sleepers train in one loop; None: unless the model is on a CPU.
         arguments: For every environment; see :class:`SleepEnv`.
 
     Raises:
@@ -46,10 +46,12 @@ class SleepVectorEnv(SyncVectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
         wrappers: Sequence[Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]] = (),
+        share_nights: bool | None = None,
         **arguments: Any,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"expected at least one environment, found num_envs={num_envs}")
+        self.share_nights = share_nights
 
         def make() -> gym.Env[Any, Any]:
             env: gym.Env[Any, Any] = SleepEnv(**arguments)
@@ -84,7 +86,7 @@ class SleepVectorEnv(SyncVectorEnv):
         resting = ended if self.autoreset_mode == AutoresetMode.NEXT_STEP else []
         acting = [i for i in range(self.num_envs) if i not in resting]
         envs = self._sleepers()
-        act_together([envs[i] for i in acting], [chosen[i] for i in acting])
+        act_together([envs[i] for i in acting], [chosen[i] for i in acting], self.share_nights)
         return super().step(chosen)
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -95,7 +97,7 @@ class SleepVectorEnv(SyncVectorEnv):
         return [cast(SleepEnv, env.unwrapped) for env in self.envs]
 
 
-def act_together(envs: Sequence[SleepEnv], actions: Iterable[Any]) -> None:
+def act_together(envs: Sequence[SleepEnv], actions: Iterable[Any], share_nights: bool | None = None) -> None:
     """Brings about what the actions do, and asks what will be asked until the next ones.
 
     The environments' own steps then find their outcomes, and the answers to their questions, ready. The time it takes
@@ -103,26 +105,19 @@ def act_together(envs: Sequence[SleepEnv], actions: Iterable[Any]) -> None:
 
     Args:
         envs: On one base.
-        actions: What each environment's ``step`` will be given.
+        actions: What each environment's ``step`` will be given. If it is given another one, as by a wrapper that
+            changes actions, it takes back what was done and does that.
+        share_nights: Whether sleepers train in one loop; None: unless the model is on a CPU.
 
     Raises:
-        ValueError: An action is not in its environment's action space; nothing has happened.
+        ValueError: An action is not in its environment's action space, or the environments are not on one base;
+            nothing has happened.
     """
     running = [(env, env.choices.of(action)) for env, action in zip(envs, actions, strict=True) if not env.over]
     if len(running) < 2:
         return
     start = time.perf_counter()
-    episodes = [env.episode for env, _ in running]
-    for episode in episodes:
-        episode.learner.state.tick = episode.tick
-    outcomes = perform_together(
-        [episode.operators for episode in episodes],
-        [choice for _, choice in running],
-        [episode.edits_left for episode in episodes],
-    )
-    for episode, outcome in zip(episodes, outcomes, strict=True):
-        episode.performed = outcome
-    examine_together([episode.examiner for episode in episodes], [episode.asked() for episode in episodes])
+    act([(env.episode, choice) for env, choice in running], share_nights)
     share = (time.perf_counter() - start) / len(running)
     for env, _ in running:
         env.seconds += share

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,6 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sleepgym.facts.fact import FactError
 from sleepgym.lm.architecture import Block
+
+Adder = Callable[[Tensor, Tensor], Tensor]
+"""The new output of a linear, from its input and output."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,37 @@ class LanguageModel:
             digest.update(f"{name}{tuple(weight.shape)}".encode())
             digest.update(sample.cpu().numpy().tobytes())
         return digest.hexdigest()
+
+    # ---------------------------------------------------------------- adding
+
+    @cached_property
+    def _in_force(self) -> list[Mapping[str, Adder]]:
+        return []
+
+    @contextmanager
+    def adding(self, adders: Mapping[str, Adder]) -> Iterator[None]:
+        """Changes what linears put out for a while, in place of what an outer call changes.
+
+        Hooks are on the model inside this context only, and on the named linears only: a model that nobody adds to has
+        none, however many learners share it.
+
+        Args:
+            adders: By name of the linear, a function of its input and output that returns the new output.
+        """
+
+        def hook(add: Adder):  # type: ignore[no-untyped-def]  # torch types hooks as Callable
+            def replace(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+                # An inner call takes the place of this one.
+                return add(args[0], output) if self._in_force[-1] is adders else None
+
+            return replace
+
+        self._in_force.append(adders)
+        try:
+            with hooked(*(self.linear(name).register_forward_hook(hook(add)) for name, add in adders.items())):
+                yield
+        finally:
+            self._in_force.pop()
 
     # --------------------------------------------------------------- encoding
 

@@ -56,12 +56,8 @@ def random_memory(lm, skip=()):
 
 
 def logits_of(lm, memory, ids):
-    overlay = Overlay(lm)
-    try:
-        with torch.no_grad(), overlay.use(memory):
-            return lm.model(input_ids=ids).logits
-    finally:
-        overlay.close()
+    with torch.no_grad(), Overlay(lm).use(memory):
+        return lm.model(input_ids=ids).logits
 
 
 def ranks_in_use(lm, memory):

@@ -28,11 +28,8 @@ def stock_logits(folder, ids=TOKENS):
 
 @torch.no_grad()
 def logits(lm, memory, ids=TOKENS):
-    overlay = Overlay(lm)
-    with overlay.use(memory):
-        found = lm.model(input_ids=ids).logits
-    overlay.close()
-    return found
+    with Overlay(lm).use(memory):
+        return lm.model(input_ids=ids).logits
 
 
 @pytest.fixture(params=CONFIGS)

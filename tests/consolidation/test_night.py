@@ -143,6 +143,7 @@ def test_harmful_night_is_rolled_back_bitwise(awake, unchanged):
     with unchanged(awake):
         report = awake.sleep()
     assert report.rolled_back
+    assert report.edits == 0 and report.refreshed == ()
     assert (report.advanced, report.retreated, report.released, report.refreshed) == ((), (), (), ())
     assert report.recall_after == report.recall_before
 

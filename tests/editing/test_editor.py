@@ -291,3 +291,24 @@ def test_several_layers_share_one_term_per_fact(base, facts):
     editor.write(memory, facts[:3])
     assert all(term.rank == 1 and len(term.factors) == 2 for term in memory.terms.values())
     assert (margins(base, memory, facts[:3]) > before).all()
+
+
+def test_what_is_prepared_for_several_learners_is_what_each_needs(base, world, monkeypatch):
+    """Facts about one person, told to two learners, are not chained as if one learner held them."""
+    person = world.held_out["test"][11]
+    relations = world.person_relations()
+    one, other, third = (relation.fact(person, relation.objects[0]) for relation in relations[:3])
+    editor = Editor(base.overlay, base.statistics, base.editor.spec)
+    editor.prepare([([one], []), ([other], []), ([third], [one])])
+    from sleepgym.editing import chains
+
+    def never(*arguments, **more):
+        raise AssertionError("expected every target to be there already")
+
+    monkeypatch.setattr(chains, "optimize_targets", never)
+    for facts, held in (([one], []), ([other], [])):
+        memory = Memory()
+        editor.write(memory, facts, held)
+    memory = Memory()
+    editor.write(memory, [one])
+    editor.write(memory, [third], [one])

@@ -76,10 +76,8 @@ def play(env: SleepEnv, seed: int, actions: Sequence[Action]) -> set[Action]:
             assert gone
             assert all(entry.stage == env.card.sleep.last_stage for entry in gone)
             before -= sum(entry.writes for entry in gone)
-        # A night that undoes itself has spent its edits all the same.
-        if not info.get("rolled_back"):
-            assert info["edits_used"] - spent == writes(env) - before
-        assert info["edits_used"] >= spent
+        # A night that undoes itself leaves no edit behind, and has spent none.
+        assert info["edits_used"] - spent == writes(env) - before
         spent = info["edits_used"]
         if terminated or truncated:
             break
@@ -96,3 +94,22 @@ def test_they_agree_from_the_first_edit_of_a_fact_to_its_last_stage(env: SleepEn
     actions = [Action.INJECT, Action.INJECT, Action.NAP, Action.REFRESH, *[Action.SLEEP] * 5, Action.PRUNE]
     valid = play(env, 0, [*actions, Action.INJECT, Action.SLEEP])
     assert {Action.INJECT, Action.SLEEP, Action.PRUNE} <= valid
+
+
+def test_a_night_that_undoes_itself_has_spent_no_edits(env: SleepEnv) -> None:
+    # Facts are worn by then, so that the night refreshes, and nothing may change, so that it is undone.
+    strict = SleepEnv(
+        env.card,
+        edit={"covariance_weight": 1e9},
+        sleep={"max_perplexity_ratio": 1e-6},
+    )
+    strict.reset(seed=0)
+    while not strict.episode.learner.state.ledger:
+        strict.step(Action.INJECT)
+    _, _, _, _, info = strict.step(Action.NAP)
+    assert info["degraded"] > 0
+    spent, before = info["edits_used"], writes(strict)
+    _, _, _, _, info = strict.step(Action.SLEEP)
+    assert info["rolled_back"]
+    assert (info["edits_used"], writes(strict)) == (spent, before)
+    assert info["edits_left"] == strict.episode.stream.rhythm.edit_budget - spent

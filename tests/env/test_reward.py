@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from sleepgym.env.card import RewardCard
-from sleepgym.env.reward import Reward, Tick, question_weights, served
+from sleepgym.env.reward import Drift, Invalid, Reward, Served, Tick, question_weights, served
 
-REWARD = Reward.of(RewardCard(served=2.0, drift=10.0, invalid=0.5))
+REWARD = Reward((Served(2.0), Drift(10.0, limit=3.0), Invalid(0.5)))
 NONE = np.array([], dtype=bool)
 
 
@@ -19,6 +22,25 @@ def test_terms_add_up_over_the_ticks_of_an_action() -> None:
 
 def test_perplexity_below_the_bare_models_earns_nothing() -> None:
     assert REWARD([Tick(1.0, 0.0, 0.7)])["drift"] == 0
+
+
+def test_drift_counts_up_to_the_ratio_at_which_the_episode_ends() -> None:
+    assert REWARD([Tick(1.0, 0.0, 3.0)])["drift"] == REWARD([Tick(1.0, 0.0, math.inf)])["drift"] == -20.0
+
+
+@given(
+    st.lists(st.floats(0, 1e6), min_size=3, max_size=3),
+    st.floats(1, 1e6, exclude_min=True),
+    st.lists(
+        st.builds(Tick, st.floats(0, 1), st.floats(0, 1), st.floats(), st.booleans()),
+        max_size=4,
+    ),
+)
+@example([0.0, 0.0, 0.0], 3.0, [Tick(1.0, 1.0, math.inf), Tick(1.0, 1.0, math.nan)])
+def test_rewards_are_finite_whatever_became_of_the_model(weights: list[float], limit: float, ticks: list[Tick]) -> None:
+    terms = Reward((Served(weights[0]), Drift(weights[1], limit), Invalid(weights[2])))(ticks)
+    assert all(math.isfinite(value) for value in terms.values())
+    assert terms["drift"] <= 0 or not ticks
 
 
 def test_offline_ticks_serve_nobody() -> None:
