@@ -17,11 +17,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import sleepgym  # noqa: F401  (registers the environments)
-from sleepgym.dashboard import Dashboard, figures_of_result
 from sleepgym.evaluation import EpisodeResult, run_episode
 from sleepgym.facts.world import Split
 from sleepgym.schedulers import scheduler_named
 from sleepgym.schedulers.named import spelled_out
+from sleepgym.training.dashboard import Dashboard, figures_of_result
 
 
 @dataclass

@@ -11,7 +11,7 @@ import tyro
 from stable_baselines3 import DQN
 from stable_baselines3.common.logger import configure
 
-from sleepgym.learning import EnvSpec, PolicyCard, load_policy, oversee
+from sleepgym.training import EnvSpec, PolicyCard, load_policy, oversee
 
 
 @dataclass

@@ -15,16 +15,16 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from sleepgym.dashboard import Dashboard, Spectator, figures_of_result
-from sleepgym.env.card import load_card
+from sleepgym.episode.card import load_card
 from sleepgym.evaluation import EpisodeResult, Maker, Predictor, ScoreMatrix, episodes_sheet, evaluate
-from sleepgym.evaluation.leaderboard import as_it_is
-from sleepgym.evaluation.submission import folder_name
 from sleepgym.facts.world import Split
-from sleepgym.learning import EnvSpec, PolicyError, load_policy
-from sleepgym.learning.policy_named import view_of
+from sleepgym.leaderboard.players import view_of
+from sleepgym.leaderboard.playing import as_it_is
+from sleepgym.leaderboard.submission import folder_name
 from sleepgym.schedulers import SchedulerNameError, scheduler_named
 from sleepgym.schedulers.named import RULES, spelled_out
+from sleepgym.training import EnvSpec, PolicyError, load_policy
+from sleepgym.training.dashboard import Dashboard, Spectator, figures_of_result
 
 USUAL = ("random", *RULES)
 

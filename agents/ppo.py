@@ -18,9 +18,9 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.torch_layers import CombinedExtractor
 from stable_baselines3.common.utils import LinearSchedule
 
-from sleepgym.evaluation.leaderboard import FIRST_SEED
-from sleepgym.learning import EnvSpec, LedgerExtractor, PolicyCard, clone, demonstrate, joined, load_policy, oversee
+from sleepgym.leaderboard.playing import FIRST_SEED
 from sleepgym.schedulers import scheduler_named
+from sleepgym.training import EnvSpec, LedgerExtractor, PolicyCard, clone, demonstrate, joined, load_policy, oversee
 
 RESUMED = ("n_envs", "reward_scale", "warm_start", "warm_episodes", "relative")
 """Arguments that a policy file does not hold: resumed with others, it would learn something else."""

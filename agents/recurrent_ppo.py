@@ -12,7 +12,7 @@ from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule
 
-from sleepgym.learning import EnvSpec, LedgerExtractor, PolicyCard, load_policy, oversee
+from sleepgym.training import EnvSpec, LedgerExtractor, PolicyCard, load_policy, oversee
 
 
 @dataclass

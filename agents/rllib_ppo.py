@@ -26,12 +26,12 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune import register_env
 
-from sleepgym import json_files
-from sleepgym.dashboard import Dashboard, Spectator, means_of
-from sleepgym.env.card import load_card
+from sleepgym import files
+from sleepgym.episode.card import load_card
 from sleepgym.evaluation import evaluate
-from sleepgym.learning import EnvSpec
-from sleepgym.learning.rllib import (
+from sleepgym.training import EnvSpec
+from sleepgym.training.dashboard import Dashboard, Spectator, means_of
+from sleepgym.training.rllib import (
     FiguresCallback,
     MaskedPPOModule,
     MeasuredPPOLearner,
@@ -238,7 +238,7 @@ class Validation:
             kept = save(algo, args, steps).relative_to(args.out.resolve()).as_posix()
             known = {"steps": steps, "checkpoint": kept, "validation_score": score}
             policy = self.policy.model_copy(update=known)
-            json_files.write(self.path, policy)
+            files.write_json(self.path, policy)
             self.dashboard.policy(policy.about(), steps)
         self.dashboard.evaluation(results, time.perf_counter() - started, steps)
         self.dashboard.writer.add_scalar("eval/best_score", self.best, steps)

@@ -34,9 +34,9 @@ from sleepgym.evaluation import (
     in_lots,
     in_processes,
 )
-from sleepgym.learning import EnvSpec
 from sleepgym.schedulers import scheduler_named
 from sleepgym.schedulers.named import RULES
+from sleepgym.training import EnvSpec
 
 # What is tried. Days, shares and pressures are those of the schedulers' docstrings.
 GRIDS: Mapping[str, Mapping[str, Sequence[float | str | None]]] = {

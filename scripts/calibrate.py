@@ -21,7 +21,7 @@ from sleepgym.facts import World
 from sleepgym.facts.real import RealFacts
 from sleepgym.facts.source import with_neighbours
 from sleepgym.lm import load
-from sleepgym.overlay import Overlay
+from sleepgym.memory.overlay import Overlay
 
 
 @dataclass

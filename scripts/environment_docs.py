@@ -18,13 +18,13 @@ from typing import Any, get_args
 
 import tyro
 
-from sleepgym.env.actions import Action
-from sleepgym.env.card import Card, load_card
-from sleepgym.env.choices import Choices
 from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES, Feature, Observer
-from sleepgym.env.registration import card_paths
-from sleepgym.env.reward import Reward
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.env.spaces import Choices
+from sleepgym.episode.actions import Action
+from sleepgym.episode.card import Card, load_card
+from sleepgym.episode.reward import Reward
+from sleepgym.files import card_paths
 from sleepgym.schedulers import LookAhead, RandomScheduler, Scheduler
 from sleepgym.schedulers.named import LOOK_AHEAD, RANDOM, RULES
 

@@ -19,11 +19,11 @@ import tyro
 from rich.console import Console
 
 from sleepgym import SleepingLM
-from sleepgym.env.card import load_card
+from sleepgym.episode.card import load_card
 from sleepgym.facts.fact import Fact
 from sleepgym.facts.real import RealFacts
 from sleepgym.lm.language_model import Encoded
-from sleepgym.reports import SleepReport
+from sleepgym.memory.reports import SleepReport
 
 
 @dataclass

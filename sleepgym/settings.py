@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from sleepgym.errors import SleepGymError
 
-class SettingError(ValueError):
+
+class SettingError(SleepGymError, ValueError):
     """A setting has an impossible value.
 
     Attributes:

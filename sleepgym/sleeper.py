@@ -10,19 +10,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sleepgym import checkpoint
-from sleepgym.base import Base, Progress, make_base, silent
-from sleepgym.consolidation import adapter_io, merged, night, upkeep
+from sleepgym.consolidation import night
 from sleepgym.consolidation.night import Night
 from sleepgym.consolidation.spec import SleepSpec
-from sleepgym.editing import EditError, EditSpec, owner_of, spec_for
+from sleepgym.editing import EditError, EditSpec, spec_for, upkeep
+from sleepgym.editing.base import Base, Progress, make_base, silent
 from sleepgym.facts.fact import Fact
-from sleepgym.ledger import Entry, Key
 from sleepgym.lm import LanguageModel, Scores, generate, load, perplexity, score
 from sleepgym.lm.language_model import Encoded
 from sleepgym.lm.loading import Quantization
-from sleepgym.reports import AuditReport, InjectReport, PruneReport, RefreshReport, SleepReport
-from sleepgym.state import State
+from sleepgym.memory import checkpoint
+from sleepgym.memory.export.adapter import export_adapter
+from sleepgym.memory.export.merged import export_merged
+from sleepgym.memory.ledger import Entry, Key
+from sleepgym.memory.owners import owner_of
+from sleepgym.memory.reports import AuditReport, InjectReport, PruneReport, RefreshReport, SleepReport
+from sleepgym.memory.state import State
 
 __all__ = ["Base", "SleepingLM", "audit_together", "make_base", "prepare_together", "sleep_together"]
 
@@ -223,7 +226,7 @@ class SleepingLM:
 
     def export_adapter(self, folder: str | Path) -> None:
         """Writes the memory, edits and all, as a PEFT adapter that loads onto the untouched base model."""
-        adapter_io.export_adapter(self.lm, self.state.memory, Path(folder), self.state.ledger.facts)
+        export_adapter(self.lm, self.state.memory, Path(folder), self.state.ledger.facts)
 
     def export_merged(self, folder: str | Path) -> None:
         """Writes a standalone model whose weights hold the memory, and its tokenizer, for stock transformers.
@@ -231,7 +234,7 @@ class SleepingLM:
         Raises:
             ValueError: The base is quantized.
         """
-        merged.export_merged(self.lm, self.state.memory, Path(folder))
+        export_merged(self.lm, self.state.memory, Path(folder))
 
     # --------------------------------------------------------------- internal
 

@@ -46,8 +46,8 @@ def run_script() -> Callable[..., str]:
 @pytest.fixture(scope="session")
 def quick_card(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SleepLLM-Mini-v0 with one day, and with little effort in edits and nights: an episode takes a second."""
-    from sleepgym.env.card import load_card
-    from sleepgym.env.registration import card_paths
+    from sleepgym.episode.card import load_card
+    from sleepgym.files import card_paths
 
     path = tmp_path_factory.mktemp("cards") / "quick.toml"
     text = card_paths()["SleepLLM-Mini-v0"].read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sleepgym.evaluation.submission import Submission
+from sleepgym.leaderboard.submission import Submission
 
 DOCS = Path(__file__).parents[1] / "docs"
 

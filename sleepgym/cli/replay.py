@@ -16,7 +16,7 @@ class Args:
     """Play recorded episodes again: status 0 if they come out as recorded, 1 if not, 2 if a file cannot be played."""
 
     files: tyro.conf.Positional[tuple[Path, ...]]
-    """recordings, as sleepgym.env.recording.Recorder writes them"""
+    """recordings, as sleepgym.record.recording.Recorder writes them"""
     tolerance: float = 1e-6
     """by how much a reward or the score may differ"""
 
@@ -32,9 +32,9 @@ class Args:
         from transformers.utils import logging
 
         from sleepgym.cli.views import one_line, shown
-        from sleepgym.env.recording import Recording
-        from sleepgym.env.replay import replay
         from sleepgym.lm import ModelLoadError
+        from sleepgym.record.recording import Recording
+        from sleepgym.record.replay import replay
 
         logging.disable_progress_bar()
         try:

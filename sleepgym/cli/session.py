@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sleepgym.checkpoint import CheckpointError
 from sleepgym.cli import teaching, views
 from sleepgym.consolidation.spec import SleepError
-from sleepgym.editing import EditError, owner_of
-from sleepgym.ledger import Entry, Key, LedgerFullError
+from sleepgym.editing import EditError
 from sleepgym.lm import perplexity
-from sleepgym.overlay import Memory
+from sleepgym.memory.checkpoint import CheckpointError
+from sleepgym.memory.ledger import Entry, Key, LedgerFullError
+from sleepgym.memory.overlay import Memory
+from sleepgym.memory.owners import owner_of
 from sleepgym.sleeper import SleepingLM
 
 ERRORS = (EditError, LedgerFullError, SleepError, CheckpointError, ValueError, OSError, torch.OutOfMemoryError)
@@ -144,7 +145,7 @@ class Session:
         with self._busy("measuring perplexity"):
             now, bare = self.learner.perplexity(), self._bare_perplexity
         if state.ledger:
-            self.console.print(views.ledger_table(state.ledger.values()))
+            self.console.print(views.ledger_table(state))
         edits = sum(state.memory.terms[owner].scale > 0 for owner in self._edits())
         self._say(
             f"{_count(len(state.ledger), 'fact')}, {_count(edits, 'edit')} in force, LoRA rank {self._adapter_rank()}, "

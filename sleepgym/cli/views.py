@@ -11,8 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from sleepgym.ledger import Entry
-from sleepgym.reports import AuditReport, SleepReport
+from sleepgym.memory.ledger import Entry
+from sleepgym.memory.reports import AuditReport, SleepReport
+from sleepgym.memory.state import State
 
 
 def shown(text: str, style: str = "") -> Text:
@@ -40,7 +41,7 @@ def margin(nats: float) -> str:
     return "-" if math.isnan(nats) else f"{nats:+.2f}"
 
 
-def ledger_table(entries: Iterable[Entry]) -> Table:
+def ledger_table(state: State) -> Table:
     """One row per fact."""
     table = Table()
     table.add_column("fact", overflow="fold")
@@ -48,9 +49,9 @@ def ledger_table(entries: Iterable[Entry]) -> Table:
         table.add_column(name, justify="right")
     table.add_column("recalled")
     table.add_column("writes", justify="right")
-    for entry in entries:
+    for key, entry in state.ledger.items():
         recalled = Text("never audited") if not entry.audited else Text("yes") if entry.recalled else Text("no", "red")
-        numbers = str(entry.stage), f"{entry.scale:g}", margin(entry.margin)
+        numbers = str(entry.stage), f"{state.scale_of(key):g}", margin(entry.margin)
         table.add_row(shown(entry.fact.statement), *numbers, recalled, str(entry.writes))
     return table
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sleepgym.base import Base
 from sleepgym.consolidation.lora import new_adapter
 from sleepgym.consolidation.spec import SleepSpec
-from sleepgym.overlay import Factors
-from sleepgym.state import State
-
-ADAPTER = "lora"
-"""Owner name of the adapter in a memory."""
+from sleepgym.editing.base import Base
+from sleepgym.memory.overlay import Factors
+from sleepgym.memory.owners import ADAPTER
+from sleepgym.memory.state import State
 
 
 def tonights_adapter(base: Base, state: State, spec: SleepSpec) -> Factors:

@@ -20,8 +20,8 @@ from sleepgym.lm.architecture import features
 from sleepgym.lm.continuation import Continuation
 from sleepgym.lm.language_model import Encoded, LanguageModel
 from sleepgym.lm.probes import object_positions, text_positions
-from sleepgym.overlay import Factors, Memory, Overlay
-from sleepgym.rehearsal import Rehearsal
+from sleepgym.memory.overlay import Factors, Memory, Overlay
+from sleepgym.memory.rehearsal import Rehearsal
 
 T = TypeVar("T")
 

@@ -11,24 +11,25 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from sleepgym.base import Base, Progress
-from sleepgym.consolidation.adapters import ADAPTER, keep, tonights_adapter
+from sleepgym.consolidation.adapters import keep, tonights_adapter
+from sleepgym.consolidation.lessons import lessons
 from sleepgym.consolidation.lora import Course, Training, train_adapters
-from sleepgym.consolidation.pathways import chat_probe, lessons, margins, raw_probe
 from sleepgym.consolidation.rem import passages
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.consolidation.stages import dissolve as dissolve_edits
 from sleepgym.consolidation.stages import dissolve_further
-from sleepgym.consolidation.upkeep import audit as audit_states
-from sleepgym.consolidation.upkeep import refresh
-from sleepgym.editing.editor import owner_of
+from sleepgym.editing.base import Base, Progress
+from sleepgym.editing.upkeep import audit as audit_states
+from sleepgym.editing.upkeep import refresh
 from sleepgym.facts.fact import Fact
-from sleepgym.ledger import Key
 from sleepgym.lm import perplexity
 from sleepgym.lm.language_model import Encoded
-from sleepgym.overlay import Factors, Memory
-from sleepgym.reports import AuditReport, SleepReport
-from sleepgym.state import State
+from sleepgym.memory.asking import chat_probe, margins, raw_probe
+from sleepgym.memory.ledger import Key
+from sleepgym.memory.overlay import Factors, Memory
+from sleepgym.memory.owners import ADAPTER, owner_of
+from sleepgym.memory.reports import AuditReport, SleepReport
+from sleepgym.memory.state import State
 
 _REM_REHEARSAL = 3.0
 """How much more rehearsal weighs in REM than before."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from sleepgym.errors import SleepGymError
 from sleepgym.settings import above_zero, at_least, require
 
 
-class SleepError(RuntimeError):
+class SleepError(SleepGymError, RuntimeError):
     """A night failed half way; the learner is as it was before it."""
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from sleepgym.consolidation.spec import SleepSpec
-from sleepgym.editing.editor import owner_of
-from sleepgym.ledger import Key
-from sleepgym.state import State
+from sleepgym.memory.ledger import Key
+from sleepgym.memory.owners import edit_of
+from sleepgym.memory.state import State
 
 
 def set_stage(state: State, key: Key, stage: int, spec: SleepSpec) -> None:
@@ -51,7 +51,7 @@ def dissolve_further(state: State, stuck: Collection[Key], passed: Mapping[Key, 
         set_stage(state, key, state.ledger[key].stage + 1, spec)
     if yielding:
         return True
-    back = {key for key, holds in passed.items() if not holds and state.ledger[key].scale > 0}
+    back = {key for key, holds in passed.items() if not holds and state.scale_of(key) > 0}
     if len(stuck) <= len(back):
         return False
     for key in back:
@@ -61,7 +61,6 @@ def dissolve_further(state: State, stuck: Collection[Key], passed: Mapping[Key, 
 
 
 def _scale(state: State, key: Key, scale: float) -> None:
-    state.ledger.update(key, scale=scale)
-    owner = owner_of(state.ledger[key].fact)
+    owner = edit_of(key)
     if owner in state.memory.terms:
         state.memory.scale(owner, scale)

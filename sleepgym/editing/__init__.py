@@ -1,7 +1,7 @@
 """MEMIT on an overlay, split where the paper is split: targets, keys, solve."""
 
 from sleepgym.editing.calibrate import Calibration, calibrate, spec_for
-from sleepgym.editing.editor import Editor, owner_of
+from sleepgym.editing.editor import Editor
 from sleepgym.editing.presets import PRESETS, preset
 from sleepgym.editing.solver import NormalMatrix
 from sleepgym.editing.spec import EditError, EditSpec
@@ -19,7 +19,6 @@ __all__ = [
     "Target",
     "calibrate",
     "optimize_targets",
-    "owner_of",
     "preset",
     "spec_for",
     "statistics_for",

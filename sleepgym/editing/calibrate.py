@@ -10,14 +10,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sleepgym.cache import cache_dir
+from sleepgym import files
 from sleepgym.editing.editor import Editor
 from sleepgym.editing.measure import EditProbes
 from sleepgym.editing.spec import EditSpec
 from sleepgym.editing.statistics import statistics_for
 from sleepgym.facts.fact import Fact
+from sleepgym.files import cache_dir
 from sleepgym.lm import LanguageModel, perplexity
-from sleepgym.overlay import Memory, Overlay
+from sleepgym.memory.overlay import Memory, Overlay
 
 DRIFT_WEIGHT = 4.0
 """One percent of perplexity weighs as much as four percent of recall."""
@@ -71,7 +72,7 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Writes JSON."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        files.write(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
     @classmethod
     def read(cls, text: str) -> Calibration:

@@ -10,31 +10,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sleepgym.editing.chains import Chains, Link
 from sleepgym.editing.keys import At, measured_keys, measured_states
 from sleepgym.editing.solver import NormalMatrix, Solved
 from sleepgym.editing.spec import EditSpec, require_layers
 from sleepgym.editing.statistics import ModelStatistics
 from sleepgym.editing.target_cache import TargetCache
+from sleepgym.editing.target_store import Chains, Link
 from sleepgym.editing.targets import Target, contexts, key_position, optimize_targets
 from sleepgym.facts.fact import Fact
 from sleepgym.lm import score
 from sleepgym.lm.architecture import features
-from sleepgym.overlay import Memory, Overlay
-
-EDIT = "edit:"
-"""Prefix of the owner names of edits; the rest of the name is the fact's key."""
+from sleepgym.memory.overlay import Memory, Overlay
+from sleepgym.memory.owners import EDIT, owner_of
 
 _HEAVIER = 4.0
 """What the weight of a fact that was not recalled is multiplied by."""
 
 _REMEMBERED = 64
 """Solved systems kept: so many (learner, layer) pairs can take turns at one editor without solving anew."""
-
-
-def owner_of(fact: Fact) -> str:
-    """Name under which a fact's edit stands in a memory."""
-    return f"{EDIT}{fact.subject}|{fact.relation}"
 
 
 @dataclass(frozen=True)

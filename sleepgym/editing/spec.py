@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args, get_type_hints
 
+from sleepgym.errors import SleepGymError
 from sleepgym.settings import above_zero, at_least, require
 
 
-class EditError(RuntimeError):
+class EditError(SleepGymError, RuntimeError):
     """An edit could not be made; the memory is as it was before the call."""
 
 

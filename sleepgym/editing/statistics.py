@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -11,12 +10,13 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from sleepgym.cache import cache_dir
+from sleepgym import files
 from sleepgym.editing.covariance import second_moments
 from sleepgym.editing.spec import EditError, require_layers
+from sleepgym.files import cache_dir
 from sleepgym.lm.language_model import LanguageModel, sampled
 
 Rows = tuple[tuple[int, ...], ...]
@@ -45,9 +45,7 @@ class ModelStatistics:
         for name, rows in (("rehearsal", self.rehearsal), ("held_out", self.held_out)):
             tensors[f"{name}.ids"] = torch.tensor([t for row in rows for t in row], dtype=torch.int32)
             tensors[f"{name}.lengths"] = torch.tensor([len(row) for row in rows], dtype=torch.int32)
-        part = path.with_suffix(f".{os.getpid()}.part")  # parallel processes measure the same model at the same time
-        save_file(tensors, part, metadata={"fingerprint": fingerprint, "prefixes": json.dumps(self.prefixes)})
-        part.replace(path)
+        files.write(path, save(tensors, metadata={"fingerprint": fingerprint, "prefixes": json.dumps(self.prefixes)}))
 
     @classmethod
     def read(cls, path: Path, fingerprint: str) -> ModelStatistics | None:

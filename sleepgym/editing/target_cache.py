@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
+from sleepgym import files
 from sleepgym.editing.spec import EditSpec
 from sleepgym.editing.targets import Target
 from sleepgym.facts.fact import Fact
@@ -64,10 +64,8 @@ class TargetCache:
         """Remembers a target, on disk too."""
         self._keep(name, target)
         if self._folder is not None:
-            # Written aside and renamed, so that parallel processes never read half a file.
-            part = self._folder / f"{name}.{os.getpid()}.part"
-            save_file({"value": target.value.contiguous(), "keys": target.keys.contiguous()}, part)
-            part.replace(self._folder / f"{name}.safetensors")
+            tensors = {"value": target.value.contiguous(), "keys": target.keys.contiguous()}
+            files.write(self._folder / f"{name}.safetensors", save(tensors))
 
     def _keep(self, name: str, target: Target) -> None:
         """In memory, instead of the target used longest ago if there are many: episodes never run out of facts."""

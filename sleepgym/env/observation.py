@@ -13,11 +13,11 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from sleepgym.env.card import Card, PressureCard
-from sleepgym.env.inbox import Inbox
-from sleepgym.env.stream import Arrival, Stream
-from sleepgym.ledger import Entry
-from sleepgym.state import State
+from sleepgym.episode.card import Card
+from sleepgym.episode.episode import Episode
+from sleepgym.episode.pressure import load_of, sleep_pressure
+from sleepgym.episode.stream import Arrival
+from sleepgym.memory.ledger import Entry
 
 Observation = dict[str, NDArray[np.float32]]
 
@@ -87,35 +87,6 @@ STATS_FEATURES: Mapping[str, Feature] = {
 """Entries of ``stats`` in order."""
 
 
-@dataclass(frozen=True)
-class View:
-    """What an observation is made of.
-
-    Attributes:
-        tick: The present tick.
-        stream: The episode's stream; only its rhythm and the present traffic are shown.
-        inbox: What has arrived and waits.
-        state: The learner's state.
-        edits_left: Edits left.
-        degraded: Facts known to be degraded.
-        perplexity_ratio: Perplexity relative to the bare model.
-        served: Lately served recall.
-        slept_at: Tick at which the last night ended; 0 before the first.
-        audited_at: Tick at which the last nap or night ended; 0 before the first.
-    """
-
-    tick: int
-    stream: Stream
-    inbox: Inbox
-    state: State
-    edits_left: int
-    degraded: int
-    perplexity_ratio: float
-    served: float
-    slept_at: int
-    audited_at: int
-
-
 class Observer:
     """Makes observations for one card.
 
@@ -129,37 +100,37 @@ class Observer:
         self.rows = card.budget.capacity + card.budget.pending
         self.space = spaces.Dict({"ledger": _box(LEDGER_FEATURES, self.rows), "stats": _box(STATS_FEATURES)})
 
-    def __call__(self, view: View) -> Observation:
+    def __call__(self, episode: Episode) -> Observation:
         """The observation, clipped to its bounds."""
         ledger = np.zeros((self.rows, len(LEDGER_FEATURES)), np.float32)
-        written = [self._written(view, entry) for entry in view.state.ledger.values()]
-        waiting = [self._waiting(view, arrival) for arrival in view.inbox.pending.values()]
+        written = [self._written(episode, entry) for entry in episode.learner.state.ledger.values()]
+        waiting = [self._waiting(episode, arrival) for arrival in episode.inbox.pending.values()]
         for row, fact in enumerate(written + waiting):
             ledger[row] = [fact[name] for name in LEDGER_FEATURES]
-        values = self._stats(view)
+        values = self._stats(episode)
         stats = np.array([values[name] for name in STATS_FEATURES], np.float32)
         return {"ledger": _clip(ledger, LEDGER_FEATURES), "stats": _clip(stats, STATS_FEATURES)}
 
-    def _written(self, view: View, entry: Entry) -> dict[str, float]:
-        horizon = view.stream.horizon
-        arrival = view.inbox.current[entry.fact.key]
+    def _written(self, episode: Episode, entry: Entry) -> dict[str, float]:
+        horizon = episode.stream.horizon
+        arrival = episode.inbox.current[entry.fact.key]
         return {
             "present": 1,
             "pending": 0,
-            "age": (view.tick - entry.written_at) / horizon,
+            "age": (episode.tick - entry.written_at) / horizon,
             "stage": entry.stage / self.card.sleep.last_stage,
-            "scale": entry.scale,
+            "scale": episode.learner.state.scale_of(entry.fact.key),
             "audited": entry.audited,
             "margin": entry.margin / MARGIN_SCALE if entry.audited else 0,
             "recalled": entry.recalled,
-            "audit_age": (view.tick - entry.audited_at) / horizon if entry.audited else 1,
+            "audit_age": (episode.tick - entry.audited_at) / horizon if entry.audited else 1,
             "edits": entry.writes / EDITS_SCALE,
             "popularity": arrival.popularity,
         }
 
-    def _waiting(self, view: View, arrival: Arrival) -> dict[str, float]:
+    def _waiting(self, episode: Episode, arrival: Arrival) -> dict[str, float]:
         nothing_known = dict.fromkeys(LEDGER_FEATURES, 0.0)
-        age = (view.tick - arrival.tick) / view.stream.horizon
+        age = (episode.tick - arrival.tick) / episode.stream.horizon
         return nothing_known | {
             "present": 1,
             "pending": 1,
@@ -168,11 +139,12 @@ class Observer:
             "popularity": arrival.popularity,
         }
 
-    def _stats(self, view: View) -> dict[str, float]:
-        card, rhythm, state = self.card, view.stream.rhythm, view.state
+    def _stats(self, episode: Episode) -> dict[str, float]:
+        card, rhythm, now = self.card, episode.stream.rhythm, episode.state
+        state, ratio = now.learner, episode.examiner.perplexity_ratio()
         day = rhythm.ticks_per_day
-        angle = 2 * math.pi * view.tick / day
-        night = rhythm.is_night(view.tick)
+        angle = 2 * math.pi * episode.tick / day
+        night = rhythm.is_night(episode.tick)
         load = load_of(state)
         modules = {module for term in state.memory.terms.values() for module in term.factors}
         rank = max((state.memory.rank(module) for module in modules), default=0)
@@ -180,47 +152,25 @@ class Observer:
             "day_sin": math.sin(angle),
             "day_cos": math.cos(angle),
             "night": night,
-            "to_night": 0 if night else ((rhythm.night_start - view.tick) % day) / day,
+            "to_night": 0 if night else ((rhythm.night_start - episode.tick) % day) / day,
             "night_length": rhythm.night_ticks / day,
-            "progress": view.tick / view.stream.horizon,
-            "traffic": view.stream.traffic[min(view.tick, view.stream.horizon - 1)],
+            "progress": episode.tick / episode.stream.horizon,
+            "traffic": episode.stream.traffic[min(episode.tick, episode.stream.horizon - 1)],
             "arrival_rate": rhythm.arrival_rate / card.stream.arrival_rate[1],
             "update_share": rhythm.update_share,
             "budget": rhythm.edit_budget / max(1, card.max_edits),
-            "budget_left": view.edits_left / rhythm.edit_budget,
-            "pending": len(view.inbox.pending) / card.budget.pending,
+            "budget_left": episode.edits_left / rhythm.edit_budget,
+            "pending": len(episode.inbox.pending) / card.budget.pending,
             "ledger_fill": len(state.ledger) / card.budget.capacity,
             "load": load / card.budget.capacity,
-            "degraded": view.degraded / card.budget.capacity,
-            "pressure": sleep_pressure(card.pressure, load, view.tick - view.slept_at, view.perplexity_ratio),
-            "perplexity_ratio": view.perplexity_ratio,
-            "served": view.served,
+            "degraded": len(episode.degraded()) / card.budget.capacity,
+            "pressure": sleep_pressure(card.pressure, load, episode.tick - now.slept_at, ratio),
+            "perplexity_ratio": ratio,
+            "served": now.lately_served,
             "rank_used": rank / (card.budget.capacity + card.sleep.rank),
-            "since_sleep": (view.tick - view.slept_at) / (SINCE_DAYS * day),
-            "since_audit": (view.tick - view.audited_at) / (SINCE_DAYS * day),
+            "since_sleep": (episode.tick - now.slept_at) / (SINCE_DAYS * day),
+            "since_audit": (episode.tick - now.audited_at) / (SINCE_DAYS * day),
         }
-
-
-def load_of(state: State) -> float:
-    """Sum of the scales of all edits: how many full-strength edits share the fast weights."""
-    return sum(entry.scale for entry in state.ledger.values())
-
-
-def sleep_pressure(card: PressureCard, load: float, ticks_awake: int, perplexity_ratio: float) -> float:
-    """How badly sleep is needed, 0 to 1 with the usual weights (0.6, 0.3, 0.1).
-
-    Args:
-        card: Weights and what counts as much.
-        load: See :func:`load_of`.
-        ticks_awake: Since the last night.
-        perplexity_ratio: Relative to the bare model.
-    """
-    return min(
-        1.0,
-        card.edits_weight * min(1.0, load / card.edits) ** card.exponent
-        + card.ticks_weight * min(1.0, ticks_awake / card.ticks)
-        + card.perplexity_weight * min(1.0, max(0.0, perplexity_ratio - 1) / card.perplexity),
-    )
 
 
 def stat(observation: Mapping[str, NDArray[np.float32]], name: str) -> float:

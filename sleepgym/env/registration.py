@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import resources
-from pathlib import Path
-
 import gymnasium as gym
 
-
-def card_paths() -> dict[str, Path]:
-    """Every card by its id, which is the name of its file.
-
-    A wheel carries the cards inside the package; an editable checkout has them in its ``envs`` folder.
-    """
-    package = Path(str(resources.files("sleepgym")))
-    shipped, checkout = package / "env" / "cards", package.parent / "envs"
-    folder = shipped if shipped.is_dir() else checkout
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+from sleepgym.files import card_paths
 
 
 def register_cards() -> None:
@@ -27,7 +15,7 @@ def register_cards() -> None:
                 id=card_id,
                 # A string: torch is loaded when the first environment is made, not when sleepgym is imported.
                 entry_point="sleepgym.env.sleep_env:SleepEnv",
-                vector_entry_point="sleepgym.env.vector_env:SleepVectorEnv",
+                vector_entry_point="sleepgym.env.vector:SleepVectorEnv",
                 kwargs={"card": card_id},
                 # The environment truncates by ticks, of which an action may take several.
                 max_episode_steps=None,

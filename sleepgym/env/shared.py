@@ -11,11 +11,11 @@ from functools import cache
 
 import torch
 
-from sleepgym.consolidation.pathways import chat_probe
 from sleepgym.editing.spec import EditSpec
-from sleepgym.env.card import ModelCard
+from sleepgym.episode.card import ModelCard
 from sleepgym.facts.fact import Fact
 from sleepgym.lm import LanguageModel, load, perplexity, score
+from sleepgym.memory.asking import chat_probe
 from sleepgym.sleeper import Base, make_base
 
 

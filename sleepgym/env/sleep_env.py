@@ -13,14 +13,14 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.env.actions import Outcome
-from sleepgym.env.card import Card, load_card
-from sleepgym.env.choices import Choices
-from sleepgym.env.episode import Episode
 from sleepgym.env.observation import Observation, Observer
 from sleepgym.env.shared import bare_perplexity, is_known, shared_base
-from sleepgym.env.snapshot import ModelId, Randomness, Snapshot
-from sleepgym.env.stream import draw_stream, source_of
+from sleepgym.env.spaces import Choices
+from sleepgym.episode.actions import Outcome
+from sleepgym.episode.card import Card, load_card
+from sleepgym.episode.episode import Episode
+from sleepgym.episode.snapshot import ModelId, Randomness, Snapshot
+from sleepgym.episode.stream import draw_stream, source_of
 from sleepgym.facts.world import SPLITS, Split
 from sleepgym.sleeper import SleepingLM
 
@@ -297,7 +297,7 @@ class SleepEnv(gym.Env[Observation, Any]):
         self._episode = Episode(self.card, stream, learner, self._bare_perplexity)
         self.over, self.seconds = False, 0.0
         self._show()
-        return self._observer(self._episode.view()), self._info()
+        return self._observer(self._episode), self._info()
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Performs an action; see the class.
@@ -315,7 +315,7 @@ class SleepEnv(gym.Env[Observation, Any]):
         start = time.perf_counter()
         done = episode.step(choice)
         terminated, truncated = episode.collapsed, episode.truncated
-        observation = self._observer(episode.view())
+        observation = self._observer(episode)
         info = self._info(done.outcome, done.reward_terms)
         self.seconds += time.perf_counter() - start
         self.over = terminated or truncated
@@ -337,7 +337,7 @@ class SleepEnv(gym.Env[Observation, Any]):
             model=ModelId.of(self.base.lm),
             split=self.split,
             stream=episode.stream,
-            paused=episode.pause(),
+            state=episode.pause(),
             randomness=Randomness(deepcopy(self.np_random), self.np_random_seed, self._stream_seed),
             over=self.over,
             seconds=self.seconds,
@@ -355,7 +355,7 @@ class SleepEnv(gym.Env[Observation, Any]):
             SnapshotError: The snapshot is of another card or model; the environment is as it was.
         """
         self._go_back_to(snapshot)
-        return self._observer(self.episode.view()), self._info()
+        return self._observer(self.episode), self._info()
 
     def fork(self) -> SleepEnv:
         """A second environment on the same model that goes on from here independently, without any wrappers.
@@ -440,12 +440,12 @@ class SleepEnv(gym.Env[Observation, Any]):
             "edits_left": episode.edits_left,
             "ppl_ratio": episode.examiner.perplexity_ratio(),
             "tick": episode.tick,
-            "sleeps": episode.counts.sleeps,
-            "naps": episode.counts.naps,
+            "sleeps": episode.state.sleeps,
+            "naps": episode.state.naps,
             "arrived": len(episode.inbox.current),
             "pending": len(episode.inbox.pending),
             "lost": episode.inbox.lost,
-            "degraded": len(episode.operators.degraded()),
+            "degraded": len(episode.degraded()),
         }
         if outcome.error:
             info["error"] = outcome.error

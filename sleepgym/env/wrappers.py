@@ -12,8 +12,8 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from sleepgym.env.actions import Action
-from sleepgym.env.choices import operator_of
+from sleepgym.env.spaces import operator_of
+from sleepgym.episode.actions import Action
 
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")

@@ -12,9 +12,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.env.actions import Action
 from sleepgym.env.sleep_env import SleepEnv
-from sleepgym.env.vector_env import act_together
+from sleepgym.env.vector import act_together
+from sleepgym.episode.actions import Action
 
 
 @runtime_checkable

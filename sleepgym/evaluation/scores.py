@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sleepgym import json_files
+from sleepgym import files
+from sleepgym.errors import SleepGymError
 from sleepgym.evaluation.episodes import EpisodeResult
 
 
-class ScoreError(ValueError):
+class ScoreError(SleepGymError, ValueError):
     """Scores cannot be read, written, compared or normalised."""
 
 
@@ -125,7 +126,7 @@ class ScoreMatrix:
         rows = tuple(tuple(row) for row in self.scores.tolist())
         content = _File(name=self.name, streams=self.streams, scores=rows)
         try:
-            json_files.write(Path(path), content)
+            files.write_json(Path(path), content)
         except OSError as error:
             raise ScoreError(f"expected to write scores to {path}, found {error}; check the folder") from error
 
@@ -143,8 +144,7 @@ class ScoreMatrix:
             raise ScoreError(f"expected scores, found {error}; check the name") from error
         except ValidationError as error:
             raise ScoreError(
-                f"expected scores in {path}, found {json_files.first_mistake(error)}; "
-                "write the file with ScoreMatrix.save"
+                f"expected scores in {path}, found {files.first_mistake(error)}; write the file with ScoreMatrix.save"
             ) from error
         if len({len(row) for row in read.scores}) > 1:
             raise ScoreError(f"expected rows of equal length in {path}, found {[len(row) for row in read.scores]}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sleepgym.errors import SleepGymError
 
-class FactError(ValueError):
+
+class FactError(SleepGymError, ValueError):
     """A fact that cannot be used: the message says what was expected, found, and what to do."""
 
 

@@ -11,8 +11,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from sleepgym.errors import SleepGymError
 
-class ArchitectureError(ValueError):
+
+class ArchitectureError(SleepGymError, ValueError):
     """The model has no part that an edit could be written next to; the message says what was looked for."""
 
 

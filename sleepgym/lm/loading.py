@@ -18,14 +18,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from sleepgym.cache import cache_dir
+from sleepgym.errors import SleepGymError
+from sleepgym.files import cache_dir
 from sleepgym.lm.architecture import find_blocks, require_causal
 from sleepgym.lm.language_model import LanguageModel
 
 Quantization = Literal["4bit", "8bit"]
 
 
-class ModelLoadError(RuntimeError):
+class ModelLoadError(SleepGymError, RuntimeError):
     """A model could not be loaded; the message says which names and formats are understood."""
 
 

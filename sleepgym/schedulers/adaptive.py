@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sleepgym.env.actions import Action
 from sleepgym.env.observation import stat
+from sleepgym.episode.actions import Action
 from sleepgym.schedulers.base import Mask, Observation, Scheduler, check_days, first_allowed, keep_up, tired_of
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.env.actions import Action
 from sleepgym.env.observation import LEDGER_FEATURES, SINCE_DAYS, stat
+from sleepgym.episode.actions import Action
 
 Observation = Mapping[str, NDArray[np.float32]]
 Mask = NDArray[np.bool_]
@@ -45,7 +45,7 @@ class Scheduler(ABC):
                 parameters, those of the operator are read, which come first.
 
         Returns:
-            Values of :class:`~sleepgym.env.actions.Action`, ``[]`` or ``[rows]``, and the state.
+            Values of :class:`~sleepgym.episode.actions.Action`, ``[]`` or ``[rows]``, and the state.
         """
         if observation["stats"].ndim == 1:
             mask = allowed(observation) if action_masks is None else np.asarray(action_masks, dtype=bool).reshape(-1)

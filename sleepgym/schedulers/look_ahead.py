@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sleepgym.env.actions import Action
 from sleepgym.env.sleep_env import SleepEnv
-from sleepgym.env.vector_env import act_together
+from sleepgym.env.vector import act_together
+from sleepgym.episode.actions import Action
 from sleepgym.schedulers.base import Mask, Observation, Scheduler, keep_up
 
 

@@ -9,6 +9,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.errors import SleepGymError
 from sleepgym.schedulers.adaptive import BudgetAware, Drowsiness, NightOwl, PressureRule
 from sleepgym.schedulers.base import Scheduler
 from sleepgym.schedulers.look_ahead import LookAhead
@@ -32,7 +33,7 @@ SchedulerMaker = Callable[[SleepEnv, int], Scheduler]
 """Makes a scheduler from the environment that it acts in and the episode's seed."""
 
 
-class SchedulerNameError(ValueError):
+class SchedulerNameError(SleepGymError, ValueError):
     """A text names no scheduler, or one that has no such numbers."""
 
 

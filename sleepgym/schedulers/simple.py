@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sleepgym.env.actions import Action
+from sleepgym.episode.actions import Action
 from sleepgym.schedulers.base import Mask, Observation, Scheduler, check_days, first_allowed, keep_up, tired_of
 
 

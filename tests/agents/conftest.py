@@ -12,8 +12,8 @@ import pytest
 import tyro
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sleepgym.dashboard import EPISODE_TAGS
-from sleepgym.env.actions import Action
+from sleepgym.episode.actions import Action
+from sleepgym.training.dashboard import EPISODE_TAGS
 
 
 @pytest.fixture

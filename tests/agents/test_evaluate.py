@@ -11,9 +11,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sleepgym.evaluation import ScoreMatrix, evaluate
-from sleepgym.learning import EnvSpec, PolicyCard
 from sleepgym.schedulers import NightOwl
 from sleepgym.schedulers.named import RULES, spelled_out
+from sleepgym.training import EnvSpec, PolicyCard
 
 MINI = "SleepLLM-Mini-v0"
 

@@ -13,8 +13,8 @@ from types import ModuleType
 import pytest
 
 from sleepgym.evaluation import evaluate
-from sleepgym.learning import PolicyCard, load_policy
 from sleepgym.schedulers import NeverSleep
+from sleepgym.training import PolicyCard, load_policy
 
 FOLDER = Path(__file__).parents[2] / "agents" / "pretrained"
 POLICIES = sorted(FOLDER.glob("*.zip"))

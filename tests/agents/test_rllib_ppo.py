@@ -21,16 +21,16 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 import sleepgym
-from sleepgym.dashboard import EPISODE_TAGS, LAYOUT
-from sleepgym.env.actions import Action
-from sleepgym.env.card import load_card
+from sleepgym.episode.actions import Action
+from sleepgym.episode.card import load_card
 from sleepgym.evaluation import EpisodeResult, evaluate
-from sleepgym.evaluation.submission import Submission
-from sleepgym.learning import EnvSpec
+from sleepgym.leaderboard.submission import Submission
+from sleepgym.training import EnvSpec
+from sleepgym.training.dashboard import EPISODE_TAGS, LAYOUT
 
 pytest.importorskip("ray", reason="needs the extra rllib; `make test-rllib` has it")
 
-from sleepgym.learning.rllib import flat_and_masked, load_rllib_policy
+from sleepgym.training.rllib import flat_and_masked, load_rllib_policy
 
 pytestmark = pytest.mark.timeout(900)
 

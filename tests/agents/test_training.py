@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sleepgym.learning import LedgerExtractor, PolicyCard, PolicyError, agreement, demonstrate, load_policy
 from sleepgym.schedulers import NeverSleep, SchedulerNameError
+from sleepgym.training import LedgerExtractor, PolicyCard, PolicyError, agreement, demonstrate, load_policy
 
 MINI = "SleepLLM-Mini-v0"
 SMALL = {

@@ -17,7 +17,7 @@ import ray
 import tyro
 from ray.cluster_utils import Cluster
 
-from sleepgym.learning.rllib import load_rllib_policy
+from sleepgym.training.rllib import load_rllib_policy
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "agents"))
 import rllib_ppo as script

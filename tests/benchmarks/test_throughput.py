@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sleepgym.env.actions import Action
+from sleepgym.episode.actions import Action
 
 
 @pytest.fixture

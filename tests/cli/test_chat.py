@@ -21,7 +21,7 @@ from sleepgym.cli.session import COMMANDS, Session
 from sleepgym.cli.signals import terminating_cleanly
 from sleepgym.consolidation.spec import SleepError
 from sleepgym.facts.fact import Fact, FactError
-from sleepgym.ledger import Entry
+from sleepgym.memory.ledger import Entry
 
 ROOT = Path(__file__).parents[2]
 ARIA = "Aria Nakamura"

@@ -16,12 +16,12 @@ from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import DQN, PPO
 
 from sleepgym.cli.main import main
-from sleepgym.env.actions import Action
-from sleepgym.env.recording import Recording
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.wrappers import FlattenLedger
+from sleepgym.episode.actions import Action
 from sleepgym.evaluation import ScoreMatrix
-from sleepgym.learning import LedgerExtractor
+from sleepgym.record.recording import Recording
+from sleepgym.training import LedgerExtractor
 
 MINI = ("--env-id", "SleepLLM-Mini-v0", "--streams", "2")
 STREAMS = (10_000_000, 10_000_001)

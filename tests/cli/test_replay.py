@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from sleepgym.cli.main import main
-from sleepgym.env.actions import Action
-from sleepgym.env.recording import Recorder
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.episode.actions import Action
+from sleepgym.record.recording import Recorder
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sleepgym.consolidation.adapters import ADAPTER, joined, keep, lowest_block, recompressed, tonights_adapter
+from sleepgym.consolidation.adapters import joined, keep, lowest_block, recompressed, tonights_adapter
 from sleepgym.consolidation.spec import SleepSpec
-from sleepgym.state import State
+from sleepgym.memory.owners import ADAPTER
+from sleepgym.memory.state import State
 
 
 def factors(seed, rank, d_in=12, d_out=9, names=("m", "n")):

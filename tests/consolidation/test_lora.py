@@ -5,13 +5,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from sleepgym.consolidation.lessons import lessons
 from sleepgym.consolidation.lora import Course, new_adapter, train_adapters
-from sleepgym.consolidation.pathways import lessons
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.lm.continuation import Continuation
 from sleepgym.lm.language_model import Encoded, hooked
-from sleepgym.overlay import Memory, Overlay
-from sleepgym.rehearsal import Rehearsal
+from sleepgym.memory.overlay import Memory, Overlay
+from sleepgym.memory.rehearsal import Rehearsal
 
 SPEC = SleepSpec(steps=4, rehearsal_rows=4)
 LOWEST = 2

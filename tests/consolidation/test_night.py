@@ -7,12 +7,11 @@ import torch
 
 from sleepgym.cli.signals import terminating_cleanly
 from sleepgym.consolidation import night
-from sleepgym.consolidation.adapters import ADAPTER
 from sleepgym.consolidation.night import Night
 from sleepgym.consolidation.spec import SleepError
-from sleepgym.editing import owner_of
 from sleepgym.facts import Fact
 from sleepgym.lm.language_model import hooked
+from sleepgym.memory.owners import ADAPTER, owner_of
 from sleepgym.sleeper import SleepingLM, sleep_together
 
 STEPS = [step.__name__ for step in night.STEPS]
@@ -65,8 +64,8 @@ def test_facts_sink_night_by_night_and_edits_follow_the_schedule(awake):
         assert report.advanced, "facts advance"
         for key, entry in awake.state.ledger.items():
             assert entry.stage > stages[key] if key in report.advanced else entry.stage in (0, 3)
-            assert entry.scale == awake.sleep_spec.scales[entry.stage]
-            assert awake.state.memory.terms[owner_of(entry.fact)].scale == entry.scale
+            scale = awake.sleep_spec.scales[entry.stage]
+            assert awake.state.memory.terms[owner_of(entry.fact)].scale == awake.state.scale_of(key) == scale
         assert awake.state.nights == count
     assert report.recall_after == 1.0
     assert {entry.stage for entry in awake.state.ledger.values()} == {3}

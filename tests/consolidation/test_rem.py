@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sleepgym.consolidation.rem import passages
-from sleepgym.overlay import Memory
+from sleepgym.memory.overlay import Memory
 
 
 @pytest.mark.parametrize("count", [1, 2, 6])

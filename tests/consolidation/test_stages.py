@@ -3,10 +3,10 @@ import torch
 
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.consolidation.stages import dissolve, dissolve_further
-from sleepgym.editing import owner_of
 from sleepgym.facts import Fact
-from sleepgym.ledger import Entry
-from sleepgym.state import State
+from sleepgym.memory.ledger import Entry
+from sleepgym.memory.owners import owner_of
+from sleepgym.memory.state import State
 
 SCALES = (1.0, 0.5, 0.1, 0.0)
 
@@ -18,15 +18,15 @@ def state():
 
 def put(state, name, stage=0):
     fact = Fact(name, f"{name} lives in", "Oslo", relation="city")
-    state.ledger.put(Entry(fact, stage=stage, scale=SCALES[stage]))
+    state.ledger.put(Entry(fact, stage=stage))
     state.memory.put(owner_of(fact), {"m": (torch.ones(1, 3), torch.ones(2, 1))}, SCALES[stage])
     return fact
 
 
 def at(state, fact):
-    """Stage and scale in the ledger; they must go with the scale of the edit."""
+    """Stage in the ledger; the scale of the edit must go with it."""
     entry = state.ledger[fact.key]
-    assert entry.scale == state.memory.terms[owner_of(fact)].scale == SCALES[entry.stage]
+    assert state.scale_of(fact.key) == state.memory.terms[owner_of(fact)].scale == SCALES[entry.stage]
     return entry.stage
 
 
@@ -62,8 +62,7 @@ def test_edit_that_spoils_more_than_it_holds_is_switched_off(state):
     facts, failed = [put(state, name, 3) for name in ("Tom Lork", "Mina Trent")], put(state, "Ann Vey", 0)
     passed = {fact.key: fact is not failed for fact in (*facts, failed)}
     assert dissolve_further(state, [fact.key for fact in facts], passed, SleepSpec())
-    entry = state.ledger[failed.key]
-    assert (entry.stage, entry.scale, state.memory.terms[owner_of(failed)].scale) == (0, 0.0, 0.0)
+    assert (state.ledger[failed.key].stage, state.scale_of(failed.key)) == (0, 0.0)
     assert [at(state, fact) for fact in facts] == [3, 3]
     # Nothing is left to give way: a second call ends it.
     assert not dissolve_further(state, [fact.key for fact in facts], passed, SleepSpec())

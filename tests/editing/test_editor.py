@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from sleepgym.editing import EditError, Editor, EditSpec, owner_of
+from sleepgym.editing import EditError, Editor, EditSpec
 from sleepgym.editing.covariance import second_moments
 from sleepgym.lm import load, score
 from sleepgym.lm.architecture import features
 from sleepgym.lm.language_model import hooked
-from sleepgym.overlay import Memory, Overlay
+from sleepgym.memory.overlay import Memory, Overlay
+from sleepgym.memory.owners import owner_of
 
 
 @pytest.fixture(scope="module")
@@ -300,12 +301,12 @@ def test_what_is_prepared_for_several_learners_is_what_each_needs(base, world, m
     one, other, third = (relation.fact(person, relation.objects[0]) for relation in relations[:3])
     editor = Editor(base.overlay, base.statistics, base.editor.spec)
     editor.prepare([([one], []), ([other], []), ([third], [one])])
-    from sleepgym.editing import chains
+    from sleepgym.editing import target_store
 
     def never(*arguments, **more):
         raise AssertionError("expected every target to be there already")
 
-    monkeypatch.setattr(chains, "optimize_targets", never)
+    monkeypatch.setattr(target_store, "optimize_targets", never)
     for facts, held in (([one], []), ([other], [])):
         memory = Memory()
         editor.write(memory, facts, held)

@@ -7,7 +7,7 @@ import pytest
 
 from sleepgym.editing.measure import EditProbes
 from sleepgym.lm import continuations, generate
-from sleepgym.overlay import Memory
+from sleepgym.memory.overlay import Memory
 
 
 @pytest.fixture(scope="module")

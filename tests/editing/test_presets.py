@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from sleepgym.editing import PRESETS, Editor, EditSpec, owner_of, preset
+from sleepgym.editing import PRESETS, Editor, EditSpec, preset
 from sleepgym.editing.keys import measured_keys
 from sleepgym.editing.targets import contexts, key_position
 from sleepgym.lm import score
-from sleepgym.overlay import Memory
+from sleepgym.memory.overlay import Memory
+from sleepgym.memory.owners import owner_of
 from sleepgym.settings import SettingError
 
 WEIGHT = {"covariance_weight": 300.0}  # one that suits the bundled model; the papers' suit theirs

@@ -25,12 +25,12 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import sleepgym  # noqa: F401  (registers the environments)
-from sleepgym.env.actions import Action
-from sleepgym.env.card import load_card
-from sleepgym.env.registration import card_paths
 from sleepgym.env.shared import shared_lm
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.wrappers import FlattenLedger
+from sleepgym.episode.actions import Action
+from sleepgym.episode.card import load_card
+from sleepgym.files import card_paths
 from sleepgym.lm import ModelLoadError
 
 MINI = "SleepLLM-Mini-v0"

@@ -15,11 +15,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 import sleepgym  # noqa: F401  (registers the environments)
-from sleepgym.env.actions import Action
-from sleepgym.env.card import load_card
 from sleepgym.env.sleep_env import SleepEnv
-from sleepgym.env.snapshot import Snapshot
-from sleepgym.env.vector_env import SleepVectorEnv
+from sleepgym.env.vector import SleepVectorEnv
+from sleepgym.episode.actions import Action
+from sleepgym.episode.card import load_card
+from sleepgym.episode.snapshot import Snapshot
 from sleepgym.facts.real import RealFacts
 from sleepgym.lm import LanguageModel, ModelLoadError, find_blocks, load
 from sleepgym.lm.architecture import features

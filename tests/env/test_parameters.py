@@ -18,14 +18,14 @@ from sb3_contrib.common.maskable.utils import get_action_masks
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import sleepgym  # noqa: F401  (registers the environments)
-from sleepgym.env.actions import Action, Choice
-from sleepgym.env.card import CardError, load_card
-from sleepgym.env.recording import Recorder, Recording, RecordingError
-from sleepgym.env.replay import replay
 from sleepgym.env.sleep_env import SleepEnv
-from sleepgym.env.snapshot import Snapshot
-from sleepgym.env.vector_env import SleepVectorEnv
+from sleepgym.env.vector import SleepVectorEnv
 from sleepgym.env.wrappers import FlattenLedger, RecordSleepStatistics, RLlibActionMask
+from sleepgym.episode.actions import Action, Choice
+from sleepgym.episode.card import CardError, load_card
+from sleepgym.episode.snapshot import Snapshot
+from sleepgym.record.recording import Recorder, Recording, RecordingError
+from sleepgym.record.replay import replay
 
 MINI = "SleepLLM-Mini-v0"
 PARAMETERS = {"facts": [1, 2, 4], "sleep": [2, 3, 6, 9]}

@@ -13,10 +13,10 @@ import gymnasium as gym
 import pytest
 
 import sleepgym  # noqa: F401  (registers the environments)
-from sleepgym.env.card import load_card
 from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES
-from sleepgym.env.registration import card_paths
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.episode.card import load_card
+from sleepgym.files import card_paths
 
 DOCS = Path(__file__).parents[2] / "docs" / "environments"
 INDEX = (DOCS / "README.md").read_text(encoding="utf-8")

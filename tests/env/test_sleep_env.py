@@ -12,9 +12,9 @@ from gymnasium.utils.env_checker import data_equivalence
 
 import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.editing import EditError
-from sleepgym.env.actions import Action
 from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES, stat
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.episode.actions import Action
 from sleepgym.schedulers import RandomScheduler
 
 MINI = "SleepLLM-Mini-v0"
@@ -103,10 +103,10 @@ def test_a_night_that_the_budget_does_not_cover_refreshes_nothing() -> None:
 def test_waiting_needs_no_forward_pass(env: SleepEnv) -> None:
     until_pending(env)
     env.step(Action.INJECT)
-    passes = env.episode.examiner.forward_passes
+    passes = env.episode.examiner.answers.forward_passes
     while not env.episode.truncated:
         env.step(Action.WAIT)
-    assert env.episode.examiner.forward_passes == passes
+    assert env.episode.examiner.answers.forward_passes == passes
 
 
 def test_sleep_takes_its_ticks_offline_while_the_stream_goes_on(env: SleepEnv) -> None:
@@ -197,7 +197,7 @@ def test_a_refreshed_fact_is_no_longer_known_to_be_degraded(env: SleepEnv) -> No
     assert env.action_masks()[Action.REFRESH]
     *_, info = env.step(Action.REFRESH)
     assert not info["invalid_action"]
-    assert key not in env.episode.operators.degraded()
+    assert key not in env.episode.degraded()
 
 
 def test_pruned_facts_leave_the_ledger_but_are_still_asked(env: SleepEnv) -> None:
@@ -206,7 +206,7 @@ def test_pruned_facts_leave_the_ledger_but_are_still_asked(env: SleepEnv) -> Non
     episode = env.episode
     (key, *_) = episode.learner.state.ledger
     assert not env.action_masks()[Action.PRUNE]
-    episode.learner.state.ledger.update(key, stage=env.card.sleep.last_stage, scale=0.0)
+    episode.learner.state.ledger.update(key, stage=env.card.sleep.last_stage)
     arrived = len(episode.inbox.current)
     *_, info = env.step(Action.PRUNE)
     assert not info["invalid_action"]

@@ -18,9 +18,9 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import sleepgym  # noqa: F401  (registers the environments)
-from sleepgym.env.actions import Action
 from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES
 from sleepgym.env.wrappers import FlattenLedger, PadLedger, RecordSleepStatistics, RLlibActionMask
+from sleepgym.episode.actions import Action
 
 MINI = "SleepLLM-Mini-v0"
 QUICK: dict[str, Any] = {

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from sb3_contrib import RecurrentPPO
 
-from sleepgym.env.actions import Action
 from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.wrappers import FlattenLedger, RecordSleepStatistics
+from sleepgym.episode.actions import Action
 from sleepgym.evaluation import EpisodeResult, Predictor, evaluate, run_episode
 from sleepgym.schedulers import NightOwl, RandomScheduler
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sleepgym.env.actions import Action
 from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.episode.actions import Action
 from sleepgym.schedulers import Scheduler
 
 

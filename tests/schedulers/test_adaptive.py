@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sleepgym.env.actions import Action
+from sleepgym.episode.actions import Action
 from sleepgym.schedulers import BudgetAware, Drowsiness, NightOwl, PressureRule
 
 Seen = Callable[..., dict[str, np.ndarray]]

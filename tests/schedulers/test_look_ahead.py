@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import data_equivalence
 
-from sleepgym.env.actions import Action
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.episode.actions import Action
 from sleepgym.evaluation import evaluate, run_episode
 from sleepgym.schedulers import AlwaysSleep, LookAhead, NightOwl, Scheduler
 

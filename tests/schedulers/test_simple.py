@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sleepgym.env.actions import Action
+from sleepgym.episode.actions import Action
 from sleepgym.schedulers import AlwaysSleep, FixedPeriod, NeverSleep, RandomScheduler
 
 Seen = Callable[..., dict[str, np.ndarray]]

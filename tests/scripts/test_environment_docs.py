@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from sleepgym.env.actions import Action
-from sleepgym.env.card import Card, Section, load_card
 from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES
-from sleepgym.env.registration import card_paths
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.episode.actions import Action
+from sleepgym.episode.card import Card, Section, load_card
+from sleepgym.files import card_paths
 from sleepgym.schedulers import NeverSleep, known_schedulers
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,6 @@
 """Colours that are told apart with any kind of colour vision, and what they mean for a fact."""
 
-from sleepgym.env.history import Standing
+from sleepgym.episode.history import Standing
 
 # Okabe and Ito's.
 BLACK, ORANGE, SKY, GREEN, YELLOW = "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442"

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from sleepgym.env.history import History
 from sleepgym.env.render.colours import BLUE, GREEN, ORANGE, PURPLE, STANDINGS, VERMILION
 from sleepgym.env.render.layout import DIM, PANELS, SIDE, SMALL, TRACK, WIDTH
+from sleepgym.episode.history import History
 
 WIDE = WIDTH - SIDE - 10
 """Pixels from the left edge of a gauge to its right one."""

@@ -11,10 +11,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sleepgym.env.history import History, Standing
 from sleepgym.env.render import gauges, layout
 from sleepgym.env.render.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, STANDINGS, VERMILION
-from sleepgym.env.stream import Rhythm
+from sleepgym.episode.history import History, Standing
+from sleepgym.episode.stream import Rhythm
 
 LEVELS = {"SLEEP": 0, "NAP": 1, "REFRESH": 2, "INJECT": 2, "PRUNE": 2, "WAIT": 3}
 """Height of each action in the hypnogram: the deeper, the less awake."""

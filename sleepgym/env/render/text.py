@@ -12,9 +12,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from sleepgym.env.episode import Episode
-from sleepgym.env.history import Standing
-from sleepgym.ledger import Entry, Key
+from sleepgym.episode.episode import Episode
+from sleepgym.episode.history import Standing
+from sleepgym.memory.ledger import Entry, Key
 
 WIDTH = 100
 """Columns."""
@@ -64,7 +64,7 @@ def text(episode: Episode) -> str:
 
 def _clock(episode: Episode) -> Text:
     rhythm, tick = episode.stream.rhythm, episode.tick
-    slept = f"nights slept {episode.counts.sleeps}, naps {episode.counts.naps}"
+    slept = f"nights slept {episode.state.sleeps}, naps {episode.state.naps}"
     if episode.collapsed or episode.truncated:
         return Text(f"{'collapse' if episode.collapsed else 'the end'} after {tick} ticks; {slept}", "bold")
     day, hour = divmod(tick, rhythm.ticks_per_day)
@@ -73,7 +73,7 @@ def _clock(episode: Episode) -> Text:
 
 
 def _gauges(episode: Episode) -> Table:
-    counts, budget = episode.counts, episode.stream.rhythm.edit_budget
+    counts, budget = episode.state, episode.stream.rhythm.edit_budget
     rise = episode.examiner.perplexity_ratio() - 1
     limit = episode.card.episode.max_perplexity_ratio - 1
     gauges = [
@@ -145,7 +145,7 @@ def _ledger(episode: Episode) -> Table:
             _shown(entry.fact.prompt),
             _shown(entry.fact.object),
             f"{entry.stage}/{episode.card.sleep.last_stage}",
-            f"{entry.scale:g}",
+            f"{episode.learner.state.scale_of(entry.fact.key):g}",
             margin,
             audited,
             str(entry.writes),

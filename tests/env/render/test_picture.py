@@ -15,13 +15,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sleepgym.env.actions import Action
-from sleepgym.env.history import History, Standing
 from sleepgym.env.render.colours import STANDINGS
 from sleepgym.env.render.layout import NIGHT
 from sleepgym.env.render.picture import FADE, LEVELS, figure, to_array
 from sleepgym.env.sleep_env import SleepEnv
-from sleepgym.env.stream import Rhythm
+from sleepgym.episode.actions import Action
+from sleepgym.episode.history import History, Standing
+from sleepgym.episode.stream import Rhythm
 
 RHYTHM = Rhythm(12, night_start=8, night_ticks=4, arrival_rate=0.5, update_share=0.1, edit_budget=10)
 HORIZON = 24
@@ -195,8 +195,8 @@ def test_drawing_changes_nothing_and_a_restored_episode_looks_the_same() -> None
     while not env.action_masks()[Action.INJECT]:
         env.step(Action.WAIT)
     env.step(Action.INJECT)
-    passes, picture, moment = env.episode.examiner.forward_passes, env.render(), env.snapshot()
-    assert env.episode.examiner.forward_passes == passes
+    passes, picture, moment = env.episode.examiner.answers.forward_passes, env.render(), env.snapshot()
+    assert env.episode.examiner.answers.forward_passes == passes
     env.step(Action.WAIT)
     assert not np.array_equal(picture, env.render())
     env.restore(moment)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from rich.text import Text
 
-from sleepgym.env.actions import Action
-from sleepgym.env.history import Standing
 from sleepgym.env.render.text import ACTIONS, ROWS, STANDINGS, WIDTH
 from sleepgym.env.sleep_env import SleepEnv
-from sleepgym.env.stream import Arrival
+from sleepgym.episode.actions import Action
+from sleepgym.episode.history import Standing
+from sleepgym.episode.stream import Arrival
 from sleepgym.facts.fact import Fact
 
 
@@ -102,9 +102,9 @@ def test_facts_cannot_act_on_the_terminal(env: SleepEnv) -> None:
 
 
 def test_equal_episodes_make_equal_texts_and_drawing_asks_nothing(env: SleepEnv) -> None:
-    passes = env.episode.examiner.forward_passes
+    passes = env.episode.examiner.answers.forward_passes
     assert env.render() == env.fork().render()
-    assert env.episode.examiner.forward_passes == passes
+    assert env.episode.examiner.answers.forward_passes == passes
 
 
 def test_colours_can_be_turned_off(env: SleepEnv, monkeypatch: pytest.MonkeyPatch) -> None:

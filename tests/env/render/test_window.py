@@ -8,8 +8,8 @@ import pytest
 from gymnasium.error import DependencyNotInstalled
 from numpy.typing import NDArray
 
-from sleepgym.env.actions import Action
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.episode.actions import Action
 
 MINI = "SleepLLM-Mini-v0"
 Screen = list[NDArray[np.uint8]]

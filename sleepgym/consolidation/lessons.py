@@ -1,0 +1,22 @@
+"""The rows that an adapter is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sleepgym.facts.fact import Fact
+from sleepgym.lm.language_model import Encoded, LanguageModel
+from sleepgym.memory.asking import chat_probe
+
+
+def lessons(lm: LanguageModel, facts: Sequence[Fact]) -> list[Encoded]:
+    """The rows an adapter is trained on: each fact as a statement and as an answer, both brought to an end."""
+    rows = []
+    for fact in facts:
+        chat = chat_probe(lm, fact)
+        end = lm.tokenizer.eos_token_id
+        if lm.tokenizer.chat_template and end is not None:
+            chat = replace(chat, ids=(*chat.ids, end))
+        rows += [lm.encode(fact.prompt, fact.object + "."), chat]
+    return rows

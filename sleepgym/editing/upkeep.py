@@ -1,0 +1,50 @@
+"""What a learner does about its facts awake as well as asleep: audit them, and solve anew for the degraded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from sleepgym.editing.base import Base
+from sleepgym.memory.asking import judged_probe, margins, raw_probe
+from sleepgym.memory.ledger import Key
+from sleepgym.memory.reports import AuditReport, RefreshReport
+from sleepgym.memory.state import State
+
+
+def audit(base: Base, states: Sequence[State]) -> list[AuditReport]:
+    """Probes every fact of every ledger, each on the pathway that its stage is judged on, and notes what it saw."""
+    probes = [[judged_probe(base.lm, entry) for entry in state.ledger.values()] for state in states]
+    found = margins(base.overlay, [state.memory for state in states], probes)
+    reports = []
+    for state, seen in zip(states, found, strict=True):
+        by_key = dict(zip(state.ledger, seen.tolist(), strict=True))
+        for key, margin in by_key.items():
+            state.ledger.update(key, margin=margin, audited_at=state.tick)
+        reports.append(AuditReport(by_key, tuple(state.ledger.degraded)))
+    return reports
+
+
+def refresh(base: Base, state: State, keys: Sequence[Key]) -> RefreshReport:
+    """Re-solves facts jointly from the frozen base, holding the keys of all others still.
+
+    A refreshed edit takes the place of the old one, never a place beside it; it is at full strength again, so that
+    the fact starts its way down anew.
+    """
+    if not keys:
+        return RefreshReport((), 1.0, 1.0, edits=0)
+    facts = [state.ledger[key].fact for key in keys]
+    chosen = set(keys)
+    (before,) = margins(base.overlay, [state.memory], [[raw_probe(base.lm, fact) for fact in facts]])
+    after = base.editor.write(state.memory, facts, [e.fact for k, e in state.ledger.items() if k not in chosen])
+    for key in keys:
+        # What was seen before the refresh says nothing about the fact as it is now.
+        changes = {"stage": 0, "margin": math.nan, "audited_at": -1}
+        state.ledger.update(key, writes=state.ledger[key].writes + 1, **changes)
+    return RefreshReport(tuple(keys), _share(before), _share(after), edits=len(facts))
+
+
+def _share(found: torch.Tensor) -> float:
+    return float((found > 0).float().mean())

@@ -1,0 +1,1 @@
+"""An episode without Gymnasium: card, stream, clock, actions, examiner, score, snapshots."""

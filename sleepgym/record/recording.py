@@ -1,0 +1,171 @@
+"""Episodes written down: what was done, and what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, model_validator
+
+import sleepgym
+from sleepgym import files
+from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.env.spaces import Choices
+from sleepgym.episode.card import Card
+from sleepgym.errors import SleepGymError
+from sleepgym.facts.world import Split
+
+
+class RecordingError(SleepGymError, ValueError):
+    """A recording cannot be read, written or made."""
+
+
+class Recording(BaseModel):
+    """An episode from its reset on, to its end or to where it was left.
+
+    Attributes:
+        format: Version of this list.
+        sleepgym: Version of the package.
+        card_id: What the card is called; empty if it has no name.
+        overrides: What was replaced in it.
+        card: The whole card, replacements included.
+        fingerprint: Of the model.
+        split: Whose facts were taught.
+        seed: Seed of the reset; None if it went on from the random state below.
+        rng: State of the environment's random generator before a reset without a seed.
+        actions: What was done, an integer or three of them at a time.
+        rewards: One per action.
+        score: After the last action.
+        ended: Whether the episode ended with it.
+    """
+
+    # Infinity is a reward too: that of an action that ruined the model.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+    format: Literal[1] = 1
+    sleepgym: str
+    card_id: str
+    overrides: dict[str, dict[str, Any]]
+    card: Card
+    fingerprint: str
+    split: Split
+    seed: NonNegativeInt | None
+    rng: dict[str, Any] | None
+    actions: tuple[int | tuple[int, ...], ...]
+    rewards: tuple[float, ...]
+    score: float
+    ended: bool
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recording:
+        choices = Choices(self.card)
+        for action in self.actions:
+            choices.of(action)
+        if len(self.actions) != len(self.rewards):
+            raise ValueError(f"expected a reward per action, found {len(self.rewards)} for {len(self.actions)}")
+        if (self.seed is None) == (self.rng is None):
+            raise ValueError("expected either a seed or a random state")
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Writes JSON, all or nothing.
+
+        Raises:
+            RecordingError: The file cannot be written.
+        """
+        try:
+            files.write_json(Path(path), self)
+        except OSError as error:
+            raise RecordingError(f"expected to write a recording to {path}, found {error}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recording:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            RecordingError: The file is missing, or not a recording of this version.
+        """
+        try:
+            # As JSON, strict validation reads a list as a tuple, but takes no "3" for a 3.
+            return cls.model_validate_json(Path(path).read_bytes(), strict=True)
+        except OSError as error:
+            raise RecordingError(f"expected a recording, found {error}; check the name") from error
+        except ValidationError as error:
+            raise RecordingError(f"expected a recording in {path}, found {files.first_mistake(error)}") from error
+
+
+class Recorder(gym.Wrapper[Any, Any, Any, Any]):
+    """Writes down every episode of a :class:`~sleepgym.env.sleep_env.SleepEnv`; changes nothing about it.
+
+    Put it around the environment first: what wrappers around it do to actions and rewards is then not in the
+    recording, which is of what happened in the environment.
+
+    Args:
+        env: Made by ``gym.make`` or :class:`SleepEnv` itself.
+        folder: Where each episode that ends is saved, as ``episode-00000.json`` and so on; None to save nothing.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], folder: str | Path | None = None) -> None:
+        super().__init__(env)
+        inner = env.unwrapped
+        if not isinstance(inner, SleepEnv):
+            raise RecordingError(f"expected a SleepEnv to record, found {type(inner).__name__}")
+        self._inner, self._folder, self._saved = inner, None if folder is None else Path(folder), 0
+        self._episode: object = None
+        self._start: dict[str, Any] = {}
+        self._actions: list[int | tuple[int, ...]] = []
+        self._rewards: list[float] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Starts an episode and its recording."""
+        rng = self._inner.np_random.bit_generator.state if seed is None else None
+        out = super().reset(seed=seed, options=options)
+        self._start = {"seed": None if seed is None else int(seed), "rng": rng, "split": self._inner.split}
+        self._episode, self._actions, self._rewards = self._inner.episode, [], []
+        return out
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Performs an action and writes it down."""
+        out = super().step(action)
+        self._actions.append(_plain(action))
+        self._rewards.append(float(out[1]))
+        if self._folder is not None and self._inner.over and self._whole:
+            self.recording.save(self._folder / f"episode-{self._saved:05}.json")
+            self._saved += 1
+        return out
+
+    @property
+    def _whole(self) -> bool:
+        """Whether all of the present episode was seen: one that was restored did not begin here."""
+        return self._episode is not None and self._inner.episode is self._episode
+
+    @property
+    def recording(self) -> Recording:
+        """The present episode so far.
+
+        Raises:
+            RecordingError: There is none, or it did not begin with this wrapper's reset.
+        """
+        if not self._whole:
+            raise RecordingError("expected an episode that began with reset() of the Recorder, found none; call it")
+        env = self._inner
+        return Recording(
+            sleepgym=sleepgym.__version__,
+            card_id=env.card_id,
+            overrides={section: dict(changes) for section, changes in env.overrides.items()},
+            card=env.card,
+            fingerprint=env.base.lm.fingerprint,
+            actions=tuple(self._actions),
+            rewards=tuple(self._rewards),
+            score=float(env.episode.score),
+            ended=env.over,
+            **self._start,
+        )
+
+
+def _plain(action: Any) -> int | tuple[int, ...]:
+    """An action without numpy, as JSON can hold it."""
+    found = np.asarray(action).tolist()
+    return tuple(found) if isinstance(found, list) else found

@@ -1,0 +1,195 @@
+"""Callbacks of Stable-Baselines3: validation with early stopping, checkpoints, and the dashboard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import TensorBoardOutputFormat
+
+from sleepgym.evaluation import evaluate
+from sleepgym.training.dashboard import Dashboard, Spectator, figures_of_info, means_of
+from sleepgym.training.policy_card import PolicyCard
+
+
+class DashboardCallback(BaseCallback):
+    """Logs every episode of training, beside the library's own figures; see :mod:`sleepgym.training.dashboard`.
+
+    Of episodes that end between two dumps of the logger, the mean is logged, as of ``rollout/ep_rew_mean``.
+
+    Args:
+        card: What is known of the policy; shown with its arguments.
+
+    Attributes:
+        dashboard: Set when training starts, if the logger writes for tensorboard.
+    """
+
+    def __init__(self, card: PolicyCard) -> None:
+        super().__init__()
+        self.card = card
+        self.dashboard: Dashboard | None = None
+
+    def _on_training_start(self) -> None:
+        formats = [f for f in self.logger.output_formats if isinstance(f, TensorBoardOutputFormat)]
+        if formats:
+            # The logger's own writer: tensorboard follows only one file of a folder while it grows.
+            self.dashboard = Dashboard(formats[0].writer)
+            self.dashboard.card(self.training_env.get_attr("card", indices=[0])[0])
+            self.dashboard.policy(self.card.about(), self.num_timesteps)
+            metrics = ("eval/mean_score", "sleepgym/score", "rollout/ep_rew_mean")
+            self.dashboard.arguments(self.card.arguments, metrics)
+
+    def _on_step(self) -> bool:
+        for info in self.locals["infos"]:
+            if "relative_return" in info:
+                self.logger.record_mean("rollout/relative_return", info["relative_return"])
+            if "sleep" in info:
+                for name, value in figures_of_info(info).items():
+                    self.logger.record_mean(f"sleepgym/{name}", value, exclude="stdout")
+        return True
+
+
+class ValidationCallback(BaseCallback):
+    """Plays the policy on validation streams now and then, keeps the best one, and stops when none gets better.
+
+    Written to the logger: ``eval/mean_score``, ``eval/mean_reward`` and the means of everything else that
+    :mod:`sleepgym.training.dashboard` says of an episode, ``eval/best_score``, ``eval/seconds``; and a picture of the
+    first
+    stream. Policies act deterministically, within the mask if their algorithm knows masks.
+
+    Stable-Baselines3's ``EvalCallback`` judges by reward, one environment after the other; here it is the score, and
+    episodes share their passes.
+
+    Args:
+        card: What is known of the policy; says which environment it is played in.
+        seeds: Of the validation streams.
+        every: Steps between validations.
+        folder: Where ``best.zip`` and ``best.json`` go. If there is a best policy already, a better one must beat it.
+        patience: Validations without a better score after which training stops; 0 never stops.
+        slots: Most episodes at once.
+        dashboard: Where pictures go, if anywhere.
+
+    Attributes:
+        best: The best mean score so far.
+        scores: All mean scores so far, by step.
+    """
+
+    def __init__(
+        self,
+        card: PolicyCard,
+        seeds: Sequence[int],
+        every: int,
+        folder: Path,
+        patience: int = 0,
+        slots: int = 16,
+        dashboard: DashboardCallback | None = None,
+    ) -> None:
+        super().__init__()
+        self.card, self.seeds, self.every, self.patience, self.slots = card, seeds, every, patience, slots
+        self.path, self.shows = folder / "best.zip", dashboard
+        self.best, self.without_gain = -np.inf, 0
+        self.scores: dict[int, float] = {}
+
+    def _on_training_start(self) -> None:
+        if self.path.is_file():
+            self.best = PolicyCard.read(self.path).validation_score or self.best
+        self._next = self.num_timesteps + self.every
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps < self._next:
+            return True
+        self._next = self.num_timesteps + self.every
+        return self.validate()
+
+    def validate(self) -> bool:
+        """Validates now.
+
+        Returns:
+            Whether training should go on.
+        """
+        start = time.perf_counter()
+        spectator = Spectator(lambda: self.card.spec.make("validation", "rgb_array"), self.seeds[0])
+        shown = self.shows.dashboard if self.shows is not None else None
+        if shown is None:
+            results = evaluate(spectator.make, self.model, self.seeds, self.slots)
+        else:
+            results = evaluate(spectator.make, self.model, self.seeds, self.slots, spectator)
+            if spectator.picture is not None:
+                shown.picture(spectator.picture, self.num_timesteps, "eval/hypnogram")
+        means = means_of(results)
+        score = self.scores[self.num_timesteps] = means["score"]
+        self.without_gain = 0 if score > self.best else self.without_gain + 1
+        if score > self.best:
+            self.best = score
+            known = {"steps": self.num_timesteps, "validation_score": score}
+            card = self.card.model_copy(update=known)
+            card.save(self.model, self.path)
+            if shown is not None:
+                shown.policy(card.about(), self.num_timesteps)
+        for name, value in means.items():
+            self.logger.record(f"eval/mean_{name}", value)
+        self.logger.record("eval/best_score", self.best)
+        self.logger.record("eval/seconds", time.perf_counter() - start)
+        self.logger.dump(self.num_timesteps)
+        return not (self.patience and self.without_gain >= self.patience)
+
+
+class CheckpointCallback(BaseCallback):
+    """Saves the policy as it is every so many steps, and at the end, for training to be resumed from.
+
+    Args:
+        card: What is known of the policy.
+        every: Steps between checkpoints.
+        folder: Where ``last.zip`` and ``last.json`` go; a newer one replaces the one before.
+    """
+
+    def __init__(self, card: PolicyCard, every: int, folder: Path) -> None:
+        super().__init__()
+        self.card, self.every, self.path = card, every, folder / "last.zip"
+
+    def _on_training_start(self) -> None:
+        self._next = self.num_timesteps + self.every
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps >= self._next:
+            self._next = self.num_timesteps + self.every
+            self._save()
+        return True
+
+    def _on_training_end(self) -> None:
+        self._save()
+
+    def _save(self) -> None:
+        self.card.model_copy(update={"steps": self.num_timesteps}).save(self.model, self.path)
+
+
+def oversee(
+    card: PolicyCard,
+    folder: Path,
+    *,
+    save_every: int,
+    eval_every: int,
+    eval_episodes: int,
+    eval_seed: int,
+    patience: int,
+) -> list[BaseCallback]:
+    """The callbacks that every training script gives to ``learn``.
+
+    Args:
+        card: What is known of the policy.
+        folder: Where the best and the last policy go.
+        save_every: Steps between checkpoints.
+        eval_every: Steps between validations.
+        eval_episodes: Validation streams; 0 does not validate.
+        eval_seed: Of the first stream; the others follow it.
+        patience: See :class:`ValidationCallback`.
+    """
+    dashboard = DashboardCallback(card)
+    callbacks: list[BaseCallback] = [dashboard, CheckpointCallback(card, save_every, folder)]
+    if eval_episodes:
+        seeds = range(eval_seed, eval_seed + eval_episodes)
+        callbacks.append(ValidationCallback(card, seeds, eval_every, folder, patience, dashboard=dashboard))
+    return callbacks
