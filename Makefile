@@ -2,7 +2,7 @@
 # The default torch wheel on Linux brings CUDA (gigabytes). Without a GPU, take the CPU one:
 #   make install TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs test test-slow test-rllib check format dashboard wheel clean
+.PHONY: help install demo docs pages test test-slow test-rllib check format dashboard wheel clean
 
 PYTHON ?= python3
 TORCH_ARGS ?=
@@ -26,6 +26,10 @@ demo: $(STAMP) ## watch one episode
 	$(BIN)/python agents/demo.py
 
 docs: $(STAMP) ## write the environments' pages from the code and the cards
+	$(BIN)/python scripts/environment_docs.py
+
+pages: $(STAMP) ## rebuild every generated table and picture of the docs from the committed records
+	$(BIN)/python benchmarks/pages.py
 	$(BIN)/python scripts/environment_docs.py
 
 test: $(STAMP) ## run the tests that take seconds, in two processes

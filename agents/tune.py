@@ -13,7 +13,7 @@ import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from sleepgym import __version__
 from sleepgym.evaluation import (
     EpisodeResult,
     ScoreMatrix,
@@ -37,6 +38,8 @@ from sleepgym.evaluation import (
 from sleepgym.schedulers import scheduler_named
 from sleepgym.schedulers.named import RULES
 from sleepgym.training import EnvSpec
+
+MACHINE = f"{platform.machine()}, torch {torch.__version__}"
 
 # What is tried. Days, shares and pressures are those of the schedulers' docstrings.
 GRIDS: Mapping[str, Mapping[str, Sequence[float | str | None]]] = {
@@ -182,12 +185,8 @@ def sheets(args: Args, found: Mapping[str, Played]) -> list[Sheet]:
 
 PAGE = """# Hand-written schedulers, tuned on `{env_id}`
 
-Written by `{command}`: {machine}.
-Streams are those of the split `train`, the same for all: every combination of the grids in `agents/tune.py` plays seeds
-{first}, and the best {finalists} of each scheduler seeds {further} as well; of combinations that scored alike on each
-of the first streams, one goes on. The winners are the [schedulers'](../schedulers.md) usual numbers. Mean scores with
-95 % bootstrap intervals over streams. Seconds are those that pass per stream, with what the scheduler thinks, in
-processes beside each other.
+Written by `{command}`: {machine}. Streams of the split `train`, seeds: {first}; those of the best {finalists} of each
+scheduler, besides: {further}.
 
 {tables}"""
 
@@ -197,7 +196,7 @@ def page(args: Args, tables: Sequence[Sheet]) -> str:
     return PAGE.format(
         env_id=args.env_id,
         command=command(args),
-        machine=f"{platform.machine()}, torch {torch.__version__}",
+        machine=MACHINE,
         first=first,
         further=further,
         finalists=args.finalists,
@@ -216,12 +215,16 @@ def command(args: Args) -> str:
 
 
 def write(args: Args, found: Mapping[str, Played]) -> None:
-    """Scores of what has been played so far, by combination and in the order of the streams."""
+    """Episodes that have been played so far, by combination and in the order of the streams."""
     settings = {name: getattr(args, name) for name in ("env_id", "card", "seed", "episodes", "final_episodes")}
     played = {text: episodes for of in found.values() for text, episodes in of.items() if episodes}
-    rows = [{"scheduler": text, "scores": [episode.score for episode in of]} for text, of in played.items()]
+    rows = [
+        {"scheduler": text, "scores": [episode.score for episode in of], "episodes": [asdict(each) for each in of]}
+        for text, of in played.items()
+    ]
+    circumstances = {"split": "train", "machine": MACHINE, "version": __version__, "command": command(args)}
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(settings | {"split": "train", "rows": rows}) + "\n", encoding="utf-8")
+    args.out.write_text(json.dumps(settings | circumstances | {"rows": rows}) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Teaches five facts to a small random model of one family after another, and takes them back.
 
-    python benchmarks/architectures.py --out docs/architectures.md
+    python benchmarks/architectures.py --json docs/architectures.json --out docs/architectures.md
 
 What depends on an architecture is whether an edit finds its place, is felt at the output, and leaves without a
 trace; none of that needs a trained model. How many facts a model holds does, and is not measured here.
@@ -9,7 +9,7 @@ trace; none of that needs a trained model. How many facts a model holds does, an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
+from benchmarks.architecture_families import ATTENTION, DENSE, REFUSED, SIZE, TOKENS, Recipe
+from benchmarks.common import markdown, records
+from benchmarks.common.records import Record
 from sleepgym.editing import Editor, EditSpec, ModelStatistics
 from sleepgym.editing.covariance import second_moments
 from sleepgym.facts import Fact, World
@@ -42,136 +45,11 @@ from sleepgym.lm.architecture import require_causal
 from sleepgym.lm.language_model import hooked
 from sleepgym.overlay import Memory, Overlay
 
-Recipe = tuple[str, dict[str, Any]]
-"""A model type of transformers, and what its configuration needs besides :data:`SIZE`."""
-
-SIZE = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3}
-ATTENTION = {"num_attention_heads": 4, "num_key_value_heads": 2}
-TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "max_position_embeddings": 128}
 # The customary 0.02 suits wide models; in narrow ones no linear, and so no subject, would be heard.
 LOUD = {"initializer_range": 0.15}
 EMBEDDING, MLP = 0.15, 0.7
 """Root mean square of what enters the first block, and of what leaves every MLP."""
-HEADS = {"head_dim": 32}
-LOCAL = {"sliding_window": 8}
-PER_LAYER = {**HEADS, **LOCAL, "global_head_dim": 32, "vocab_size_per_layer_input": 128}
-LATENT = {
-    "q_lora_rank": 64, "kv_lora_rank": 64, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32,
-    "num_key_value_heads": 4,
-}  # fmt: skip
-EXPERTS = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-
 FACTS = 5
-
-DENSE: dict[str, Recipe] = {
-    "GPT": ("openai-gpt", {}),
-    "GPT-2": ("gpt2", {"n_inner": 256}),
-    "GPT-2, untied head": ("gpt2", {"n_inner": 256, "tie_word_embeddings": False}),
-    "GPT-Neo": ("gpt_neo", {"attention_types": [[["global", "local", "global"], 1]], "window_size": 16}),
-    "GPT-J": ("gptj", {"rotary_dim": 16}),
-    "GPT-NeoX": ("gpt_neox", {}),
-    "GPT-NeoX, sequential": ("gpt_neox", {"use_parallel_residual": False}),
-    "GPT-NeoX Japanese": ("gpt_neox_japanese", {"intermediate_multiple_size": 2}),
-    "GPTBigCode": ("gpt_bigcode", {"n_inner": 256}),
-    "CodeGen": ("codegen", {"rotary_dim": 16}),
-    "CTRL": ("ctrl", {"dff": 256}),
-    "XGLM": ("xglm", {"ffn_dim": 256}),
-    "BLOOM": ("bloom", {}),
-    "MPT": ("mpt", {"expansion_ratio": 2}),
-    "Falcon": ("falcon", {"ffn_hidden_size": 256}),
-    "Falcon, sequential, ALiBi": ("falcon", {"ffn_hidden_size": 256, "alibi": True, "parallel_attn": False}),
-    "Falcon, new decoder": ("falcon", {"ffn_hidden_size": 256, "new_decoder_architecture": True, "num_kv_heads": 2}),
-    "BioGPT": ("biogpt", {}),
-    "OPT": ("opt", {"ffn_dim": 256, "word_embed_proj_dim": 128}),
-    "OPT, narrow embeddings": ("opt", {"ffn_dim": 256, "word_embed_proj_dim": 64}),
-    "OPT, norm after": ("opt", {"ffn_dim": 256, "word_embed_proj_dim": 128, "do_layer_norm_before": False}),
-    "BERT as decoder": ("bert", {"is_decoder": True}),
-    "BART's decoder": ("bart", {"decoder_layers": 3, "decoder_ffn_dim": 256, "decoder_attention_heads": 4}),
-    "Llama": ("llama", {}),
-    "Llama, MLP as wide as the model": ("llama", {"intermediate_size": 128}),
-    "Llama, MLP narrower than the model": ("llama", {"intermediate_size": 96}),
-    "Mistral": ("mistral", LOCAL),
-    "Ministral": ("ministral", {**HEADS, **LOCAL}),
-    "Qwen2": ("qwen2", {}),
-    "Qwen3": ("qwen3", HEADS),
-    "Gemma": ("gemma", HEADS),
-    "Gemma 2": ("gemma2", {**HEADS, **LOCAL}),
-    "Gemma 3": ("gemma3_text", {**HEADS, **LOCAL}),
-    "Gemma 4": ("gemma4_text", {**PER_LAYER, "hidden_size_per_layer_input": 16}),
-    "VaultGemma": ("vaultgemma", {**HEADS, **LOCAL}),
-    "Phi": ("phi", {}),
-    "Phi-3": ("phi3", {}),
-    "OLMo": ("olmo", {}),
-    "OLMo 2": ("olmo2", {}),
-    "OLMo 3": ("olmo3", LOCAL),
-    "StableLM": ("stablelm", {}),
-    "StableLM, parallel": ("stablelm", {"use_parallel_residual": True}),
-    "SmolLM3": ("smollm3", {}),
-    "Granite": ("granite", {"attention_multiplier": 0.18}),
-    "Cohere": ("cohere", {}),
-    "Cohere 2": ("cohere2", LOCAL),
-    "Starcoder2": ("starcoder2", {}),
-    "Nemotron": ("nemotron", {}),
-    "GLM": ("glm", HEADS),
-    "GLM-4": ("glm4", HEADS),
-    "ERNIE 4.5": ("ernie4_5", HEADS),
-    "Helium": ("helium", HEADS),
-    "EXAONE 4": ("exaone4", LOCAL),
-    "Persimmon": ("persimmon", {}),
-    "Apertus": ("apertus", {}),
-    "Arcee": ("arcee", {}),
-    "BitNet": ("bitnet", {}),
-    "DiffLlama": ("diffllama", {}),
-    "Doge": ("doge", {}),
-    "Hunyuan": ("hunyuan_v1_dense", HEADS),
-    "Jais 2": ("jais2", {}),
-    "ModernBERT decoder": ("modernbert-decoder", LOCAL),
-    "nanochat": ("nanochat", {}),
-    "Seed-OSS": ("seed_oss", HEADS),
-    "LFM2, attention only": ("lfm2", {"layer_types": ["full_attention"] * 3, "block_auto_adjust_ff_dim": False}),
-    "MiniCPM3 (latent attention)": ("minicpm3", LATENT),
-    "Youtu (latent attention)": ("youtu", LATENT),
-    "DeepSeek-V3, dense blocks only": ("deepseek_v3", {**LATENT, "first_k_dense_replace": 3}),
-}
-
-REFUSED: dict[str, dict[str, Recipe]] = {
-    "a mixture of experts": {
-        "Mixtral": ("mixtral", EXPERTS),
-        "Qwen2-MoE": ("qwen2_moe", {**EXPERTS, "shared_expert_intermediate_size": 32}),
-        "Qwen3-MoE": ("qwen3_moe", EXPERTS),
-        "OLMoE": ("olmoe", EXPERTS),
-        "GPT-OSS": ("gpt_oss", EXPERTS),
-        "Granite MoE": ("granitemoe", EXPERTS),
-        "JetMoE": ("jetmoe", EXPERTS),
-        "PhiMoE": ("phimoe", EXPERTS),
-        "DeepSeek-V3": ("deepseek_v3", {**LATENT, "first_k_dense_replace": 1, "n_routed_experts": 8, "n_group": 2}),
-    },
-    "expected attention in every block": {
-        "Mamba": ("mamba", {}),
-        "Mamba 2": ("mamba2", {"num_heads": 4, "head_dim": 64}),
-        "Falcon Mamba": ("falcon_mamba", {}),
-        "xLSTM": ("xlstm", {}),
-        "Jamba": ("jamba", {"num_experts": 2}),
-        "Bamba": ("bamba", {}),
-        "RecurrentGemma": ("recurrent_gemma", {}),
-        "LFM2": ("lfm2", {"layer_types": ["conv", "full_attention", "conv"]}),
-        "Qwen3.5": ("qwen3_5_text", {}),
-        "XLM": ("xlm", {"emb_dim": 128}),
-    },
-    "and nothing else": {
-        "Falcon-H1": ("falcon_h1", {"mamba_d_ssm": 128, "mamba_n_heads": 4, "mamba_d_head": 32}),
-        "RWKV": ("rwkv", {"intermediate_size": 512}),
-    },
-    "projections back to width": {
-        "Gemma 4, wide per-layer inputs": ("gemma4_text", {**PER_LAYER, "hidden_size_per_layer_input": 128}),
-    },
-    "expected a causal model": {
-        "BERT": ("bert", {}),
-        "RoFormer": ("roformer", {}),
-        "CPM-Ant": ("cpmant", {"dim_ff": 256, "dim_head": 32, "prompt_types": 4, "prompt_length": 4}),
-    },
-}
-"""By what the error says."""
 
 # Nothing in a random model was trained to read facts: a target has far to go (clamp, steps, rate), there is no
 # knowledge to be spared (KL), and each fact is asked just as it was taught (no prefixes). No advice for real models.
@@ -184,12 +62,14 @@ SPEC = EditSpec(
 @dataclass
 class Args:
     out: Path | None = None
-    """Markdown file that receives the tables; by default they are printed"""
+    """Markdown whose marked tables are replaced; by default they are printed"""
+    json: Path | None = None
+    """JSON with every row"""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was found out about one family."""
+    """Findings about one family."""
 
     config: str
     down_proj: str
@@ -371,48 +251,54 @@ def refusal(recipe: Recipe) -> tuple[str, str]:
     )
 
 
-def report() -> str:
-    """Both tables in Markdown."""
-    lines = [
-        "# Architectures",
-        "",
-        f"Written by `python benchmarks/architectures.py` with transformers {transformers.__version__}: small random",
-        f"models, {FACTS} facts each.",
-        "What was measured is that an edit finds its place, is felt at the output, and leaves without a trace: the",
-        "facts are recalled, without their terms the logits are bitwise those of before, and no weight has changed.",
-        "How many facts a trained model takes, and how well it keeps the rest, depends on the model and was not",
-        "measured; weights, vocabulary and editor are set so that a narrow random model can be taught at all.",
-        "",
-        "Block: parallel where the MLP does not see the attention of its own block. Norm after: what the MLP's output",
-        "goes through on its way into the residual stream (no norm, one of its own, or one of the sum). Both were",
-        "measured on the model, not read off its name.",
-        "",
-        "| family | configuration | block | norm after | down-projection | kind | head | recalled | reverted bitwise |",
-        "|---|---|---|---|---|---|---|---|---|",
+def measured() -> Record:
+    """Every family that can be edited, and every one that cannot, with the reason."""
+    record = records.circumstances() | {"transformers": transformers.__version__, "facts": FACTS}
+    record["edited"] = [{"family": name} | asdict(examine(recipe)) for name, recipe in DENSE.items()]
+    record["refused"] = [
+        {"family": name} | dict(zip(("config", "reason"), refusal(recipe), strict=True))
+        for group in REFUSED.values()
+        for name, recipe in group.items()
     ]
-    for name, recipe in DENSE.items():
-        row = examine(recipe)
-        block, head = "parallel" if row.parallel else "sequential", "tied" if row.tied else "own"
-        reverted = "yes" if row.reverted and row.untouched else "no"
-        lines.append(
-            f"| {name} | {row.config} | {block} | {row.norm} | `{row.down_proj}` | {row.linear} | {head} "
-            f"| {row.recalled}/{FACTS} | {reverted} |"
-        )
-    lines += ["", "## Refused", "", "`load` raises `ArchitectureError` for these, and says why:", ""]
-    lines += ["| family | configuration | reason |", "|---|---|---|"]
-    for name, recipe in (item for group in REFUSED.values() for item in group.items()):
-        config, reason = refusal(recipe)
-        lines.append(f"| {name} | {config} | {reason} |")
-    return "\n".join(lines) + "\n"
+    return record
+
+
+def contents(record: Record) -> dict[str, str]:
+    """Blocks of the page."""
+    head = ("family", "configuration", "block", "norm after", "down-projection", "kind", "head", "recalled",
+            "reverted bitwise")  # fmt: skip
+    edited = [
+        [
+            row["family"],
+            row["config"],
+            "parallel" if row["parallel"] else "sequential",
+            row["norm"],
+            f"`{row['down_proj']}`",
+            row["linear"],
+            "tied" if row["tied"] else "own",
+            f"{row['recalled']}/{record['facts']}",
+            "yes" if row["reverted"] and row["untouched"] else "no",
+        ]
+        for row in record["edited"]
+    ]
+    refused = [[row["family"], row["config"], row["reason"]] for row in record["refused"]]
+    circumstances = f"transformers {record['transformers']}, {record['machine']}; {record['facts']} facts each."
+    return {
+        "edited": f"{markdown.table(head, edited)}\n\n{circumstances}",
+        "refused": markdown.table(("family", "configuration", "reason"), refused),
+    }
 
 
 def main(args: Args) -> None:
     logging.set_verbosity_error()
-    text = report()
+    record = measured()
+    blocks = contents(record)
+    if args.json:
+        records.write(args.json, record)
     if args.out:
-        args.out.write_text(text, encoding="utf-8")
-    else:
-        Console().print(Markdown(text))
+        markdown.write(args.out, blocks, "Architectures", "benchmarks/architectures.py")
+    if not args.json and not args.out:
+        Console().print(*map(Markdown, blocks.values()))
 
 
 if __name__ == "__main__":

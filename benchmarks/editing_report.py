@@ -1,27 +1,39 @@
-"""Puts the tables and curves of benchmarks/editing.py into docs/editing.md.
+"""Puts the tables and curves of benchmarks/editing.py, editing_speed.py and editing_cost.py into docs/editing.md.
 
     python benchmarks/editing_report.py
 
-Every JSON in docs/editing is one recipe on one model and data set; tables stand between the page's markers.
+Every JSON in docs/editing is one recipe on one model and data set; tables stand between the page's markers, one pair
+for each model and data set.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 from matplotlib.figure import Figure
 
-BEGIN, END = "<!-- figures: written by benchmarks/editing_report.py -->", "<!-- end of figures -->"
+from benchmarks import editing_cost, editing_speed
+from benchmarks.common import markdown, plots, records
+from benchmarks.common.records import Record
+from sleepgym.env.render.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION
+
 COLOURS = {
-    "sleepgym": "#0072B2", "alphaedit": "#E69F00", "memit-prev": "#009E73", "memit": "#D55E00",
-    "encore": "#CC79A7", "sleeping-llm": "#000000",
-}  # fmt: skip
+    "sleepgym": BLUE,
+    "alphaedit": ORANGE,
+    "memit-prev": GREEN,
+    "memit": VERMILION,
+    "encore": PURPLE,
+    "sleeping-llm": BLACK,
+}
+CACHED, UNCACHED = "seconds per fact, cached", "seconds per fact, uncached"
+UNTOLD = "seconds per fact"
+"""Name in older records: cached where targets are those of the frozen base, uncached elsewhere."""
 COLUMNS = {
     "recall": "efficacy exact",
     "P(new) > P(true)": "efficacy likelier",
@@ -32,10 +44,13 @@ COLUMNS = {
     "first 10 kept": "early",
     "perplexity": "drift",
     "norm": "norm",
-    "s / fact": "seconds per fact",
+    "s / fact, cached": CACHED,
+    "s / fact, uncached": UNCACHED,
     "peak MB": "peak MB",
 }
 READINGS = ("likelier", "exact", "written")
+TABULATED = {10, 30, 50, 100}
+"""Numbers of facts that get a table."""
 
 
 @dataclass
@@ -43,15 +58,14 @@ class Args:
     folder: Path = Path("docs/editing")
     """JSON files; pictures are written here too"""
     page: Path = Path("docs/editing.md")
-    """Markdown with the two markers"""
-
-
-Record = dict[str, Any]
+    """Markdown with a pair of markers for every model and data set"""
 
 
 def at(record: Record, facts: int, key: str) -> list[float]:
-    """A figure of every seed at a number of facts."""
+    """Figure of every seed at a number of facts."""
     points = [point for run in record["runs"] for point in run["points"] if point["facts"] == facts]
+    if key in (CACHED, UNCACHED) and not any(key in point for point in points):
+        key = UNTOLD if record["spec"]["frozen"] is (key == CACHED) else key
     return [p[key] for p in points if key in p and not math.isnan(p[key])]
 
 
@@ -65,87 +79,56 @@ def cell(record: Record, facts: int, key: str) -> str:
         return f"{100 * mean:+.1f} % ({100 * low:+.1f} to {100 * high:+.1f})" if mean < 10 else f"x {1 + mean:.0f}"
     if key == "peak MB":
         return f"{mean:.0f}"
-    if key in ("norm", "seconds per fact"):
+    if key in ("norm", CACHED, UNCACHED):
         return f"{mean:.2g}"
     return f"{mean:.2f} ({low:.2f}-{high:.2f})"
 
 
-def table(records: list[Record], facts: int) -> list[str]:
-    """One row per recipe."""
-    used = {title: key for title, key in COLUMNS.items() if any(at(r, facts, key) for r in records)}
-    lines = [f"| {facts} facts | " + " | ".join(used) + " |", "|---" * (len(used) + 1) + "|"]
-    for record in records:
-        if at(record, facts, "efficacy exact"):
-            cells = [cell(record, facts, key) for key in used.values()]
-            lines.append(f"| {record['preset']} | " + " | ".join(cells) + " |")
-    return lines
+def table(found: Sequence[Record], facts: int) -> str:
+    """One row per recipe that was measured at a number of facts."""
+    used = {title: key for title, key in COLUMNS.items() if any(at(r, facts, key) for r in found)}
+    rows = [
+        [record["preset"], *(cell(record, facts, key) for key in used.values())]
+        for record in found
+        if at(record, facts, "efficacy exact")
+    ]
+    return markdown.table([f"{facts} facts", *used], rows)
 
 
-def readings(records: list[Record]) -> list[str]:
-    """The three usual readings at the last count, where free generation is measured."""
-    lines = ["| three readings | " + " | ".join(f"{k}: {r}" for k in ("new", "unseen", "neighbours") for r in READINGS)]
-    lines = [lines[0] + " |", "|---" * 10 + "|"]
-    for record in records:
+def readings(found: Sequence[Record]) -> str:
+    """Three usual readings at the last count, where free generation is measured."""
+    kinds = {"new": "efficacy", "unseen": "paraphrase", "neighbours": "neighbourhood"}
+    rows = []
+    for record in found:
         facts = max(point["facts"] for run in record["runs"] for point in run["points"])
-        keys = [f"{kind} {r}" for kind in ("efficacy", "paraphrase", "neighbourhood") for r in READINGS]
-        values = [at(record, facts, key) for key in keys]
-        cells = [f"{statistics.mean(v):.2f}" if v else "-" for v in values]
-        lines.append(f"| {record['preset']}, {facts} facts | " + " | ".join(cells) + " |")
-    return lines
+        values = [at(record, facts, f"{kind} {reading}") for kind in kinds.values() for reading in READINGS]
+        cells = [f"{statistics.mean(of):.2f}" if of else "-" for of in values]
+        rows.append([f"{record['preset']}, {facts} facts", *cells])
+    return markdown.table(["three readings", *(f"{name}: {reading}" for name in kinds for reading in READINGS)], rows)
 
 
-def draw(records: list[Record], title: str, path: Path) -> None:
-    """Facts against recall, neighbours kept and perplexity; bands are the range over seeds."""
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    axes = figure.subplots(1, 3)
-    for ax, (key, label) in zip(
-        axes,
-        (("efficacy exact", "recall"), ("kept", "neighbours kept"), ("drift", "perplexity change (%)")),
-        strict=True,
-    ):
-        for record in records:
+def curves(found: Sequence[Record], title: str) -> Figure:
+    """Recall, neighbours kept and perplexity by number of facts; bands are the range over seeds."""
+    figure, axes = plots.panels(3, 3, (11, 3.6))
+    shown = (("efficacy exact", "recall"), ("kept", "neighbours kept"), ("drift", "perplexity change (%)"))
+    for ax, (key, label) in zip(axes, shown, strict=True):
+        for record in found:
             counts = sorted({p["facts"] for run in record["runs"] for p in run["points"] if key in p})
             scale = 100 if key == "drift" else 1
-            values = [[scale * v for v in at(record, n, key)] for n in counts]
-            rows = [(n, v) for n, v in zip(counts, values, strict=True) if v]
-            x, colour = [n for n, _ in rows], COLOURS[record["preset"]]
-            ax.plot(x, [statistics.mean(v) for _, v in rows], "o-", ms=3, color=colour, label=record["preset"])
-            ax.fill_between(x, [min(v) for _, v in rows], [max(v) for _, v in rows], color=colour, alpha=0.15, lw=0)
+            values = {n: [scale * v for v in of] for n in counts if (of := at(record, n, key))}
+            plots.band(ax, values, record["preset"], COLOURS[record["preset"]])
         ax.set(xlabel="facts written one by one", ylabel=label, xscale="log")
         ax.set_xticks([1, 2, 5, 10, 20, 50, 100], ["1", "2", "5", "10", "20", "50", "100"])
         ax.minorticks_off()
-        ax.grid(alpha=0.3)
-        if key == "drift":
-            ax.set_ylim(-2, 40)
-        else:
-            ax.set_ylim(-0.03, 1.03)
+        ax.set_ylim(*((-2, 40) if key == "drift" else (-0.03, 1.03)))
+        plots.grid(ax)
     axes[0].legend(fontsize=8)
     figure.suptitle(title)
-    figure.savefig(path, dpi=110)
-
-
-def section(model: str, dataset: str, records: list[Record], args: Args) -> list[str]:
-    """Heading, curve and tables of one model and data set."""
-    picture = args.folder / f"{model}.{dataset}.png"
-    draw(records, f"{model}, {dataset}", picture)
-    first = records[0]
-    lines = [
-        f"### {model}, {dataset}",
-        "",
-        f"![Recall, neighbours kept and perplexity as facts pile up]({picture.relative_to(args.page.parent)})",
-        "",
-        f"{first['machine']}, {first['dtype']}; mean over seeds (lowest-highest). "
-        f"Bare perplexity {first['perplexity']:.2f}.",
-    ]
-    counts = {p["facts"] for r in records for run in r["runs"] for p in run["points"]}
-    for facts in sorted(counts & {10, 30, 50, 100}):
-        lines += ["", *table(records, facts)]
-    lines += ["", *readings(records), "", "Settings: " + "; ".join(map(settings, records)) + ".", ""]
-    return lines
+    return figure
 
 
 def settings(record: Record) -> str:
-    """What a recipe ran with, and whether that was chosen on other facts."""
+    """Numbers that a recipe ran with, and whether they were chosen on other facts."""
     spec, layers = record["spec"], record["spec"]["layers"]
     parts = [f"lambda {spec['covariance_weight']:g}"] if spec["covariance_weight"] else []
     parts += [f"null space {spec['null_space']:g}"] if spec["null_space"] else []
@@ -154,18 +137,57 @@ def settings(record: Record) -> str:
     return f"{record['preset']} {', '.join(parts)}, {blocks}, {spec['site']}, {len(record['runs'])} seeds ({how})"
 
 
+def section(name: str, found: Sequence[Record], pictures: str) -> str:
+    """Curves and tables of one model and data set.
+
+    Args:
+        name: Model and data set, joined by a dot.
+        found: A record per recipe.
+        pictures: Folder of pictures, as the page links to it.
+    """
+    first = found[0]
+    counts = {point["facts"] for record in found for run in record["runs"] for point in run["points"]}
+    parts = [
+        f"![Recall, neighbours kept and perplexity as facts pile up]({Path(pictures) / name}.png)",
+        f"{first['machine']}, {first['dtype']}; mean over seeds (lowest-highest). "
+        f"Bare perplexity {first['perplexity']:.2f}.",
+        *(table(found, facts) for facts in sorted(counts & TABULATED)),
+        readings(found),
+        "Settings: " + "; ".join(map(settings, found)) + ".",
+    ]
+    return "\n\n".join(parts)
+
+
+def read(folder: Path) -> dict[str, list[Record]]:
+    """Records by model and data set, each with its recipes in the order of their colours."""
+    found: dict[str, list[Record]] = {}
+    for file in sorted(folder.glob("*.*.*.json")):
+        record = records.read(file)
+        found.setdefault(f"{record['model']}.{record['dataset']}", []).append(record)
+    for group in found.values():
+        group.sort(key=lambda record: list(COLOURS).index(record["preset"]))
+    return found
+
+
+def contents(args: Args) -> dict[str, str]:
+    """Blocks of the page."""
+    pictures = os.path.relpath(args.folder, args.page.parent)
+    found = {name: section(name, group, pictures) for name, group in read(args.folder).items()}
+    for kind, shown in (("cost", editing_cost.table), ("speed", editing_speed.table)):
+        found |= {file.stem: shown(records.read(file)) for file in sorted(args.folder.glob(f"{kind}.*.json"))}
+    return found
+
+
+def pictures(args: Args) -> dict[Path, Figure]:
+    """Curves by file."""
+    titles = {name: f"{group[0]['model']}, {group[0]['dataset']}" for name, group in read(args.folder).items()}
+    return {args.folder / f"{name}.png": curves(group, titles[name]) for name, group in read(args.folder).items()}
+
+
 def main(args: Args) -> None:
-    records: dict[tuple[str, str], list[Record]] = {}
-    for file in sorted(args.folder.glob("*.*.*.json")):
-        record = json.loads(file.read_text(encoding="utf-8"))
-        records.setdefault((record["model"], record["dataset"]), []).append(record)
-    lines: list[str] = []
-    for (model, dataset), found in sorted(records.items(), reverse=True):
-        found.sort(key=lambda r: list(COLOURS).index(r["preset"]))
-        lines += section(model, dataset, found, args)
-    page = args.page.read_text(encoding="utf-8")
-    head, tail = page.split(BEGIN)[0], page.split(END)[1]
-    args.page.write_text(head + BEGIN + "\n\n" + "\n".join(lines) + "\n" + END + tail, encoding="utf-8")
+    for path, figure in pictures(args).items():
+        plots.save(figure, path)
+    markdown.write(args.page, contents(args), "Editing", "benchmarks/editing_report.py")
 
 
 if __name__ == "__main__":

@@ -7,10 +7,6 @@ Each pair is timed in turns, and the ratio is that of the medians, so that a bus
 
 from __future__ import annotations
 
-import json
-import platform
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +19,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common import markdown, records, timing
+from benchmarks.common.records import Record
+from benchmarks.common.timing import Row
 from sleepgym.editing import Editor, EditSpec, optimize_targets, spec_for, statistics_for
 from sleepgym.editing.solver import NormalMatrix
 from sleepgym.editing.targets import contexts, key_position
@@ -50,9 +49,6 @@ class Args:
     """JSON with every figure"""
 
 
-Row = dict[str, str | float]
-
-
 class Bench:
     """A model, its editor and facts to write."""
 
@@ -66,25 +62,9 @@ class Bench:
         self.facts: list[Fact] = source.new_facts(np.random.default_rng(0), args.facts, "train")
         self.editor = Editor(self.overlay, self.statistics, self.spec)
 
-    def seconds(self, call: Callable[[], object]) -> float:
-        if self.lm.device.type == "cuda":
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        call()
-        if self.lm.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - started
-
     def pair(self, name: str, slow: Callable[[], object], fast: Callable[[], object], goal: str) -> Row:
         """Times two calls in turns after one warm-up of each."""
-        slow(), fast()
-        times = [(self.seconds(slow), self.seconds(fast)) for _ in range(self.args.repeats)]
-        a, b = (statistics.median(side) for side in zip(*times, strict=True))
-        ratios = sorted(x / y for x, y in times)
-        return {
-            "what": name, "slow (ms)": 1e3 * a, "fast (ms)": 1e3 * b, "ratio": a / b,
-            "lowest": ratios[0], "highest": ratios[-1], "goal": goal,
-        }  # fmt: skip
+        return timing.pair(name, slow, fast, self.args.repeats, warm_up=(slow, fast)) | {"goal": goal}
 
     def targets(self) -> list[Row]:
         prefixes = self.editor.prefixes
@@ -182,22 +162,41 @@ class Bench:
         return {"what": "memory per fact (kB)", "kB": memory.parameters * size / len(self.facts) / 1000}
 
 
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    """Rows of pairs as text, and the memory of a fact last."""
+    pairs = [
+        [
+            str(row["what"]),
+            *(f"{row[side]:.{0 if float(row[side]) >= 10 else 1}f}" for side in ("slow (ms)", "fast (ms)")),
+            markdown.interval(row, ".3g", "ratio"),
+            str(row["goal"]),
+        ]
+        for row in rows
+        if "ratio" in row
+    ]
+    return [*pairs, *([str(row["what"]), f"{row['kB']:.1f}", "", "", ""] for row in rows if "kB" in row)]
+
+
+COLUMNS = ("", "first (ms)", "second (ms)", "ratio (range)", "goal")
+
+
+def table(record: Record) -> str:
+    """Pairs of a record in Markdown, with the machine below."""
+    return markdown.table(COLUMNS, cells(record["rows"])) + f"\n\n{record['model']}: {record['machine']}."
+
+
 def main(args: Args) -> None:
     bench = Bench(args)
+    record = records.circumstances(device=bench.lm.device.type)
+    record["machine"] += f", {args.dtype}"
     rows = [*bench.targets(), bench.prefix(), *bench.injection(), *bench.solve(), bench.memory()]
-    device = torch.cuda.get_device_name() if bench.lm.device.type == "cuda" else platform.machine()
-    machine = f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.dtype}"
-    table = Table(title=f"{args.model}: {machine}, medians of {args.repeats}")
-    for column in ("", "first (ms)", "second (ms)", "ratio (range)", "goal"):
-        table.add_column(column)
-    for row in rows[:-1]:
-        spread = f"{row['ratio']:.2f} ({row['lowest']:.2f} to {row['highest']:.2f})"
-        table.add_row(str(row["what"]), f"{row['slow (ms)']:.2f}", f"{row['fast (ms)']:.2f}", spread, str(row["goal"]))
-    table.add_row("memory per fact", f"{rows[-1]['kB']:.1f} kB", "", "", "")
-    Console(width=140).print(table)
+    shown = Table(*COLUMNS, title=f"{args.model}: {record['machine']}, medians of {args.repeats}")
+    for row in cells(rows):
+        shown.add_row(*row)
+    Console(width=140).print(shown)
     if args.out:
-        record = {"model": args.model, "machine": machine, "facts": args.facts, "rows": rows}
-        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        found = {"model": args.model, "facts": args.facts, "repeats": args.repeats, "rows": rows}
+        records.write(args.out, record | found)
 
 
 if __name__ == "__main__":

@@ -8,22 +8,19 @@ kind that score best; neighbouring rungs are compared in pairs, stream by stream
 
 from __future__ import annotations
 
-import json
-import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import sleepgym  # noqa: F401  (registers the environments)
+from benchmarks.common import markdown, records
 from sleepgym.evaluation import (
     Comparison,
     EpisodeResult,
@@ -65,7 +62,7 @@ class Args:
     out: Path | None = None
     """JSON with every episode; episodes that it holds already are not played again"""
     page: Path | None = None
-    """the tables in Markdown"""
+    """Markdown whose marked tables are replaced"""
 
 
 Job = tuple[str, str, tuple[int, ...]]
@@ -120,6 +117,7 @@ def steps(results: Mapping[str, Sequence[EpisodeResult]], rungs: Sequence[str], 
 
 
 def sheets(args: Args, results: Mapping[str, Sequence[EpisodeResult]]) -> tuple[Sheet, Sheet]:
+    """All schedulers by score, and neighbouring rungs in pairs."""
     rng = np.random.default_rng(args.seed)
     rungs = ladder(results, args.planner)
     title = f"{args.env_id}, validation streams from {args.seed} on: {args.streams}, the planner {args.planner_streams}"
@@ -129,36 +127,33 @@ def sheets(args: Args, results: Mapping[str, Sequence[EpisodeResult]]) -> tuple[
     )
 
 
-PAGE = """# Headroom
-
-Written by `python benchmarks/headroom.py`: {machine}. Score is the share of all questions of an episode that were
-answered correctly, with a 95 % bootstrap interval over streams; the other columns are means. Seconds are those of
-processes of one thread that ran beside each other; the planner's leave its branches out. The rules' numbers are those
-of [the sweep](tuning.md) on training streams, the planner's of [its own](tuning-planner.md).
-
-{table}
-The planner ({planner}) tries actions on branches of the real episode and sees its future: an upper reference,
-not a contestant. It played fewer streams, so that its row is compared with others in pairs only:
-
-{ladder}
-"""
-
-
-def page(args: Args, results: Mapping[str, Sequence[EpisodeResult]], machine: str) -> str:
+def contents(args: Args, results: Mapping[str, Sequence[EpisodeResult]], machine: str) -> dict[str, str]:
+    """Blocks of the page."""
     table, rungs = sheets(args, results)
-    return PAGE.format(
-        machine=machine,
-        table=table.markdown(),
-        planner=f"`{args.planner}`",
-        ladder=rungs.markdown(),
+    return {"schedulers": f"{table.markdown()}\n{machine}.", "ladder": rungs.markdown()}
+
+
+def recorded(path: Path) -> dict[str, str]:
+    """Blocks of the page, from a record of the ladder with the usual planner."""
+    record, usual = records.read(path), Args()
+    done = read(path, record["env_id"])
+    results = {name: [of[seed] for seed in sorted(of)] for name, of in done.items()}
+    counts = [len(of) for name, of in results.items() if name != usual.planner]
+    args = replace(
+        usual,
+        env_id=record["env_id"],
+        streams=max(counts),
+        planner_streams=len(results.get(usual.planner, [])),
+        seed=min(min(of) for of in done.values()),
     )
+    return contents(args, results, record["machine"])
 
 
 def read(path: Path | None, env_id: str) -> dict[str, dict[int, EpisodeResult]]:
     """Episodes that were played before, by scheduler and seed."""
     if path is None or not path.exists():
         return {}
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = records.read(path)
     if record["env_id"] != env_id:
         raise SystemExit(
             f"expected episodes of {env_id} in {path}, found those of {record['env_id']}; name another file"
@@ -174,16 +169,14 @@ def main(args: Args) -> None:
     console, started = Console(width=160), time.perf_counter()
     done = read(args.out, args.env_id)
     waiting = jobs(args, done)
-    machine = f"{platform.machine()}, torch {torch.__version__}"
+    circumstances = records.circumstances()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
 
     def save() -> dict[str, list[EpisodeResult]]:
         results = {name: [of[seed] for seed in sorted(of)] for name, of in done.items()}
         if args.out is not None:
-            record: dict[str, Any] = {"env_id": args.env_id, "machine": machine}
-            record["episodes"] = {name: [asdict(episode) for episode in of] for name, of in results.items()}
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            args.out.write_text(json.dumps(record) + "\n", encoding="utf-8")
+            episodes = {name: [asdict(episode) for episode in of] for name, of in results.items()}
+            records.write(args.out, circumstances | {"env_id": args.env_id, "episodes": episodes}, indent=None)
         return results
 
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
@@ -195,9 +188,10 @@ def main(args: Args) -> None:
     results = save()
     for sheet in sheets(args, results):
         console.print(sheet.rich())
-    console.print(f"{time.perf_counter() - started:.0f} s, {machine}")
+    console.print(f"{time.perf_counter() - started:.0f} s, {circumstances['machine']}")
     if args.page:
-        args.page.write_text(page(args, results, machine), encoding="utf-8")
+        blocks = contents(args, results, circumstances["machine"])
+        markdown.write(args.page, blocks, "Headroom", "benchmarks/headroom.py")
 
 
 if __name__ == "__main__":

@@ -1,111 +1,156 @@
-"""The words of docs/results.md and of agents/pretrained/README.md, for benchmarks/results.py."""
+"""Makes tables and pictures of docs/results.md, and agents/pretrained/README.md, of raw data in docs/results.
+
+python benchmarks/results_page.py
+"""
 
 from __future__ import annotations
 
-PAGE = """# Results
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-What PPO learned on `{env_id}`, from {seeds} training seeds: {steps:,} steps each on streams of the split `train`, the
-best checkpoint of each on {validation} validation streams, and everything below on the frozen test streams of the
-[leaderboard](leaderboard.md). {machine}.
-{minutes}. The policies are in
-[`agents/pretrained`](../agents/pretrained/README.md), raw scores (a row per training seed, a column per stream, for
-`ScoreMatrix.load`) in [`results/`](results/{env_id}). Intervals are 95 % percentile bootstraps over training runs
-and streams.
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
 
-## Against hand-written schedulers
+from benchmarks.common import markdown, plots
+from benchmarks.results_data import GOAL, PPO, RULE, THRESHOLDS, Data, Findings, Moment, habits, noise, quarters
+from sleepgym.env.card import load_card
+from sleepgym.evaluation import Estimate, comparison_sheet, summary_sheet
+from sleepgym.evaluation.plots import interval_figure, learning_figure, profile_figure
+from sleepgym.learning import PolicyCard
 
-{pairs}
-P(better) is the probability of improvement: how often a training run beats the other on a stream drawn at random.
-It was to be {goal}. The numbers of `{best}` are those that [a sweep on training streams](environments/tuning.md) found.
-
-{runs}
-## Against the planner
-
-The planner, `{planner}`,
-tries actions on branches of the real episode and so sees its future, for minutes per stream. Its numbers are those that
-[a sweep on training streams](environments/tuning-planner.md) found. It has played the first {few} test streams.
-Normalised scores are 0 for never sleeping and 1 for the planner.
-
-{summary}
-{above}
-PPO closes {closed:.0%} of the gap between `{best}` and the planner on these streams. More than 100 % is possible: the
-planner tries single actions and has the rule go on after each, so that it does not find what takes several
-decisions. These are few streams, and a share of a small gap is unsure.
-
-![Performance profiles](results/profiles.png)
-
-![Scores on all test streams, and what is gained over the best rule](results/intervals.png)
-
-### Why the probability of improvement is below {goal}
-
-There is little to gain, and single streams are chaotic: a night moved by a tick changes which facts every later night
-meets. On one stream, the scores of two training runs of PPO differ by {between:.3f} (standard deviation over streams,
-mean over pairs of runs), those of a run and of `{best}` by {beyond:.3f}. Were such differences normally distributed, a
-probability of {goal} would take a mean gain of {needed:.3f}. The planner, which sees the future, gains {room:.3f} on
-its streams and is better on {room_probability:.2f} of them.
-
-## Untouched on other cards
-
-The policy that scored best on validation streams, trained on `{env_id}` alone, beside the same rule with the same
-numbers. On Gemma the ledger is smaller than in training, and padded.
-
-{transfer}
-## How they learned
-
-![Return beyond the imitated rule by training step](results/learning.png)
-
-Mean over {seeds} runs and the range of them: what episodes earned beyond the rule that had played the same stream,
-while exploring. Means of the four quarters of training: {quarters}. Scores of the deterministic policy on
-the validation streams, in between: {curve}.
-
-## What they learned
-
-![Probability of SLEEP by time since nightfall, degraded facts and load](results/habits.png)
-
-Mean probability of SLEEP on {watched} validation streams, all policies, where sleeping was allowed; the black bar is
-the shortest night, and white was never met. {habits}
-So they sleep as the night falls, or not at all that night.
-
-## Repeat
-
-```sh
-{commands}```
-"""
-
-COMMANDS = """make install && . .venv/bin/activate
-for seed in 1 2 3 4 5; do
-    python agents/ppo.py --seed $seed --out runs/result/ppo-$seed
-    cp runs/result/ppo-$seed/best.zip agents/pretrained/ppo-$seed.zip
-    cp runs/result/ppo-$seed/best.json agents/pretrained/ppo-$seed.json
-done
-policies=$(for seed in 1 2 3 4 5; do echo maskable-ppo:agents/pretrained/ppo-$seed.zip; done)
-sleepgym leaderboard night-owl pressure-rule fixed-period never-sleep $policies \\
-    --processes 2 --out runs/leaderboard/SleepLLM-v0
-sleepgym leaderboard look-ahead:depth=16,width=4,every=2,rule=night-owl:load_at=0.12 \\
-    --streams 32 --slots 1 --processes 2 --validate 0 --out runs/leaderboard/planner
-for env in Night Tight Churn Gemma; do
-    sleepgym leaderboard night-owl maskable-ppo:agents/pretrained/ppo-3.zip --streams 10 --slots 1 --processes 2 \\
-        --env-id SleepLLM-$env-v0 --out runs/leaderboard/SleepLLM-$env-v0
-done
-python benchmarks/results.py
-"""
+SCRIPT = "benchmarks/results_page.py"
 
 
-POLICIES = """# Trained policies
+@dataclass
+class Args:
+    folder: Path = Path("docs/results")
+    """raw data; pictures are written here too"""
+    page: Path = Path("docs/results.md")
+    """Markdown with the markers"""
+    policies: Path = Path("agents/pretrained")
+    """folder of the policies, with a page of their own"""
+    env_id: str = "SleepLLM-v0"
+    """the environment that they were trained in"""
 
-MaskablePPO on `{env_id}`, one per training seed, for `sleepgym leaderboard maskable-ppo:FILE`, for
-`python agents/evaluate.py FILE`, or for `sleepgym.learning.load_policy(FILE)`. The JSON beside each is its card:
-algorithm, environment, seed, steps, and the score on validation streams by which the checkpoint was chosen. How they
-were trained, and what they do elsewhere, is in [docs/results.md](../../docs/results.md).
 
-| file | seed | steps | validation score | test score | SHA-256 |
-|---|---:|---:|---:|---:|---|
-{rows}
+def contents(args: Args) -> dict[str, str]:
+    """Blocks of docs/results.md."""
+    data, env_id = Data.read(args.folder, args.policies, args.env_id), args.env_id
+    found = Findings.of(data)
+    title = (
+        f"{env_id}, {len(data.scores[RULE].streams)} test streams, {len(data.scores[PPO].scores)} training runs of PPO"
+    )
+    few = f"First {len(data.planner.streams)} test streams"
+    gap = [[f"`{RULE}` and the planner", f"{found.closed:.0%}"]]
+    night = load_card(env_id).stream.night_ticks[0]
+    return {
+        "pairs": comparison_sheet(found.pairs, RULE, title).markdown(),
+        "runs": comparison_sheet(found.runs, RULE, "Training runs, one by one").markdown(),
+        "summary": summary_sheet(found.summaries, few).markdown(),
+        "planner": comparison_sheet(found.few, RULE, "The same, in pairs").markdown(),
+        "gap": markdown.table(["gap between", "share closed by PPO"], gap),
+        "noise": noise_table(data, found),
+        "transfer": "\n".join(transfer(data, found, elsewhere) for elsewhere in data.elsewhere),
+        "learning": learning_table(data),
+        "habits": markdown.table(["", "probability of SLEEP", "steps"], habits(data.moments, night)),
+    }
 
-They read the ledger as a set of facts, and know of the language model what the observation says. Meant for `{env_id}`
-as it is in this version; other cards are outside what they have seen. Not meant for deciding anything about a model
-that people depend on.
 
-**A policy file is code**: Stable-Baselines3 unpickles parts of it. These were written by `agents/ppo.py`; the sums
-above say whether a file is one of them.
-"""
+def noise_table(data: Data, found: Findings) -> str:
+    """Differences on single streams, beside the gain that a goal takes and the gain of the planner."""
+    spread = noise(data.scores[PPO].scores, data.scores[RULE].scores)
+    room = found.few[data.planner.name]
+    rows = [
+        ["differences between two training runs of PPO on a stream, standard deviation", f"{spread['between']:.3f}"],
+        [f"differences between a training run and `{RULE}` on a stream, standard deviation", f"{spread['beyond']:.3f}"],
+        [f"mean gain for a P(better) of {GOAL}, were differences normally distributed", f"{spread['needed']:.3f}"],
+        ["mean gain of the planner", f"{room.difference.point:.3f}"],
+        [f"P(better than {RULE}) of the planner", f"{room.probability:.2f}"],
+    ]
+    return markdown.table(["", "score"], rows)
+
+
+def transfer(data: Data, found: Findings, env_id: str) -> str:
+    """Table of an environment that was not trained on."""
+    scores = data.elsewhere[env_id]
+    means = ", ".join(f"{name} {one.scores.mean():.3f}" for name, one in scores.items())
+    title = f"{env_id}, {len(scores[RULE].streams)} test streams, training runs of PPO: {len(scores[PPO].scores)}"
+    return comparison_sheet(found.elsewhere[env_id], RULE, title).markdown() + f"\nMean scores: {means}.\n"
+
+
+def learning_table(data: Data) -> str:
+    """Returns by quarter of training, and scores on validation streams in between."""
+    parts = zip(("first", "second", "third", "last"), quarters(data.relative), strict=True)
+    rows = [[f"return beyond the rule, {part} quarter of training", f"{mean:+.2f}"] for part, mean in parts]
+    validation = zip(data.validation.steps.tolist(), data.validation.scores.mean(axis=0).tolist(), strict=True)
+    rows += [[f"score on validation streams after {step:,} steps", f"{mean:.3f}"] for step, mean in validation]
+    return markdown.table([f"mean of {len(data.relative.scores)} runs", ""], rows)
+
+
+def policies(args: Args) -> dict[str, str]:
+    """Blocks of the page beside the policies: files with their cards and scores."""
+    data, rows = Data.read(args.folder, args.policies, args.env_id), []
+    # Runs are in the order of the files.
+    for path, row in zip(data.policies, data.scores[PPO].scores, strict=True):
+        card, digest = PolicyCard.read(path), hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        scores = f"{card.validation_score:.3f}", f"{row.mean():.3f}"
+        rows.append([f"`{path.name}`", str(card.seed), f"{card.steps:,}", *scores, digest])
+    head = ["file", "seed", "steps", "validation score", "test score", "SHA-256"]
+    return {"policies": markdown.table(head, rows)}
+
+
+def habit_figure(moments: Sequence[Moment], day: int, night: int) -> Figure:
+    """Mean probability of sleeping by the time since nightfall, and by degraded facts or load.
+
+    Args:
+        moments: When they could have slept.
+        day: Ticks of a day.
+        night: Ticks of the shortest night.
+    """
+    figure = Figure(figsize=(9.6, 4.0), dpi=100, layout="constrained")
+    panels = {"degraded facts": ("degraded", 2, 10), "load of edits": ("load", 3, 24)}
+    for axes, (label, (field, width, most)) in zip(figure.subplots(1, 2, sharex=True), panels.items(), strict=True):
+        sums, counts = np.zeros((most // width + 1, day)), np.zeros((most // width + 1, day))
+        for moment in moments:
+            row = min(int(getattr(moment, field) // width), most // width)
+            sums[row, moment.hour] += moment.probability
+            counts[row, moment.hour] += 1
+        with np.errstate(invalid="ignore"):
+            image = axes.imshow(sums / counts, origin="lower", aspect="auto", vmin=0, vmax=1, cmap="viridis")
+        names = [f"{row * width}-{(row + 1) * width - 1}" for row in range(most // width)] + [f"{most}+"]
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xlabel("ticks since nightfall")
+        axes.set_ylabel(label)
+        axes.axvspan(-0.5, night - 0.5, ymin=0, ymax=0.015, color="black")
+    figure.colorbar(image, ax=figure.axes, label="probability of SLEEP")
+    return figure
+
+
+def pictures(args: Args) -> dict[Path, Figure]:
+    """Pictures by file."""
+    data = Data.read(args.folder, args.policies, args.env_id)
+    found, rhythm = Findings.of(data), load_card(args.env_id).stream
+    unchanged = {RULE: Estimate(0.0, 0.0, 0.0)}
+    gains = {name: (unchanged | {n: c.difference for n, c in found.pairs.items()})[name] for name in data.scores}
+    learning = learning_figure({PPO: data.relative}, {"rule": 0.0})
+    learning.axes[0].set_ylabel("return beyond the imitated rule, while exploring")
+    return {
+        args.folder / "intervals.png": interval_figure({"score": found.means, f"score - {RULE}": gains}),
+        args.folder / "profiles.png": profile_figure(THRESHOLDS, found.profiles),
+        args.folder / "learning.png": learning,
+        args.folder / "habits.png": habit_figure(data.moments, rhythm.ticks_per_day, rhythm.night_ticks[0]),
+    }
+
+
+def main(args: Args) -> None:
+    for path, figure in pictures(args).items():
+        plots.save(figure, path)
+    markdown.write(args.page, contents(args), "Results", SCRIPT)
+    markdown.write(args.policies / "README.md", policies(args), "Trained policies", SCRIPT)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

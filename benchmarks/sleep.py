@@ -8,19 +8,17 @@ only shows that everything runs; ``--spec.*`` changes numbers of a night.
 
 from __future__ import annotations
 
-import json
-import platform
 import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common import records
 from benchmarks.sleep_bench import FULL, QUICK, REAL, Plan, bench_of
 from benchmarks.sleep_experiments import EXPERIMENTS
 from benchmarks.sleep_tables import TITLES, table
@@ -92,12 +90,11 @@ def main(args: Args) -> None:
     unknown = set(args.variants) - set(variants)
     if unknown:
         raise SystemExit(f"expected --variants among {list(variants)}, found {sorted(unknown)}")
-    record: dict[str, Any] = {
+    record = records.circumstances(args.seeds) | {
         "experiment": args.experiment,
         "model": args.model,
         "fingerprint": bench.lm.fingerprint[:16],
         "dtype": args.dtype,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "quick": args.quick,
         "plan": asdict(plan),
         "spec": asdict(args.spec),
@@ -122,8 +119,7 @@ def main(args: Args) -> None:
             last = "  ".join(f"{k} {v:.3g}" for k, v in run["points"][-1].items()) if run["points"] else run["error"]
             console.print(f"seed {seed}, {name}, {run['seconds']:.0f} s: {last}", soft_wrap=True, highlight=False)
             if args.out:
-                args.out.parent.mkdir(parents=True, exist_ok=True)
-                args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+                records.write(args.out, record)
     show(record, console)
 
 

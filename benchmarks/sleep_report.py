@@ -2,14 +2,13 @@
 
     python benchmarks/sleep_report.py --folder docs/sleep --page docs/sleep.md
 
-Every JSON in the folder is one experiment on one model; tables stand between the page's markers.
+Every JSON in the folder is one experiment on one model; its table stands between markers of its own on the page.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +16,11 @@ import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.sleep_tables import TITLES, Record, runs_of, table, variants_of
+from benchmarks.common import markdown, plots, records
+from benchmarks.common.records import Record
+from benchmarks.sleep_tables import TITLES, runs_of, table, variants_of
+from sleepgym.env.render.colours import BLACK, BLUE
 
-BEGIN, END = "<!-- figures: written by benchmarks/sleep_report.py -->", "<!-- end of figures -->"
-# Okabe and Ito's colours, which the colour-blind can tell apart; dashes say the same once more.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", "-.", ":")
 REPORTED = "Llama 3.1 8B, as published"
 PERCENT = {"drift": "perplexity change (%)"}
 LABELS = {
@@ -42,7 +40,7 @@ class Args:
     folder: Path = Path("docs/sleep")
     """JSON files; pictures are written here too"""
     page: Path = Path("docs/sleep.md")
-    """Markdown with the two markers"""
+    """Markdown with a pair of markers for every experiment"""
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def finish(ax: Axes, key: str, across: bool = False) -> None:
     (ax.set_xlabel if across else ax.set_ylabel)(LABELS[key])
     if key in ("raw", "chat", "unseen", "settled", "kept"):
         (ax.set_xlim if across else ax.set_ylim)(-0.03, 1.05)
-    ax.grid(alpha=0.3)
+    plots.grid(ax)
 
 
 def curve(ax: Axes, record: Record, panel: Panel) -> None:
@@ -97,11 +95,8 @@ def curve(ax: Axes, record: Record, panel: Panel) -> None:
             for point in points:
                 if panel.key in point:
                     values.setdefault(point[panel.x], []).append(scale * point[panel.key])
-        x = sorted(values)
-        colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
-        ax.plot(x, [statistics.mean(values[n]) for n in x], label=variant, marker="o", ms=3, color=colour, ls=dash)
-        low, high = [min(values[n]) for n in x], [max(values[n]) for n in x]
-        ax.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
+        colour, dash = plots.COLOURS[i % len(plots.COLOURS)], plots.DASHES[i % len(plots.DASHES)]
+        plots.band(ax, values, variant, colour, ls=dash)
     if panel.published:
         ax.plot(*zip(*panel.published, strict=True), "kx", label=REPORTED)
     finish(ax, panel.key)
@@ -120,69 +115,75 @@ def bars(ax: Axes, record: Record, key: str) -> None:
         [mean - min(values) for mean, values in zip(means, found.values(), strict=True)],
         [max(values) - mean for mean, values in zip(means, found.values(), strict=True)],
     ]
-    ax.barh(list(found), means, xerr=errors, color=COLOURS[0], ecolor="#000000", capsize=2)
+    ax.barh(list(found), means, xerr=errors, color=BLUE, ecolor=BLACK, capsize=2)
     finish(ax, key, across=True)
 
 
-def draw(record: Record, path: Path) -> None:
-    """The picture of an experiment."""
+def picture(record: Record) -> Figure:
+    """Curves or bars of an experiment."""
     experiment = record["experiment"]
     if experiment in CURVES:
-        label, panels = CURVES[experiment]
-        rows, columns = -(-len(panels) // 3), min(3, len(panels))
-        figure = Figure(figsize=(3.8 * columns, 3.4 * rows), layout="constrained")
-        axes: Sequence[Axes] = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-        for ax, panel in zip(axes, panels, strict=True):
+        label, shown = CURVES[experiment]
+        columns = min(3, len(shown))
+        figure, axes = plots.panels(len(shown), columns, (3.8 * columns, 3.4 * -(-len(shown) // 3)))
+        for ax, panel in zip(axes, shown, strict=True):
             curve(ax, record, panel)
             ax.set_xlabel(label)
         axes[0].legend(fontsize=7)
     else:
         keys = BARS[experiment]
-        height = 1.5 + 0.28 * len(variants_of(record))
-        figure = Figure(figsize=(3.0 * len(keys) + 1.5, height), layout="constrained")
-        axes = figure.subplots(1, len(keys), squeeze=False, sharey=True).ravel().tolist()
+        size = (3.0 * len(keys) + 1.5, 1.5 + 0.28 * len(variants_of(record)))
+        figure, axes = plots.panels(len(keys), len(keys), size, sharey=True)
         for ax, key in zip(axes, keys, strict=True):
             bars(ax, record, key)
         axes[0].invert_yaxis()  # and with it the others, which share it
     figure.suptitle(f"{record['model']}: {TITLES[experiment]}", fontsize=10)
-    figure.savefig(path, dpi=110)
+    return figure
 
 
-def section(record: Record, args: Args) -> list[str]:
-    """Heading, picture, table and circumstances of one experiment on one model."""
-    picture = args.folder / f"{record['model']}.{record['experiment']}.png"
-    draw(record, picture)
-    rows = table(record)
+def section(name: str, record: Record, pictures: str) -> str:
+    """Picture, table and circumstances of one experiment on one model.
+
+    Args:
+        name: Model and experiment, joined by a dot.
+        record: Results.
+        pictures: Folder of pictures, as the page links to it.
+    """
+    head, *rows = table(record)
     seeds = len({run["seed"] for run in record["runs"]})
     failed = [f"{run['variant']}, seed {run['seed']}: {run['error']}" for run in record["runs"] if "error" in run]
-    title = TITLES[record["experiment"]]
-    return [
-        f"### {record['model']}: {title}",
-        "",
-        f"![{title}]({picture.relative_to(args.page.parent)})",
-        "",
-        *(f"| {' | '.join(row)} |" for row in rows[:1]),
-        "|---" * len(rows[0]) + "|",
-        *(f"| {' | '.join(row)} |" for row in rows[1:]),
-        "",
+    parts = [
+        f"![{TITLES[record['experiment']]}]({Path(pictures) / name}.png)",
+        markdown.table(head, rows),
         f"{record['machine']}, {record['dtype']}, {seeds} {'seed' if seeds == 1 else 'seeds'} (mean, lowest-highest), "
         f"{record['seconds'] / 60:.0f} minutes; bare perplexity {record['perplexity']:.2f}, "
         f"{record['known']} known facts." + (" **A quick run: its numbers mean nothing.**" if record["quick"] else ""),
-        *(["", "Failed: " + "; ".join(failed) + "."] if failed else []),
-        "",
+        *(["Failed: " + "; ".join(failed) + "."] if failed else []),
     ]
+    return "\n\n".join(parts)
+
+
+def read(folder: Path) -> dict[str, Record]:
+    """Records by model and experiment."""
+    found = [records.read(file) for file in sorted(folder.glob("*.*.json"))]
+    return {f"{record['model']}.{record['experiment']}": record for record in found}
+
+
+def contents(args: Args) -> dict[str, str]:
+    """Blocks of the page."""
+    pictures = os.path.relpath(args.folder, args.page.parent)
+    return {name: section(name, record, pictures) for name, record in read(args.folder).items()}
+
+
+def pictures(args: Args) -> dict[Path, Figure]:
+    """Pictures by file."""
+    return {args.folder / f"{name}.png": picture(record) for name, record in read(args.folder).items()}
 
 
 def main(args: Args) -> None:
-    records: list[Record] = [
-        json.loads(file.read_text(encoding="utf-8")) for file in sorted(args.folder.glob("*.*.json"))
-    ]
-    order = list(TITLES)
-    records.sort(key=lambda record: (record["model"] != "tiny", record["model"], order.index(record["experiment"])))
-    lines = [line for record in records for line in section(record, args)]
-    page = args.page.read_text(encoding="utf-8")
-    head, tail = page.split(BEGIN)[0], page.split(END)[1]
-    args.page.write_text(head + BEGIN + "\n\n" + "\n".join(lines) + "\n" + END + tail, encoding="utf-8")
+    for path, figure in pictures(args).items():
+        plots.save(figure, path)
+    markdown.write(args.page, contents(args), "Sleep", "benchmarks/sleep_report.py")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@ Each pair is timed in turns, and the ratio is that of the medians, so that a bus
 from __future__ import annotations
 
 import copy
-import json
-import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 
+from benchmarks.common import markdown, records, timing
+from benchmarks.common.timing import Row
 from sleepgym.base import Base, make_base
 from sleepgym.consolidation.adapters import lowest_block
 from sleepgym.consolidation.lora import Course, new_adapter, train_adapters
@@ -49,24 +49,6 @@ class Args:
     """timings of each side"""
     out: Path | None = None
     """JSON with every figure"""
-
-
-Row = dict[str, str | float]
-
-
-def seconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
-def pair(name: str, slow: Callable[[], object], fast: Callable[[], object], repeats: int) -> Row:
-    """Times two calls in turns after one warm-up of the fast one."""
-    fast()
-    times = [(seconds(slow), seconds(fast)) for _ in range(repeats)]
-    a, b = (statistics.median(side) for side in zip(*times, strict=True))
-    ratios = sorted(x / y for x, y in times)
-    return {"what": name, "slow (s)": a, "fast (s)": b, "ratio": a / b, "lowest": ratios[0], "highest": ratios[-1]}
 
 
 class PlainLoop:
@@ -116,12 +98,8 @@ def training(base: Base, facts: Sequence[Fact], args: Args) -> Row:
         return train_adapters(base.rehearsal, [Course(Memory(), adapter, rows, rng)], spec)[0].steps
 
     steps = ours()
-    row = pair(
-        f"{steps} steps on {len(facts)} facts: plain PEFT loop / ours",
-        PlainLoop(base, spec, rows, steps),
-        ours,
-        args.repeats,
-    )
+    name = f"{steps} steps on {len(facts)} facts: plain PEFT loop / ours"
+    row = timing.pair(name, PlainLoop(base, spec, rows, steps), ours, args.repeats, "s", warm_up=(ours,))
     return row | {"steps": float(steps)}
 
 
@@ -144,7 +122,11 @@ def together(base: Base, world: World, count: int, args: Args) -> Row:
             learner.sleep()
 
     name = f"nights of {count} learners with {max(1, args.facts // 4)} facts: one by one / together"
-    return pair(name, one_by_one, lambda: sleep_together(learners()), args.repeats)
+
+    def side_by_side() -> None:
+        sleep_together(learners())
+
+    return timing.pair(name, one_by_one, side_by_side, args.repeats, "s", warm_up=(side_by_side,))
 
 
 def night(base: Base, world: World, args: Args) -> Row:
@@ -156,7 +138,7 @@ def night(base: Base, world: World, args: Args) -> Row:
         started = time.perf_counter()
         steps.append(learner.sleep().steps)
         first.append(time.perf_counter() - started)
-        second.append(seconds(learner.sleep))
+        second.append(timing.seconds(learner.sleep))
     return {
         "what": f"a whole night of {args.facts} facts",
         "first (s)": statistics.median(first), "first, all (s)": str([round(s, 2) for s in first]),
@@ -165,25 +147,21 @@ def night(base: Base, world: World, args: Args) -> Row:
 
 
 def main(args: Args) -> None:
-    lm = load(args.model)
+    lm, record = load(args.model), records.circumstances(args.repeats)
     base, world = make_base(lm, spec_for(lm)), World()
     facts = world.new_facts(np.random.default_rng(0), args.facts)
     base.editor.targets(facts)
     rows = [training(base, facts, args), *(together(base, world, count, args) for count in args.learners)]
     whole = night(base, world, args)  # by now the lower blocks have been run on the rehearsal text, once for good
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    table = Table(title=f"{args.model}: {machine}, medians of {args.repeats}")
-    for column in ("", "first (s)", "second (s)", "ratio (range)"):
-        table.add_column(column)
+    title = f"{args.model}: {record['machine']}, medians of {args.repeats}"
+    table = Table("", "first (s)", "second (s)", "ratio (range)", title=title)
     for row in rows:
-        spread = f"{row['ratio']:.2f} ({row['lowest']:.2f} to {row['highest']:.2f})"
+        spread = markdown.interval(row, middle="ratio")
         table.add_row(str(row["what"]), f"{row['slow (s)']:.2f}", f"{row['fast (s)']:.2f}", spread)
     table.add_row(f"{whole['what']}, first and second", f"{whole['first (s)']:.2f}", f"{whole['second (s)']:.2f}", "")
     Console(width=140).print(table, whole)
     if args.out:
-        record = {"model": args.model, "machine": machine, "rows": rows, "night": whole}
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        records.write(args.out, record | {"model": args.model, "rows": rows, "night": whole})
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
-Record = dict[str, Any]
+from benchmarks.common.records import Record
+
 Points = Sequence[dict[str, float]]
 REFERENCE = "reference (Sleeping LLM papers, Llama 3.1 8B unless noted)"
 

@@ -9,15 +9,13 @@ slows all alike. Targets are cached before the first round.
 from __future__ import annotations
 
 import ctypes
-import json
 import multiprocessing
-import os
-import platform
 import resource
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 import sleepgym  # noqa: F401  (registers the environments)
+from benchmarks.common import markdown, records, timing
+from benchmarks.common.records import Record
 from sleepgym.env.actions import Action
 from sleepgym.env.card import load_card
 from sleepgym.env.sleep_env import SleepEnv
@@ -59,7 +59,7 @@ class Args:
     out: Path | None = None
     """JSON with every figure"""
     page: Path | None = None
-    """the tables in Markdown"""
+    """Markdown whose marked tables are replaced"""
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Contestant:
 
     def play(self) -> Timing:
         """A round, as many episodes at a time as there are environments."""
-        timing, n = Timing(), self.envs.num_envs
+        found, n = Timing(), self.envs.num_envs
         for first in range(0, max(n, self.episodes - self.episodes % n), n):
             _, info = self.envs.reset(seed=first)
             for due in self.days * DAY:
@@ -113,12 +113,12 @@ class Contestant:
                 started = time.perf_counter()
                 *_, info = self.envs.step(actions)
                 seconds = time.perf_counter() - started
-                timing.total.add(n, seconds)
-                timing.ticks += int(info["tick"].sum() - before)
+                found.total.add(n, seconds)
+                found.ticks += int(info["tick"].sum() - before)
                 # Those that wait meanwhile take next to nothing.
                 done = due if actions.any() else Action.WAIT
-                timing.by_action[done.name].add(int((actions == done).sum()), seconds)
-        return timing
+                found.by_action[done.name].add(int((actions == done).sum()), seconds)
+        return found
 
 
 def in_process(card: str) -> gym.Env[Any, Any]:
@@ -157,32 +157,26 @@ def warm_up(args: Args, taking_part: Sequence[Contestant]) -> None:
 
 def row(name: str, timings: Sequence[Timing], against: Sequence[Timing]) -> dict[str, Any]:
     """Medians over rounds with the lowest and the highest."""
-    rates = [timing.total.rate for timing in timings]
+    rates = [each.total.rate for each in timings]
     ratios = [rate / other.total.rate for rate, other in zip(rates, against, strict=True)]
     by_action = {
-        action.name: statistics.median(timing.by_action[action.name].rate for timing in timings) for action in Action
+        action.name: statistics.median(each.by_action[action.name].rate for each in timings) for action in Action
     }
     return {
         "what": name,
-        "steps per second": _spread(rates),
-        "ticks per second": _spread([timing.ticks / timing.total.seconds for timing in timings]),
-        "times alone": _spread(ratios),
+        "steps per second": timing.spread(rates),
+        "ticks per second": timing.spread([each.ticks / each.total.seconds for each in timings]),
+        "times alone": timing.spread(ratios),
         "steps per second by action": {name: rate for name, rate in by_action.items() if rate == rate},
-        "rounds": [asdict(timing) for timing in timings],
+        "rounds": [asdict(each) for each in timings],
     }
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
 
 
 def reset_ms(card: str, times: int = 20) -> dict[str, float]:
     env, spans = gym.make(card), []
     for seed in range(times):
-        started = time.perf_counter()
-        env.reset(seed=seed)
-        spans.append(1000 * (time.perf_counter() - started))
-    return _spread(spans)
+        spans.append(1000 * timing.seconds(partial(env.reset, seed=seed)))
+    return timing.spread(spans)
 
 
 def added_memory(card: str, days: int, slots: int) -> dict[str, float]:
@@ -204,8 +198,8 @@ def added_memory(card: str, days: int, slots: int) -> dict[str, float]:
     return {"process with one slot": one, "per added slot": (many - one) / slots, "tensors of a slot": tensors}
 
 
-def measured(args: Args) -> dict[str, Any]:
-    before = os.getloadavg()[0]
+def measured(args: Args) -> Record:
+    record = records.circumstances()
     taking_part = contestants(args)
     warm_up(args, taking_part)
     rounds = [{each.name: each.play() for each in taking_part} for _ in range(args.repeats)]
@@ -214,10 +208,7 @@ def measured(args: Args) -> dict[str, Any]:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         memory = pool.apply(added_memory, (args.card, args.days, min(16, max(args.slots, default=1))))
     names = [each.name for each in taking_part]
-    cores = len(os.sched_getaffinity(0))
-    return {
-        "machine": f"{platform.machine()}, {cores} cores, {torch.get_num_threads()} threads, torch {torch.__version__}",
-        "load before": before,
+    return record | {
         "card": args.card,
         "days": args.days,
         "repeats": args.repeats,
@@ -227,7 +218,7 @@ def measured(args: Args) -> dict[str, Any]:
     }
 
 
-def cells(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def cells(found: Record) -> tuple[list[str], list[list[str]]]:
     """Columns, and one row per contestant."""
     seen = {name for each in found["rows"] for name in each["steps per second by action"]}
     actions = [action.name for action in Action if action.name in seen]
@@ -237,60 +228,49 @@ def cells(found: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         rows.append(
             [
                 each["what"],
-                f"{rate['median']:.1f} ({rate['lowest']:.1f} to {rate['highest']:.1f})",
+                markdown.interval(rate, ".1f"),
                 f"{each['ticks per second']['median']:.1f}",
-                f"{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})",
+                markdown.interval(ratio),
                 *(f"{of[name]:.3g}" if name in of else "" for name in actions),
             ]
         )
     return ["", "steps/s (range)", "ticks/s", "times alone (range)", *actions], rows
 
 
-PAGE = """# Throughput
-
-Written by `python benchmarks/throughput.py`: `{card}`; days played of each episode, where nothing else is said: {days};
-{machine}; medians of {repeats} rounds; load before it began: {load before:.1f}.
-The JSON beside this page has all figures.
-
-{table}
-
-Steps per second of all environments together: of the whole timetable, and of those steps in which some did the named
-action and the others, for whom it was not allowed, waited. SLEEP is a night of several ticks.
-
-- **Reset**: {reset:.1f} ms.
-- **Memory per added slot**: {added:.1f} MB, of which {tensors:.1f} MB are tensors. A process with one slot takes
-  {one:.0f} MB, and so does every further process.
-"""
-
-
-def page(found: dict[str, Any]) -> str:
-    """The tables in Markdown."""
-    columns, rows = cells(found)
-    memory = found["memory (MB)"]
-    return PAGE.format(
-        **found,
-        table="\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)),
-        reset=found["reset (ms)"]["median"],
-        added=memory["per added slot"],
-        tensors=memory["tensors of a slot"],
-        one=memory["process with one slot"],
-    )
+def contents(found: Record) -> dict[str, str]:
+    """Blocks of the page."""
+    memory, reset = found["memory (MB)"], found["reset (ms)"]
+    rows = [
+        ["environment", f"`{found['card']}`"],
+        ["days played of each episode, where nothing else is said", str(found["days"])],
+        ["machine", found["machine"]],
+        ["load before it began", f"{found['load before']:.1f}"],
+        ["rounds, of which medians are shown", str(found["repeats"])],
+    ]
+    costs = [
+        ["reset (ms)", f"{reset['median']:.1f}"],
+        ["memory per added slot (MB)", f"{memory['per added slot']:.1f}"],
+        ["of which tensors (MB)", f"{memory['tensors of a slot']:.1f}"],
+        ["memory of a process with one slot (MB)", f"{memory['process with one slot']:.0f}"],
+    ]
+    return {
+        "circumstances": markdown.table(["", ""], rows),
+        "rates": markdown.table(*cells(found)),
+        "costs": markdown.table(["", ""], costs),
+    }
 
 
 def main(args: Args) -> None:
     found = measured(args)
     columns, rows = cells(found)
-    table = Table(title=f"{found['card']}: {found['machine']}, medians of {found['repeats']}")
-    for column in columns:
-        table.add_column(column)
+    table = Table(*columns, title=f"{found['card']}: {found['machine']}, medians of {found['repeats']}")
     for cell in rows:
         table.add_row(*cell)
     Console(width=160).print(table, found["reset (ms)"], found["memory (MB)"])
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        records.write(args.out, found)
     if args.page:
-        args.page.write_text(page(found), encoding="utf-8")
+        markdown.write(args.page, contents(found), "Throughput", "benchmarks/throughput.py")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """Measures every figure of the bundled model's card: what it knows, how it takes edits, how fast it is.
 
-python benchmarks/tiny_card.py --out docs/models/tiny.json --plot docs/models/tiny.png
+    python benchmarks/tiny_card.py --out docs/models/tiny.json --plot docs/models/tiny.png
+
+benchmarks/tiny_page.py puts the figures onto the card.
 """
 
 from __future__ import annotations
 
-import json
-import platform
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 import tyro
-from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
+from rich.markdown import Markdown
 
+from benchmarks import tiny_page
+from benchmarks.common import plots, records, timing
 from sleepgym.editing import Editor, EditSpec
 from sleepgym.facts import Fact, World
 from sleepgym.lm import load, perplexity, score
@@ -109,17 +109,6 @@ def write(bench: Bench, facts: Sequence[Fact], one_by_one: bool) -> Memory:
     return memory
 
 
-def milliseconds(call: Callable[[], object], repeats: int = 11) -> float:
-    """Median wall time of a call after one warm-up."""
-    call()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        times.append(1000 * (time.perf_counter() - started))
-    return statistics.median(times)
-
-
 def speed(bench: Bench) -> dict[str, float]:
     """Milliseconds of what an environment step is made of."""
     facts = bench.world.new_facts(np.random.default_rng(999), 64)
@@ -138,11 +127,11 @@ def speed(bench: Bench) -> dict[str, float]:
             fresh.write(Memory(), facts[:1])
 
     return {
-        "score 64 facts": milliseconds(lambda: learner.score(probes)),
-        "inject one fact, cached target": milliseconds(inject(bench.base.editor)),
-        "inject one fact, uncached": milliseconds(uncached, repeats=5),
-        "load model": milliseconds(lambda: load("tiny"), repeats=5),
-        "load model and statistics": milliseconds(lambda: SleepingLM.from_pretrained("tiny"), repeats=5),
+        "score 64 facts": timing.median_ms(lambda: learner.score(probes), 11),
+        "inject one fact, cached target": timing.median_ms(inject(bench.base.editor), 11),
+        "inject one fact, uncached": timing.median_ms(uncached, 5),
+        "load model": timing.median_ms(lambda: load("tiny"), 5),
+        "load model and statistics": timing.median_ms(lambda: SleepingLM.from_pretrained("tiny"), 5),
     }
 
 
@@ -164,56 +153,27 @@ def curves(bench: Bench, args: Args) -> dict[str, list[dict[str, float]]]:
     }
 
 
-def draw(points: dict[str, list[dict[str, float]]], path: Path) -> None:
-    """Recall and perplexity against the number of facts."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    styles = {"joint": ("#0072B2", "solved jointly"), "one by one": ("#D55E00", "one by one, unprotected")}
-    for name, (colour, label) in styles.items():
-        x = [p["facts"] for p in points[name]]
-        left.plot(x, [p["phrasing used"] for p in points[name]], "o-", color=colour, label=label)
-        left.plot(x, [p["other subjects kept"] for p in points[name]], "s:", color=colour, label=f"{label}: others")
-        right.plot(x, [100 * p["perplexity change"] for p in points[name]], "o-", color=colour, label=label)
-    left.set(xlabel="facts held at once", ylabel="recall", ylim=(0, 1.03), title="New facts, and facts of others")
-    right.set(xlabel="facts held at once", ylabel="perplexity change (%)", title="Held-out text")
-    for axes in (left, right):
-        axes.legend(fontsize=8)
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
-
-
 def main(args: Args) -> None:
-    console, bench = Console(), Bench(args.edit)
-    record: dict[str, object] = {
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+    bench, record = Bench(args.edit), records.circumstances(args.seeds)
+    record |= {
         "fingerprint": bench.lm.fingerprint[:16],
-        "seeds": args.seeds,
         "own facts": own_facts(bench),
         "perplexity": bench.perplexity,
     }
-    table = Table(title=f"New facts about held-out people, {args.seeds} seeds (mean, worst seed)")
-    for column in ("", "20 jointly", "50 jointly", "20 one by one, unprotected"):
-        table.add_column(column)
-    measured = []
     for count, one_by_one in ((20, False), (50, False), (20, True)):
         runs = []
         for seed in range(args.seeds):
             facts = bench.world.new_facts(np.random.default_rng(seed), count)
             runs.append(bench.measure(write(bench, facts, one_by_one), facts))
         record[f"{count} {'one by one' if one_by_one else 'jointly'}"] = runs
-        measured.append(runs)
-    for name in measured[0][0]:
-        worst = max if name == "perplexity change" else min
-        cells = [f"{statistics.mean(r[name] for r in m):.3f} ({worst(r[name] for r in m):.3f})" for m in measured]
-        table.add_row(name, *cells)
     record["speed (ms)"] = speed(bench)
-    console.print(record["own facts"], table, record["speed (ms)"])
+    Console().print(record["own facts"], *map(Markdown, tiny_page.contents(record).values()))
     if args.curve:
         record["curves"] = curves(bench, args)
         if args.plot:
-            draw(record["curves"], args.plot)  # type: ignore[arg-type]
+            plots.save(tiny_page.picture(record), args.plot)
     if args.out:
-        args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        records.write(args.out, record)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-PAGE = "head\n<!-- figures: written by benchmarks/editing_report.py -->\nold\n<!-- end of figures -->\ntail\n"
+PAGE = "head\n<!-- tiny.world: written by benchmarks/editing_report.py -->\nold\n<!-- end of tiny.world -->\ntail\n"
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,39 @@ def test_every_reading_is_recorded_after_every_count(folder: Path) -> None:
     assert [point["facts"] for point in only["points"]] == [1, 2]
     last = only["points"][-1]
     assert last["efficacy exact"] == last["efficacy written"] == 1.0
-    assert {"kept", "early", "drift", "norm", "seconds per fact", "peak MB", "paraphrase exact"} <= last.keys()
+    assert {"kept", "early", "drift", "norm", "peak MB", "paraphrase exact"} <= last.keys()
     assert record["spec"]["covariance_weight"] == 1000.0
+
+
+def test_writing_is_timed_with_and_without_its_target_where_targets_can_be_known(folder: Path) -> None:
+    ours, theirs = (
+        json.loads((folder / f"tiny.world.{preset}.json").read_text())["runs"][0]["points"][-1]
+        for preset in ("sleepgym", "memit")
+    )
+    assert 0 < ours["seconds per fact, cached"] < ours["seconds per fact, uncached"]
+    assert theirs["seconds per fact, uncached"] > 0 and "seconds per fact, cached" not in theirs
+
+
+def test_seconds_of_older_records_are_what_their_recipe_timed(benchmark: Callable[[str], ModuleType]) -> None:
+    report = benchmark("editing_report")
+    points = [{"facts": 10, "seconds per fact": 0.5}]
+    frozen, edited = ({"spec": {"frozen": frozen}, "runs": [{"points": points}]} for frozen in (True, False))
+    assert report.at(frozen, 10, report.CACHED) == [0.5] and report.at(frozen, 10, report.UNCACHED) == []
+    assert report.at(edited, 10, report.CACHED) == [] and report.at(edited, 10, report.UNCACHED) == [0.5]
+
+
+@pytest.mark.slow
+def test_cost_is_measured_both_ways_in_turns(benchmark: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    cost, out = benchmark("editing_cost"), tmp_path / "cost.tiny.json"
+    cost.main(cost.Args(recipes=("sleepgym", "memit-prev"), facts=2, repeats=2, settings=tmp_path, out=out))
+    record = json.loads(out.read_text())
+    ours, theirs = record["seconds per fact"]["sleepgym"], record["seconds per fact"]["memit-prev"]
+    assert ours["cached"]["median"] < ours["uncached"]["median"]
+    assert theirs.keys() == {"uncached"} and len(theirs["uncached"]["rounds"]) == record["seeds"] == 2
+    assert record["load before"] >= 0 and record["shared"] is (record["load before"] > 1.5)
+    for ratio in record["times as long"]["memit-prev"].values():
+        assert ratio["lowest"] <= ratio["highest"]
+    assert "| memit-prev | - |" in cost.table(record)
 
 
 def test_report_replaces_what_is_between_its_markers(run_script: Callable[..., str], folder: Path) -> None:
@@ -38,7 +70,7 @@ def test_report_replaces_what_is_between_its_markers(run_script: Callable[..., s
     run_script("benchmarks/editing_report.py", "--folder", ".", "--page", "page.md", cwd=folder)
     page = (folder / "page.md").read_text()
     assert page.startswith("head\n") and page.endswith("\ntail\n") and "old" not in page
-    assert "### tiny, world" in page and "| sleepgym, 2 facts | " in page and "| memit, 2 facts | " in page
+    assert "| sleepgym, 2 facts | " in page and "| memit, 2 facts | " in page
     assert (folder / "tiny.world.png").stat().st_size > 10_000
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +15,8 @@ PLANNER = "look-ahead:depth=2,rule=night-owl"
 
 
 @pytest.fixture
-def headroom(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])
-    return importlib.import_module("benchmarks.headroom")
+def headroom(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("headroom")
 
 
 def episodes(*scores: float) -> list[EpisodeResult]:

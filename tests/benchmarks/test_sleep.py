@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-PAGE = "head\n<!-- figures: written by benchmarks/sleep_report.py -->\nold\n<!-- end of figures -->\ntail\n"
+PAGE = """head
+<!-- tiny.capacity: written by benchmarks/sleep_report.py -->
+old
+<!-- end of tiny.capacity -->
+words of a person
+<!-- tiny.sweep: written by benchmarks/sleep_report.py -->
+<!-- end of tiny.sweep -->
+tail
+"""
 SHORT = ("--quick", "--seeds", "1", "--spec.steps", "3", "--spec.rehearsal-rows", "2", "--spec.validation-rows", "4")
 EXPERIMENTS = {
     "capacity": {"sleeping-llm", "sleepgym, unprotected", "sleepgym"},
@@ -33,14 +40,6 @@ EXPERIMENTS = {
 }
 QUICK = ("capacity", "sweep")
 """Those that take seconds."""
-
-
-@pytest.fixture(scope="module")
-def benchmark() -> Iterator[Callable[[str], ModuleType]]:
-    """Imports a script of the folder: starting eight processes would take longer than all that they do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[2])
-        yield lambda name: importlib.import_module(f"benchmarks.{name}")
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +121,7 @@ def test_report_has_a_picture_and_a_table_of_every_experiment(
     run_script("benchmarks/sleep_report.py", "--folder", ".", "--page", "page.md", cwd=folder)
     page = (folder / "page.md").read_text()
     assert page.startswith("head\n") and page.endswith("\ntail\n") and "\nold\n" not in page
+    assert "\nwords of a person\n" in page
     for experiment in QUICK:
         assert f"(tiny.{experiment}.png)" in page
         assert (folder / f"tiny.{experiment}.png").stat().st_size > 10_000

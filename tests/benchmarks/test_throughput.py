@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,9 +15,8 @@ from sleepgym.episode.actions import Action
 
 
 @pytest.fixture
-def throughput(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])
-    return importlib.import_module("benchmarks.throughput")
+def throughput(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("throughput")
 
 
 class Clockwork:

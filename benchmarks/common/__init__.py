@@ -1,0 +1,1 @@
+"""Parts that all benchmark scripts share: records, timing, Markdown pages and plots."""
