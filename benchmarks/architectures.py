@@ -43,7 +43,7 @@ from sleepgym.facts import Fact, World
 from sleepgym.lm import ArchitectureError, LanguageModel, find_blocks, score
 from sleepgym.lm.architecture import require_causal
 from sleepgym.lm.language_model import hooked
-from sleepgym.overlay import Memory, Overlay
+from sleepgym.memory.overlay import Memory, Overlay
 
 # The customary 0.02 suits wide models; in narrow ones no linear, and so no subject, would be heard.
 LOUD = {"initializer_range": 0.15}

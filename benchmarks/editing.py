@@ -26,15 +26,15 @@ import tyro
 from rich.console import Console
 
 from benchmarks.common import records, timing
-from sleepgym.cache import cache_dir
 from sleepgym.editing import EditError, Editor, EditSpec, preset, statistics_for
 from sleepgym.editing.calibrate import quality, spec_for
 from sleepgym.editing.measure import EditProbes
 from sleepgym.facts import Fact, World, load_facts
 from sleepgym.facts.real import RealFacts
 from sleepgym.facts.source import with_neighbours
+from sleepgym.files import cache_dir
 from sleepgym.lm import LanguageModel, load, perplexity
-from sleepgym.overlay import Memory, Overlay
+from sleepgym.memory.overlay import Memory, Overlay
 
 Point = dict[str, float]
 

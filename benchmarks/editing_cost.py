@@ -29,7 +29,7 @@ from sleepgym.editing import Editor, EditSpec, preset, statistics_for
 from sleepgym.editing.calibrate import spec_for
 from sleepgym.facts import Fact, World
 from sleepgym.lm import load
-from sleepgym.overlay import Memory, Overlay
+from sleepgym.memory.overlay import Memory, Overlay
 
 WAYS = ("cached", "uncached")
 

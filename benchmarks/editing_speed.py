@@ -30,7 +30,7 @@ from sleepgym.facts.real import RealFacts
 from sleepgym.lm import LanguageModel, load, score
 from sleepgym.lm.continuation import Continuation
 from sleepgym.lm.language_model import Encoded, hooked
-from sleepgym.overlay import Memory, Overlay
+from sleepgym.memory.overlay import Memory, Overlay
 
 
 @dataclass

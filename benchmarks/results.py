@@ -25,14 +25,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from benchmarks import results_page
 from benchmarks.common import records
 from benchmarks.results_data import ELSEWHERE, PPO, Moment
-from sleepgym.env.actions import Action
-from sleepgym.env.history import Standing
-from sleepgym.env.observation import load_of
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.episode.actions import Action
+from sleepgym.episode.history import Standing
+from sleepgym.episode.pressure import load_of
 from sleepgym.evaluation import ScoreError, ScoreMatrix, evaluate
 from sleepgym.evaluation.plots import LearningCurve
-from sleepgym.evaluation.submission import SCORES, folder_name
-from sleepgym.learning import load_policy
+from sleepgym.leaderboard.submission import SCORES, folder_name
+from sleepgym.training import load_policy
 
 
 @dataclass

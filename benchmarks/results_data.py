@@ -26,7 +26,7 @@ from sleepgym.evaluation import (
 )
 from sleepgym.evaluation.plots import LearningCurve
 from sleepgym.evaluation.statistics import Scores
-from sleepgym.learning import PolicyCard
+from sleepgym.training import PolicyCard
 
 PPO, NEVER, PLANNER = "PPO", "never-sleep", "look-ahead"
 RULE = "night-owl"

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 
 from benchmarks.common import markdown, plots
 from benchmarks.results_data import GOAL, PPO, RULE, THRESHOLDS, Data, Findings, Moment, habits, noise, quarters
-from sleepgym.env.card import load_card
+from sleepgym.episode.card import load_card
 from sleepgym.evaluation import Estimate, comparison_sheet, summary_sheet
 from sleepgym.evaluation.plots import interval_figure, learning_figure, profile_figure
-from sleepgym.learning import PolicyCard
+from sleepgym.training import PolicyCard
 
 SCRIPT = "benchmarks/results_page.py"
 

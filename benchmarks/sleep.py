@@ -24,7 +24,7 @@ from benchmarks.sleep_experiments import EXPERIMENTS
 from benchmarks.sleep_tables import TITLES, table
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.editing import EditError
-from sleepgym.env.card import load_card
+from sleepgym.episode.card import load_card
 
 GEMMA = "gemma-3-270m"
 

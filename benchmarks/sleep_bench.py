@@ -13,18 +13,18 @@ import numpy as np
 import torch
 
 from sleepgym import SleepingLM
-from sleepgym.base import Base, make_base
-from sleepgym.cache import cache_dir
-from sleepgym.consolidation.pathways import chat_probe, raw_probe
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing import Editor, EditSpec, preset, spec_for
-from sleepgym.editing.editor import EDIT
+from sleepgym.editing.base import Base, make_base
 from sleepgym.facts import Fact, World
 from sleepgym.facts.real import RealFacts
+from sleepgym.files import cache_dir
 from sleepgym.lm import load, perplexity, score
 from sleepgym.lm.language_model import Encoded, LanguageModel
-from sleepgym.rehearsal import Rehearsal
-from sleepgym.reports import SleepReport
+from sleepgym.memory.asking import chat_probe, raw_probe
+from sleepgym.memory.owners import EDIT
+from sleepgym.memory.rehearsal import Rehearsal
+from sleepgym.memory.reports import SleepReport
 
 Point = dict[str, float]
 """What was measured at one moment, by name."""

@@ -11,10 +11,10 @@ from typing import Any
 from benchmarks.sleep_bench import Bench, Plan, Point, told
 from benchmarks.sleep_hedger import alignment_tax
 from sleepgym import SleepingLM
-from sleepgym.base import Progress, silent
 from sleepgym.consolidation import night
 from sleepgym.consolidation.night import STEPS, Night
 from sleepgym.editing import EditError, EditSpec
+from sleepgym.editing.base import Progress, silent
 from sleepgym.facts import Fact
 from sleepgym.lm import perplexity
 

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from benchmarks.sleep_bench import Bench, Plan, Point
-from sleepgym.consolidation.adapters import ADAPTER, lowest_block
+from sleepgym.consolidation.adapters import lowest_block
 from sleepgym.consolidation.lora import Course, new_adapter, train_adapters
-from sleepgym.consolidation.pathways import chat_probe
 from sleepgym.editing import statistics_for
 from sleepgym.facts import World, chat_turn
 from sleepgym.lm import load, score
-from sleepgym.overlay import Memory
+from sleepgym.memory.asking import chat_probe
+from sleepgym.memory.overlay import Memory
+from sleepgym.memory.owners import ADAPTER
 
 HEDGE = "I do not know."
 _BATCH = 32

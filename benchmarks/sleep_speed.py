@@ -24,16 +24,16 @@ from transformers import PreTrainedModel
 
 from benchmarks.common import markdown, records, timing
 from benchmarks.common.timing import Row
-from sleepgym.base import Base, make_base
 from sleepgym.consolidation.adapters import lowest_block
+from sleepgym.consolidation.lessons import lessons
 from sleepgym.consolidation.lora import Course, new_adapter, train_adapters
-from sleepgym.consolidation.pathways import lessons
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing import spec_for
+from sleepgym.editing.base import Base, make_base
 from sleepgym.facts import Fact, World
 from sleepgym.lm import load
 from sleepgym.lm.language_model import Encoded
-from sleepgym.overlay import Memory
+from sleepgym.memory.overlay import Memory
 from sleepgym.sleeper import SleepingLM, sleep_together
 
 

@@ -30,10 +30,10 @@ from rich.table import Table
 import sleepgym  # noqa: F401  (registers the environments)
 from benchmarks.common import markdown, records, timing
 from benchmarks.common.records import Record
-from sleepgym.env.actions import Action
-from sleepgym.env.card import load_card
 from sleepgym.env.sleep_env import SleepEnv
-from sleepgym.env.vector_env import SleepVectorEnv
+from sleepgym.env.vector import SleepVectorEnv
+from sleepgym.episode.actions import Action
+from sleepgym.episode.card import load_card
 
 DAY = tuple(Action[name] for name in "PRUNE INJECT WAIT INJECT WAIT NAP REFRESH INJECT WAIT INJECT NAP REFRESH INJECT "
             "SLEEP".split())  # fmt: skip

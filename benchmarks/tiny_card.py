@@ -25,7 +25,7 @@ from sleepgym.editing import Editor, EditSpec
 from sleepgym.facts import Fact, World
 from sleepgym.lm import load, perplexity, score
 from sleepgym.lm.language_model import Encoded
-from sleepgym.overlay import Memory
+from sleepgym.memory.overlay import Memory
 from sleepgym.sleeper import Base, SleepingLM, make_base
 
 Probes = dict[str, list[Encoded]]

@@ -247,7 +247,7 @@ def test_a_saved_snapshot_is_the_same_snapshot(slept: SleepEnv, saved: Path) -> 
     taken, loaded = slept.snapshot(), Snapshot.load(saved, slept.base.lm)
     for name in ("card", "model", "split", "stream", "over", "seconds"):
         assert getattr(loaded, name) == getattr(taken, name), name
-    for name in ("history", "counts", "answers"):
+    for name in ("history", "counters", "answers"):
         assert getattr(loaded.state, name) == getattr(taken.state, name), name
     # Order is part of it: it is that of the observation's rows and of what is written next.
     for name in ("current", "pending", "written"):
