@@ -75,7 +75,7 @@ def summary(scheduler: str, result: EpisodeResult, seconds: float) -> Table:
     out = Table("measure", "value", title=f"one episode of {scheduler}")
     out.add_row("questions answered correctly", f"{result.score:.1%}")
     out.add_row("facts recalled at the end", f"{result.recall:.1%}")
-    out.add_row("edits spent", f"{result.edits} of {result.budget}")
+    out.add_row("edits spent", f"{result.edits_used} of {result.budget}")
     out.add_row("nights, naps", f"{result.sleeps}, {result.naps}")
     out.add_row("perplexity drift", f"{result.ppl_ratio - 1:+.1%}")
     out.add_row("seconds", f"{seconds:.1f}")

@@ -11,7 +11,7 @@ import tyro
 from stable_baselines3 import DQN
 from stable_baselines3.common.logger import configure
 
-from sleepgym.training import EnvSpec, PolicyCard, load_policy, oversee
+from sleepgym.training import EnvSpec, PolicyCard, load_policy, training_callbacks
 
 
 @dataclass
@@ -108,7 +108,7 @@ def main(args: Args) -> None:
         model.learning_starts += model.num_timesteps
 
     model.set_logger(configure(str(args.out), ["stdout", "tensorboard"]))
-    callbacks = oversee(
+    callbacks = training_callbacks(
         card,
         args.out,
         save_every=args.save_every,

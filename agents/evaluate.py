@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -16,14 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sleepgym.episode.card import load_card
-from sleepgym.evaluation import EpisodeResult, Maker, Predictor, ScoreMatrix, episodes_sheet, evaluate
+from sleepgym.evaluation import EpisodeResult, ScoreMatrix, episodes_sheet, evaluate
 from sleepgym.facts.world import Split
-from sleepgym.leaderboard.players import view_of
-from sleepgym.leaderboard.playing import as_it_is
+from sleepgym.leaderboard.players import Player, PlayerNameError, player_named
 from sleepgym.leaderboard.submission import folder_name
-from sleepgym.schedulers import SchedulerNameError, scheduler_named
-from sleepgym.schedulers.named import RULES, spelled_out
-from sleepgym.training import EnvSpec, PolicyError, load_policy
+from sleepgym.schedulers import SchedulerNameError
+from sleepgym.schedulers.named import RULES
+from sleepgym.training import EnvSpec, PolicyError
 from sleepgym.training.dashboard import Dashboard, Spectator, figures_of_result
 
 USUAL = ("random", *RULES)
@@ -55,12 +54,6 @@ class Args:
     """folder for tensorboard logs, one below it per contestant"""
 
 
-class Contestant(NamedTuple):
-    about: str
-    scheduler: Predictor | Maker
-    view: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] = as_it_is
-
-
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     console = Console()
@@ -68,7 +61,7 @@ def main(args: Args) -> None:
     try:
         # All of them before anybody plays: a mistake in the last name is found at once.
         contestants = contestants_of(args.contestants, spec.make(args.split))
-    except (PolicyError, SchedulerNameError) as error:
+    except (PlayerNameError, PolicyError, SchedulerNameError) as error:
         raise SystemExit(str(error)) from None
     seeds = range(args.seed, args.seed + args.episodes)
     rows: dict[str, list[EpisodeResult]] = {}
@@ -86,20 +79,17 @@ def main(args: Args) -> None:
     console.print(episodes_sheet(rows, np.random.default_rng(args.seed), title).rich())
 
 
-def contestants_of(texts: Sequence[str], env: gym.Env[Any, Any]) -> dict[str, dict[str, Contestant]]:
+def contestants_of(texts: Sequence[str], env: gym.Env[Any, Any]) -> dict[str, dict[str, Player]]:
     """Runs by the name under which they are compared: one, or the policies of several trainings.
 
     Args:
         texts: As on the command line.
         env: One of those that they will play.
     """
-    found: dict[str, dict[str, Contestant]] = {}
+    found: dict[str, dict[str, Player]] = {}
     for text in texts:
         name, paths = policies_in(text)
-        if paths:
-            runs = [contestant(path, env) for path in paths]
-        else:
-            runs = [Contestant(spelled_out(text), scheduler_named(text))]
+        runs = [player_named(each, env) for each in (map(str, paths) if paths else [text])]
         if folder_name(name) in map(folder_name, found):
             raise SystemExit(f"expected each name once, found {name} twice; give policies names, as in {name}-2={text}")
         found[name] = {name if len(runs) == 1 else f"{name} {i}": run for i, run in enumerate(runs, start=1)}
@@ -117,19 +107,14 @@ def policies_in(text: str) -> tuple[str, list[Path]]:
     return "-".join(Path(text).with_suffix("").parts[-2:]), [Path(text)]
 
 
-def contestant(path: Path, env: gym.Env[Any, Any]) -> Contestant:
-    policy, card = load_policy(path)
-    return Contestant(card.about(), policy, view_of(policy, env))
-
-
 def play(
-    args: Args, spec: EnvSpec, label: str, run: Contestant, seeds: range, advance: Callable[[], None]
+    args: Args, spec: EnvSpec, label: str, run: Player, seeds: range, advance: Callable[[], None]
 ) -> list[EpisodeResult]:
     """Episodes of one scheduler or policy, logged if that is wanted."""
     if args.logdir is None:
-        return evaluate(lambda: run.view(spec.make(args.split)), run.scheduler, seeds, args.slots, lambda _: advance())
+        return evaluate(lambda: run.wrap(spec.make(args.split)), run.scheduler, seeds, args.slots, lambda _: advance())
 
-    spectator = Spectator(lambda: run.view(spec.make(args.split, "rgb_array")), args.seed)
+    spectator = Spectator(lambda: run.wrap(spec.make(args.split, "rgb_array")), args.seed)
 
     def on_episode(result: EpisodeResult) -> None:
         advance()

@@ -20,7 +20,16 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from sleepgym.leaderboard.playing import FIRST_SEED
 from sleepgym.schedulers import scheduler_named
-from sleepgym.training import EnvSpec, LedgerExtractor, PolicyCard, clone, demonstrate, joined, load_policy, oversee
+from sleepgym.training import (
+    EnvSpec,
+    LedgerExtractor,
+    PolicyCard,
+    clone,
+    demonstrate,
+    joined,
+    load_policy,
+    training_callbacks,
+)
 
 RESUMED = ("n_envs", "reward_scale", "warm_start", "warm_episodes", "relative")
 """Arguments that a policy file does not hold: resumed with others, it would learn something else."""
@@ -132,10 +141,10 @@ def main(args: Args) -> None:
             )
         dealt = [(name, streams[i :: len(args.warm_start)]) for i, name in enumerate(args.warm_start)]
         lessons = joined([demonstrate(spec, scheduler_named(name), seeds, 4) for name, seeds in dealt])
-    courses = lessons.courses if lessons is not None and args.relative else None
+    baselines = lessons.baselines if lessons is not None and args.relative else None
 
     if args.resume is None:
-        envs = spec.training(args.n_envs, args.seed, args.reward_scale, courses=courses)
+        envs = spec.training(args.n_envs, args.seed, args.reward_scale, baselines=baselines)
         model: Any = (MaskablePPO if masked else PPO)(
             "MultiInputPolicy",
             envs,
@@ -164,11 +173,11 @@ def main(args: Args) -> None:
             agreed = clone(model, lessons, args.warm_epochs, rng, entropy=args.warm_entropy)
             print(f"warm start: does what {', '.join(args.warm_start)} did in {agreed:.1%} of {len(lessons)} steps")
     else:
-        envs = spec.training(args.n_envs, args.seed, args.reward_scale, PolicyCard.read(args.resume).steps, courses)
+        envs = spec.training(args.n_envs, args.seed, args.reward_scale, PolicyCard.read(args.resume).steps, baselines)
         model, _ = load_policy(args.resume, envs, args.device)
 
     model.set_logger(configure(str(args.out), ["stdout", "tensorboard"]))
-    callbacks = oversee(
+    callbacks = training_callbacks(
         card,
         args.out,
         save_every=args.save_every,

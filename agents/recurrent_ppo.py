@@ -12,7 +12,7 @@ from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule
 
-from sleepgym.training import EnvSpec, LedgerExtractor, PolicyCard, load_policy, oversee
+from sleepgym.training import EnvSpec, LedgerExtractor, PolicyCard, load_policy, training_callbacks
 
 
 @dataclass
@@ -115,7 +115,7 @@ def main(args: Args) -> None:
         model, _ = load_policy(args.resume, envs, args.device)
 
     model.set_logger(configure(str(args.out), ["stdout", "tensorboard"]))
-    callbacks = oversee(
+    callbacks = training_callbacks(
         card,
         args.out,
         save_every=args.save_every,

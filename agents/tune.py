@@ -28,14 +28,14 @@ from sleepgym.evaluation import (
     EpisodeResult,
     ScoreMatrix,
     Sheet,
+    chunks,
     compare,
     comparison_sheet,
     episodes_sheet,
     evaluate,
-    in_lots,
     in_processes,
 )
-from sleepgym.schedulers import scheduler_named
+from sleepgym.leaderboard.players import player_named
 from sleepgym.schedulers.named import RULES
 from sleepgym.training import EnvSpec
 
@@ -123,12 +123,13 @@ class Job(NamedTuple):
 def jobs(args: Args, schedulers: Sequence[str], seeds: range) -> list[Job]:
     """As many streams at a time as there are slots, so that processes that play long episodes end together."""
     spec = EnvSpec(args.env_id, args.card)
-    return [Job(spec, text, lot) for text in schedulers for lot in in_lots(seeds, args.slots)]
+    return [Job(spec, text, lot) for text in schedulers for lot in chunks(seeds, args.slots)]
 
 
 def play(job: Job) -> tuple[str, list[EpisodeResult]]:
     start = time.perf_counter()
-    episodes = evaluate(lambda: job.spec.make("train"), scheduler_named(job.scheduler), job.seeds, len(job.seeds))
+    player = player_named(job.scheduler, job.spec.make("train"))
+    episodes = evaluate(lambda: player.wrap(job.spec.make("train")), player.scheduler, job.seeds, len(job.seeds))
     # With the time in which the scheduler thought, which is most of it for look-ahead.
     share = (time.perf_counter() - start) / len(episodes)
     return job.scheduler, [replace(episode, seconds=share) for episode in episodes]

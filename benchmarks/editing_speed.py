@@ -25,9 +25,8 @@ from benchmarks.common.timing import Row
 from sleepgym.editing import Editor, EditSpec, optimize_targets, spec_for, statistics_for
 from sleepgym.editing.solver import NormalMatrix
 from sleepgym.editing.targets import contexts, key_position
-from sleepgym.facts import Fact, World
-from sleepgym.facts.real import RealFacts
-from sleepgym.lm import LanguageModel, load, score
+from sleepgym.facts import Fact
+from sleepgym.lm import LanguageModel, facts_for, load, score
 from sleepgym.lm.continuation import Continuation
 from sleepgym.lm.language_model import Encoded, hooked
 from sleepgym.memory.overlay import Memory, Overlay
@@ -58,7 +57,7 @@ class Bench:
         self.overlay = Overlay(self.lm)
         self.spec: EditSpec = spec_for(self.lm)
         self.statistics = statistics_for(self.lm, self.spec.layers)
-        source: World | RealFacts = World() if args.model == "tiny" else RealFacts.read()
+        source = facts_for(args.model)
         self.facts: list[Fact] = source.new_facts(np.random.default_rng(0), args.facts, "train")
         self.editor = Editor(self.overlay, self.statistics, self.spec)
 

@@ -26,14 +26,14 @@ from sleepgym.evaluation import (
     EpisodeResult,
     ScoreMatrix,
     Sheet,
+    chunks,
     compare,
     comparison_sheet,
     episodes_sheet,
     evaluate,
-    in_lots,
     in_processes,
 )
-from sleepgym.schedulers import scheduler_named
+from sleepgym.leaderboard.players import player_named
 
 
 @dataclass
@@ -71,7 +71,8 @@ Job = tuple[str, str, tuple[int, ...]]
 
 def play(job: Job) -> tuple[str, list[EpisodeResult]]:
     env_id, name, seeds = job
-    return name, evaluate(lambda: gym.make(env_id, split="validation"), scheduler_named(name), seeds, slots=2)
+    player = player_named(name, gym.make(env_id, split="validation"))
+    return name, evaluate(lambda: player.wrap(gym.make(env_id, split="validation")), player.scheduler, seeds, slots=2)
 
 
 def jobs(args: Args, done: Mapping[str, Mapping[int, EpisodeResult]]) -> list[Job]:
@@ -82,7 +83,7 @@ def jobs(args: Args, done: Mapping[str, Mapping[int, EpisodeResult]]) -> list[Jo
     planner = {args.planner: args.planner_streams} if args.planner else {}
     for name, count in (planner | wanted).items():
         missing = [seed for seed in range(args.seed, args.seed + count) if seed not in done.get(name, {})]
-        found += [(args.env_id, name, tuple(lot)) for lot in in_lots(missing, 2)]
+        found += [(args.env_id, name, tuple(lot)) for lot in chunks(missing, 2)]
     return found
 
 

@@ -25,7 +25,7 @@ from sleepgym.evaluation import (
     summarise,
 )
 from sleepgym.evaluation.plots import LearningCurve
-from sleepgym.evaluation.statistics import Scores
+from sleepgym.evaluation.statistics import ScoreArray
 from sleepgym.training import PolicyCard
 
 PPO, NEVER, PLANNER = "PPO", "never-sleep", "look-ahead"
@@ -62,10 +62,10 @@ class Data:
 
     Attributes:
         scores: By scheduler, on all test streams; all policies are runs of one.
-        planner: Scores on its few streams.
+        planner: ScoreArray on its few streams.
         elsewhere: The same as ``scores``, by environment.
         policies: Files of the policies, in the order of their runs.
-        validation: Scores on validation streams during training.
+        validation: ScoreArray on validation streams during training.
         relative: Return beyond the imitated rule during training.
         moments: Steps at which policies could have slept.
     """
@@ -162,12 +162,12 @@ class Findings:
         return cls(pairs, runs, means, summaries, few, profiles, closed, elsewhere)
 
 
-def gap_closed(scores: Scores, rule: Scores, planner: Scores) -> float:
+def gap_closed(scores: ScoreArray, rule: ScoreArray, planner: ScoreArray) -> float:
     """Share of the way from a rule to the planner."""
     return float((scores.mean() - rule.mean()) / (planner.mean() - rule.mean()))
 
 
-def noise(policies: Scores, rule: Scores) -> dict[str, float]:
+def noise(policies: ScoreArray, rule: ScoreArray) -> dict[str, float]:
     """Standard deviation of differences on one stream, and the gain that a probability of improvement takes then."""
     beyond = float((policies - rule).std(axis=1, ddof=1).mean())
     pairs = [one - other for one, other in itertools.combinations(policies, 2)]

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.sleep_bench import Bench, Plan, Point
 from sleepgym.consolidation.adapters import lowest_block
-from sleepgym.consolidation.lora import Course, new_adapter, train_adapters
+from sleepgym.consolidation.lora import AdapterTraining, new_adapter, train_adapters
 from sleepgym.editing import statistics_for
 from sleepgym.facts import World, chat_turn
 from sleepgym.lm import load, score
@@ -111,7 +111,7 @@ def _direct(made: Callable[[], Bench], plan: Plan, rehearse: bool, seed: int) ->
     spec = bench.spec if rehearse else replace(bench.spec, rehearsal_rows=0)
     adapter = new_adapter(bench.lm, spec, lowest_block(bench.base, spec), rng)
     rows = [bench.lm.encode(fact.prompt, fact.object + ".") for fact in facts]
-    (training,) = train_adapters(bench.base.rehearsal, [Course(Memory(), adapter, rows, rng)], spec)
+    (training,) = train_adapters(bench.base.rehearsal, [AdapterTraining(Memory(), adapter, rows, rng)], spec)
     learner.state.memory.put(ADAPTER, training.factors)
     return [{"cycle": 0, "steps": training.steps, "nll": training.nll} | bench.measure(learner, facts)]
 

@@ -26,7 +26,7 @@ from benchmarks.common import markdown, records, timing
 from benchmarks.common.timing import Row
 from sleepgym.consolidation.adapters import lowest_block
 from sleepgym.consolidation.lessons import lessons
-from sleepgym.consolidation.lora import Course, new_adapter, train_adapters
+from sleepgym.consolidation.lora import AdapterTraining, new_adapter, train_adapters
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing import spec_for
 from sleepgym.editing.base import Base, make_base
@@ -95,7 +95,7 @@ def training(base: Base, facts: Sequence[Fact], args: Args) -> Row:
     def ours() -> int:
         rng = np.random.default_rng(0)
         adapter = new_adapter(base.lm, spec, lowest_block(base, spec), rng)
-        return train_adapters(base.rehearsal, [Course(Memory(), adapter, rows, rng)], spec)[0].steps
+        return train_adapters(base.rehearsal, [AdapterTraining(Memory(), adapter, rows, rng)], spec)[0].steps
 
     steps = ours()
     name = f"{steps} steps on {len(facts)} facts: plain PEFT loop / ours"

@@ -17,10 +17,8 @@ from rich.console import Console
 
 from sleepgym.editing import EditSpec, calibrate
 from sleepgym.editing.calibrate import calibration_path
-from sleepgym.facts import World
-from sleepgym.facts.real import RealFacts
 from sleepgym.facts.source import with_neighbours
-from sleepgym.lm import load
+from sleepgym.lm import facts_for, load
 from sleepgym.memory.overlay import Overlay
 
 
@@ -45,7 +43,7 @@ class Args:
 def main(args: Args) -> None:
     console = Console(width=150)
     lm = load(args.model, dtype=getattr(torch, args.dtype))
-    source: World | RealFacts = World() if args.model == "tiny" else RealFacts.read()
+    source = facts_for(args.model)
     rng = np.random.default_rng(args.seed)
     facts = source.new_facts(rng, args.facts, "train")
     taught_facts = with_neighbours(rng, facts, source.known_facts(), count=4)

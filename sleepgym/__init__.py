@@ -8,26 +8,28 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sleepgym import moved
+from sleepgym._version import __version__
 from sleepgym.env.registration import register_cards
 
 if TYPE_CHECKING:
     from sleepgym.consolidation.spec import SleepSpec
     from sleepgym.editing.spec import EditSpec
+    from sleepgym.errors import SleepGymError
     from sleepgym.facts.fact import Fact
     from sleepgym.facts.world import World
     from sleepgym.sleeper import SleepingLM
 
-__version__ = "0.1.0"
-
 _EXPORTS = {
     "EditSpec": "sleepgym.editing.spec",
     "Fact": "sleepgym.facts.fact",
+    "SleepGymError": "sleepgym.errors",
     "SleepSpec": "sleepgym.consolidation.spec",
     "SleepingLM": "sleepgym.sleeper",
     "World": "sleepgym.facts.world",
 }
 
-__all__ = ["EditSpec", "Fact", "SleepSpec", "SleepingLM", "World", "__version__"]
+__all__ = ["EditSpec", "Fact", "SleepGymError", "SleepSpec", "SleepingLM", "World", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -37,3 +39,4 @@ def __getattr__(name: str) -> Any:
 
 
 register_cards()
+moved.install()

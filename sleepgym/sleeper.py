@@ -300,7 +300,7 @@ def sleep_together(
     Raises:
         SleepError: A night failed; all learners are as before.
     """
-    drafts = [_by_another_dream(learner.state.copy()) for learner in learners]
+    drafts = [_reseeded_after_rollback(learner.state.copy()) for learner in learners]
     limits = [None] * len(learners) if edits is None else edits
     nights = {
         i: Night(learner.base, learner.sleep_spec.lasting(length), state, learner.known, limit)
@@ -332,7 +332,7 @@ def _one_base(learners: Sequence[SleepingLM]) -> Base:
     return next(iter(bases.values()))
 
 
-def _by_another_dream(draft: State) -> State:
+def _reseeded_after_rollback(draft: State) -> State:
     """The state with other draws than in the nights that were undone, lest the next one fails in the same way."""
     if draft.undone:
         draft.rng = np.random.default_rng([int(draft.rng.integers(2**62)), draft.undone])

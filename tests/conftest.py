@@ -72,7 +72,7 @@ def episode() -> Callable:
     from sleepgym.evaluation import EpisodeResult
 
     usual = EpisodeResult(
-        seed=1, score=0.5, recall=0.75, edits=9, budget=12, sleeps=2, naps=1, ppl_ratio=1.1, seconds=3.0,
+        seed=1, score=0.5, recall=0.75, edits_used=9, budget=12, sleeps=2, naps=1, ppl_ratio=1.1, seconds=3.0,
         episode_return=20.0, collapsed=False, actions=(0, 1, 1, 4), degraded=2,
     )  # fmt: skip
     return partial(replace, usual)

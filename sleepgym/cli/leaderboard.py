@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from sleepgym.evaluation import EpisodeResult
-    from sleepgym.leaderboard.playing import Entry, Played
+    from sleepgym.leaderboard.players import Player
+    from sleepgym.leaderboard.playing import Played
     from sleepgym.leaderboard.submission import Submission
 
 VALID, DIFFERS, UNUSABLE = 0, 1, 2
@@ -32,8 +33,8 @@ class Args:
 
     entries: tyro.conf.Positional[tuple[str, ...]] = ()
     """schedulers with their numbers, such as night-owl, fixed-period:days=0.75 or
-    look-ahead:depth=16,width=4,rule=night-owl; policies as maskable-ppo:PATH, ppo:PATH, recurrent-ppo:PATH or
-    dqn:PATH, after what they were trained with"""
+    look-ahead:depth=16,width=4,rule=night-owl; policies as PATH.zip with a card beside it, or without one after what
+    they were trained with, as maskable-ppo:PATH, ppo:PATH, recurrent-ppo:PATH or dqn:PATH"""
     env_id: str = "SleepLLM-v0"
     """the environment to play"""
     streams: int = 100
@@ -96,17 +97,17 @@ class Args:
         from sleepgym.leaderboard.submission import Submission, folder_name, keep, kept
 
         # All of them before anybody plays: a mistake in the last name is found at once.
-        entries = _entries(self.entries, self.env_id)
-        if self.out is not None and len({folder_name(name) for name in self.entries}) < len(entries):
+        players = _players(self.entries, self.env_id)
+        if self.out is not None and len({folder_name(name) for name in self.entries}) < len(players):
             raise ValueError(
                 f"expected entries whose folders differ, found {', '.join(map(folder_name, self.entries))}"
             )
         played: dict[str, Played] = {}
         if self.out is not None:
-            for entry in entries:
-                there = kept(self.out / folder_name(entry.name), entry, self.env_id, self.streams)
-                played |= {entry.name: there} if there is not None else {}
-        waiting = [entry for entry in entries if entry.name not in played]
+            for player in players:
+                there = kept(self.out / folder_name(player.name), player, self.env_id, self.streams)
+                played |= {player.name: there} if there is not None else {}
+        waiting = [player for player in players if player.name not in played]
         with _progress(console) as progress:
             task = progress.add_task("", total=self.streams * len(waiting))
             for one in self._played(waiting, lambda name, n: progress.update(task, description=name, advance=n)):
@@ -125,20 +126,20 @@ class Args:
             _validated(name, submission, self.validate, self.tolerance, console) for name, submission in submissions
         )
 
-    def _played(self, entries: Sequence[Entry], advance: Callable[[str, int], None]) -> Iterator[Played]:
+    def _played(self, players: Sequence[Player], advance: Callable[[str, int], None]) -> Iterator[Played]:
         """Plays entries, one after the other."""
-        from sleepgym.evaluation import in_lots, in_processes
+        from sleepgym.evaluation import chunks, in_processes
         from sleepgym.leaderboard.playing import frozen_seeds, joined, play
 
         if self.processes == 1:
-            for entry in entries:
-                told = partial(_tell, advance, entry.name)
-                yield play(entry, self.env_id, frozen_seeds(self.streams), self.slots, told)
+            for player in players:
+                told = partial(_tell, advance, player.name)
+                yield play(player, self.env_id, frozen_seeds(self.streams), self.slots, told)
             return
-        lots = [tuple(lot) for lot in in_lots(frozen_seeds(self.streams), min(self.slots, 4))]
-        jobs = [_Job(entry.name, self.env_id, lot, self.slots) for entry in entries for lot in lots]
+        lots = [tuple(lot) for lot in chunks(frozen_seeds(self.streams), min(self.slots, 4))]
+        jobs = [_Job(player.name, self.env_id, lot, self.slots) for player in players for lot in lots]
         parts: list[Played] = []
-        for part in in_processes(_play_lot, jobs, self.processes):
+        for part in in_processes(_play_chunk, jobs, self.processes):
             parts.append(part)
             advance(part.name, len(part.results))
             if len(parts) == len(lots):
@@ -159,11 +160,11 @@ class _Job(NamedTuple):
     slots: int
 
 
-def _play_lot(job: _Job) -> Played:
+def _play_chunk(job: _Job) -> Played:
     from sleepgym.leaderboard.playing import play
 
-    (entry,) = _entries([job.name], job.env_id)
-    return play(entry, job.env_id, job.seeds, job.slots)
+    (player,) = _players([job.name], job.env_id)
+    return play(player, job.env_id, job.seeds, job.slots)
 
 
 def _progress(console: Console) -> Progress:
@@ -171,28 +172,14 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
-def _entries(texts: Sequence[str], env_id: str) -> list[Entry]:
-    from sleepgym.leaderboard.players import ALGORITHMS, policy_named, view_of
-    from sleepgym.leaderboard.playing import Entry, make_test_env
-    from sleepgym.schedulers import known_schedulers, scheduler_named
-    from sleepgym.schedulers.named import LOOK_AHEAD, RANDOM, RULES, spelled_out
+def _players(texts: Sequence[str], env_id: str) -> list[Player]:
+    from sleepgym.leaderboard.players import player_named
+    from sleepgym.leaderboard.playing import make_test_env
 
     if len(set(texts)) < len(texts):
-        raise ValueError(f"expected each entry once, found {', '.join(texts)}")
-    env, entries = make_test_env(env_id), []
-    for text in texts:
-        kind = text.partition(":")[0]
-        if kind in ALGORITHMS:
-            policy, digest = policy_named(text)
-            entries.append(Entry(text, policy, view_of(policy, env), policy=digest))
-        elif kind in (*RULES, RANDOM, LOOK_AHEAD):
-            entries.append(Entry(text, scheduler_named(text), rule=spelled_out(text)))
-        else:
-            raise ValueError(
-                f"expected a scheduler or ALGORITHM:PATH, found {text!r}; known schedulers are {known_schedulers()}; "
-                f"known algorithms are {', '.join(ALGORITHMS)}"
-            )
-    return entries
+        raise ValueError(f"expected each player once, found {', '.join(texts)}")
+    env = make_test_env(env_id)
+    return [player_named(text, env) for text in texts]
 
 
 def _validated(name: str, submission: Submission, count: int, tolerance: float, console: Console) -> int:

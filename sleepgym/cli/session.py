@@ -250,7 +250,7 @@ def _count(number: int, what: str) -> str:
 
 
 @dataclass(frozen=True)
-class Command:
+class SlashCommand:
     """What follows a slash: how it is run, what it takes (all of it or nothing), what it is for."""
 
     run: Callable[[Session, str], None]
@@ -259,16 +259,16 @@ class Command:
 
 
 COMMANDS = {
-    "sleep": Command(Session.sleep, "a night: audit, refresh, train the adapter, dissolve edits, validate"),
-    "nap": Command(Session.nap, "an audit: which facts are still recalled"),
-    "refresh": Command(Session.refresh, "write again what the last audit found degraded"),
-    "status": Command(Session.status, "every fact, and how the memory is doing"),
-    "forget": Command(
+    "sleep": SlashCommand(Session.sleep, "a night: audit, refresh, train the adapter, dissolve edits, validate"),
+    "nap": SlashCommand(Session.nap, "an audit: which facts are still recalled"),
+    "refresh": SlashCommand(Session.refresh, "write again what the last audit found degraded"),
+    "status": SlashCommand(Session.status, "every fact, and how the memory is doing"),
+    "forget": SlashCommand(
         Session.forget, "forget all facts about a subject, or the one with these words", "SUBJECT [| words]"
     ),
-    "save": Command(Session.save, "write the memory to a folder", "FOLDER"),
-    "load": Command(Session.load, "read a saved memory in place of this one", "FOLDER"),
-    "export": Command(Session.export, "write the memory as a PEFT adapter", "FOLDER"),
-    "help": Command(Session.help, "this list"),
-    "quit": Command(Session.quit, "leave; what was not saved is gone"),
+    "save": SlashCommand(Session.save, "write the memory to a folder", "FOLDER"),
+    "load": SlashCommand(Session.load, "read a saved memory in place of this one", "FOLDER"),
+    "export": SlashCommand(Session.export, "write the memory as a PEFT adapter", "FOLDER"),
+    "help": SlashCommand(Session.help, "this list"),
+    "quit": SlashCommand(Session.quit, "leave; what was not saved is gone"),
 }

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from sleepgym.facts.fact import Fact, FactError
-from sleepgym.facts.world import Relation, World
+from sleepgym.facts.world import Relation
+from sleepgym.lm.catalogue import named_model
 
 PREFIX = "remember:"
 SYNTAX = "remember: SUBJECT | words between | OBJECT"
@@ -16,8 +17,9 @@ Relations = Mapping[str, Relation]
 
 
 def relations_of(model: str) -> Relations:
-    """The relations that a model knows by heart: the world's for the bundled model, none for others."""
-    return World().relations if model == "tiny" else {}
+    """The relations that a model knows by heart: those of its facts if it has an entry in the catalogue, else none."""
+    entry = named_model(model)
+    return {} if entry is None else entry.facts().relations
 
 
 def read_fact(text: str, relations: Relations) -> Fact:

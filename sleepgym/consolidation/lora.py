@@ -33,7 +33,7 @@ _ROWS = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Course:
+class AdapterTraining:
     """What one learner trains tonight.
 
     Attributes:
@@ -50,7 +50,7 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainedAdapter:
     """A finished training: the adapter, the steps it took, and the lessons' mean NLL (nats per token) at the end."""
 
     factors: Factors
@@ -95,21 +95,21 @@ def new_adapter(
 
 def train_adapters(
     rehearsal: Rehearsal,
-    courses: Sequence[Course],
+    trainings: Sequence[AdapterTraining],
     spec: SleepSpec,
     progress: Callable[[int, int], None] = lambda step, steps: None,
-) -> list[Training]:
-    """Trains one adapter per course, all in one loop; each ends up as if it had been trained alone.
+) -> list[TrainedAdapter]:
+    """Trains one adapter per training, all in one loop; each ends up as if it had been trained alone.
 
-    A course's loss is the mean NLL of its lessons' objects plus, on rehearsal text, KL(bare || now): the model is
+    A training's loss is the mean NLL of its lessons' objects plus, on rehearsal text, KL(bare || now): the model is
     to keep saying what the base says, not to fit the text. Measured against the base rather than against
-    yesterday, nights do not add up their drift. Losses, clipping, moments and stopping are each course's own.
+    yesterday, nights do not add up their drift. Losses, clipping, moments and stopping are each training's own.
 
     All that cannot change meanwhile is computed once: what lies below the lowest adapter.
 
     Args:
         rehearsal: Text to draw from, and the model.
-        courses: At least one.
+        trainings: At least one.
         spec: Steps, rate, batch.
         progress: Called as ``(step, steps)``.
 
@@ -117,49 +117,49 @@ def train_adapters(
         SleepError: A loss became NaN or infinite.
     """
     overlay = rehearsal.overlay
-    pupils = [_Pupil(course, spec, len(rehearsal.rows)) for course in courses]
-    first_block = _lowest_block(overlay.lm, courses)
-    lessons = _Lessons(overlay, pupils, first_block)
+    runs = [_AdapterRun(training, spec, len(rehearsal.rows)) for training in trainings]
+    first_block = _lowest_block(overlay.lm, trainings)
+    lessons = _Lessons(overlay, runs, first_block)
     rehearsing = bool(spec.rehearsal_weight and spec.rehearsal_rows and rehearsal.rows)
-    texts = _Texts(pupils, rehearsal, first_block) if rehearsing else None
+    texts = _Texts(runs, rehearsal, first_block) if rehearsing else None
     for step in range(1, spec.steps + 1):
-        for i, pupil in enumerate(pupils):
-            if not pupil.finished and not len(pupil.missing):
+        for i, run in enumerate(runs):
+            if not run.finished and not len(run.missing):
                 # All seem to be known, but they were seen at different times.
-                pupil.look_back(lessons.look_at(i))
-        active = [i for i, pupil in enumerate(pupils) if not pupil.finished]
+                run.look_back(lessons.look_at(i))
+        active = [i for i, run in enumerate(runs) if not run.finished]
         if not active:
             break
-        now = [pupils[i] for i in active]
-        for pupil in now:
-            pupil.draw()
-        nll = lessons.nll({i: pupils[i].lessons for i in active})
+        now = [runs[i] for i in active]
+        for run in now:
+            run.draw()
+        nll = lessons.nll({i: runs[i].lessons for i in active})
         loss = torch.stack([row[: len(p.lessons)].mean() for row, p in zip(nll, now, strict=True)])
         if texts is not None:
             loss = loss + spec.rehearsal_weight * texts.divergence(active)
         _require_finite(loss, step)
         loss.sum().backward()
-        for pupil, seen in zip(now, nll.detach(), strict=True):
-            pupil.learn(seen, step)
+        for run, seen in zip(now, nll.detach(), strict=True):
+            run.learn(seen, step)
         progress(step, spec.steps)
-    return [pupil.training() for pupil in pupils]
+    return [run.trained() for run in runs]
 
 
-class _Pupil:
-    """One course under way: its parameters, its optimizer, and what it looks at in this step."""
+class _AdapterRun:
+    """One training under way: its parameters, its optimizer, and what it looks at in this step."""
 
-    def __init__(self, course: Course, spec: SleepSpec, rehearsal_rows: int) -> None:
-        self.course, self.spec = course, spec
+    def __init__(self, training: AdapterTraining, spec: SleepSpec, rehearsal_rows: int) -> None:
+        self.training, self.spec = training, spec
         self.factors = {
             name: (a.detach().clone().requires_grad_(), b.detach().clone().requires_grad_())
-            for name, (a, b) in course.adapter.items()
+            for name, (a, b) in training.adapter.items()
         }
         self._parameters = [p for pair in self.factors.values() for p in pair]
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=spec.learning_rate, betas=(_MOMENTUM, 0.999), weight_decay=0.0
         )
         self._rehearsal = rehearsal_rows
-        self._seen = np.zeros(len(course.lessons))  # NLL of each lesson when it was last looked at
+        self._seen = np.zeros(len(training.lessons))  # NLL of each lesson when it was last looked at
         self._steps = 0
         self.lessons: list[int] = []
         self.texts: list[int] = []
@@ -180,7 +180,7 @@ class _Pupil:
 
         All lessons if there is room for them; otherwise half of the room is for those that are missing.
         """
-        rng, room = self.course.rng, self.spec.lessons
+        rng, room = self.training.rng, self.spec.lessons
         missing = rng.permutation(self.missing)
         known = rng.permutation(np.setdiff1d(np.arange(len(self._seen)), missing))
         missing = missing[: max(room - len(known), room // 2)]
@@ -198,75 +198,76 @@ class _Pupil:
         self._optimizer.zero_grad()
         self._steps = step
 
-    def training(self) -> Training:
+    def trained(self) -> TrainedAdapter:
+        """What has come of it."""
         factors = {n: (a.detach(), b.detach()) for n, (a, b) in self.factors.items()}
-        return Training(factors, self._steps, float(self._seen.mean()))
+        return TrainedAdapter(factors, self._steps, float(self._seen.mean()))
 
 
 class _Lessons:
-    """All lessons of all pupils, each pupil's filled up to the same number by repeating its first."""
+    """All lessons of all runs, each run's filled up to the same number by repeating its first."""
 
-    def __init__(self, overlay: Overlay, pupils: Sequence[_Pupil], first_block: int) -> None:
-        self._overlay, self._pupils = overlay, pupils
-        self._width = max(len(pupil.course.lessons) for pupil in pupils)
-        self._rows = [lesson for pupil in pupils for lesson in _filled(pupil.course.lessons, self._width)]
-        with torch.no_grad(), overlay.use([pupil.course.memory for pupil in pupils]):
+    def __init__(self, overlay: Overlay, runs: Sequence[_AdapterRun], first_block: int) -> None:
+        self._overlay, self._runs = overlay, runs
+        self._width = max(len(run.training.lessons) for run in runs)
+        self._rows = [lesson for run in runs for lesson in _filled(run.training.lessons, self._width)]
+        with torch.no_grad(), overlay.use([run.training.memory for run in runs]):
             # What is predicted by the last token, nobody reads.
             ids = [row.ids[:-1] for row in self._rows]
             self._run = Continuation(overlay.lm, ids, [0] * len(ids), first_block)
 
     @torch.no_grad()
     def look_at(self, i: int) -> Tensor:
-        """Mean NLL per object token of every lesson of one pupil."""
-        every = range(len(self._pupils[i].course.lessons))
+        """Mean NLL per object token of every lesson of one run."""
+        every = range(len(self._runs[i].training.lessons))
         return torch.cat([self.nll({i: every[start : start + _ROWS]})[0] for start in range(0, len(every), _ROWS)])
 
     def nll(self, lessons: Mapping[int, Sequence[int]]) -> Tensor:
-        """Mean NLL per object token of some lessons of some pupils, ``[pupils, lessons]``, filled up."""
-        pupils, width = [self._pupils[i] for i in lessons], max(len(chosen) for chosen in lessons.values())
+        """Mean NLL per object token of some lessons of some runs, ``[runs, lessons]``, filled up."""
+        runs, width = [self._runs[i] for i in lessons], max(len(chosen) for chosen in lessons.values())
         picks = [i * self._width + k for i, chosen in lessons.items() for k in _filled(chosen, width)]
         chosen = [self._rows[k] for k in picks]
         run = self._run.select(torch.tensor(picks, device=self._overlay.lm.device))
         rows, columns = (t.to(self._overlay.lm.device) for t in object_positions(chosen))
-        with self._overlay.use([p.course.memory for p in pupils], [p.factors for p in pupils]):
+        with self._overlay.use([p.training.memory for p in runs], [p.factors for p in runs]):
             log_p = run.logits(rows, columns - 1, narrow=True).log_softmax(-1)
         targets = torch.tensor([token for row in chosen for token in row.object_ids], device=log_p.device)
         nll = -log_p.gather(1, targets[:, None]).squeeze(1)
         rows = rows.to(nll.device)
         mean = nll.new_zeros(len(chosen)).index_add(0, rows, nll) / torch.bincount(rows)
-        return mean.view(len(pupils), width)
+        return mean.view(len(runs), width)
 
 
 class _Texts:
-    """Every pupil's rehearsal."""
+    """Every run's rehearsal."""
 
-    def __init__(self, pupils: Sequence[_Pupil], rehearsal: Rehearsal, first_block: int) -> None:
-        self._pupils, self._rehearsal = pupils, rehearsal
+    def __init__(self, runs: Sequence[_AdapterRun], rehearsal: Rehearsal, first_block: int) -> None:
+        self._runs, self._rehearsal = runs, rehearsal
         self._run, self._bare = rehearsal.run(first_block), rehearsal.run(len(rehearsal.overlay.lm.blocks))
 
     def divergence(self, active: Sequence[int]) -> Tensor:
-        """Mean over tokens of KL(bare || now) on what each active pupil has drawn, ``[active]``."""
-        pupils, overlay = [self._pupils[i] for i in active], self._rehearsal.overlay
-        picks = [i for pupil in pupils for i in pupil.texts]
+        """Mean over tokens of KL(bare || now) on what each active run has drawn, ``[active]``."""
+        runs, overlay = [self._runs[i] for i in active], self._rehearsal.overlay
+        picks = [i for run in runs for i in run.texts]
         chosen = torch.tensor(picks, device=overlay.lm.device)
         rows, columns = (t.to(overlay.lm.device) for t in text_positions([self._rehearsal.rows[i] for i in picks]))
         with torch.no_grad(), overlay.use(()):
             p = self._bare.select(chosen).logits(rows, columns).log_softmax(-1)
-        with overlay.use([pupil.course.memory for pupil in pupils], [pupil.factors for pupil in pupils]):
+        with overlay.use([run.training.memory for run in runs], [run.factors for run in runs]):
             q = self._run.select(chosen).logits(rows, columns).log_softmax(-1)
         kl = torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
-        of_pupil = (rows // len(pupils[0].texts)).to(kl.device)
-        return kl.new_zeros(len(pupils)).index_add(0, of_pupil, kl) / torch.bincount(of_pupil)
+        of_run = (rows // len(runs[0].texts)).to(kl.device)
+        return kl.new_zeros(len(runs)).index_add(0, of_run, kl) / torch.bincount(of_run)
 
 
 def _filled(items: Sequence[T], width: int) -> list[T]:
     return [*items, *[items[0]] * (width - len(items))]
 
 
-def _lowest_block(lm: LanguageModel, courses: Sequence[Course]) -> int:
+def _lowest_block(lm: LanguageModel, trainings: Sequence[AdapterTraining]) -> int:
     """The lowest block that differs from the base: in what is trained, or in what is in force meanwhile."""
-    names = {name for course in courses for name in course.adapter}
-    names |= {name for c in courses for term in c.memory.terms.values() if term.scale for name in term.factors}
+    names = {name for training in trainings for name in training.adapter}
+    names |= {name for c in trainings for term in c.memory.terms.values() if term.scale for name in term.factors}
     return next(i for i, block in enumerate(lm.blocks) if not names.isdisjoint(block.linears))
 
 

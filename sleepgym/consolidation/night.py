@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from sleepgym.consolidation.adapters import keep, tonights_adapter
 from sleepgym.consolidation.lessons import lessons
-from sleepgym.consolidation.lora import Course, Training, train_adapters
+from sleepgym.consolidation.lora import AdapterTraining, TrainedAdapter, train_adapters
 from sleepgym.consolidation.rem import passages
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.consolidation.stages import dissolve as dissolve_edits
@@ -61,7 +61,7 @@ class Night:
     stages: dict[Key, int] = field(default_factory=dict)
     refreshed: tuple[Key, ...] = ()
     trained: tuple[Key, ...] = ()
-    trainings: list[Training] = field(default_factory=list)
+    trainings: list[TrainedAdapter] = field(default_factory=list)
     truncation: float = 0.0
     passed: dict[Key, bool] = field(default_factory=dict)
 
@@ -106,7 +106,7 @@ class Night:
         return self.state.memory.without([owner_of(fact) for fact in self.state.ledger.facts])
 
 
-Step = Callable[[Sequence[Night], Progress], None]
+NightStep = Callable[[Sequence[Night], Progress], None]
 
 
 def health(nights: Sequence[Night], progress: Progress) -> None:
@@ -151,8 +151,10 @@ def consolidate(nights: Sequence[Night], progress: Progress) -> None:
     """
     for night in nights:
         night.trained = tuple(_chosen(night))
-    courses = [_course(n, tonights_adapter(n.base, n.state, n.spec), lessons(n.base.lm, _facts(n))) for n in nights]
-    for night, training in zip(nights, _trained(nights, courses, nights[0].spec, progress, "consolidate"), strict=True):
+    planned = [
+        _training_of(n, tonights_adapter(n.base, n.state, n.spec), lessons(n.base.lm, _facts(n))) for n in nights
+    ]
+    for night, training in zip(nights, _trained(nights, planned, nights[0].spec, progress, "consolidate"), strict=True):
         night.trainings.append(training)
         night.truncation = keep(night.state, training.factors, night.spec)
         night.state.nights += 1
@@ -166,12 +168,12 @@ def rem(nights: Sequence[Night], progress: Progress) -> None:
     if not spec.rem_steps:
         return
     _measure(nights, "rem", known=False)
-    courses = []
+    planned = []
     for night in nights:
         with night.base.overlay.use(night.state.memory):
             dreamt = passages(night.base.lm, _facts(night), night.state.rng)
         rows = [*dreamt, *lessons(night.base.lm, _facts(night))]
-        courses.append(_course(night, night.state.memory.terms[ADAPTER].factors, rows))
+        planned.append(_training_of(night, night.state.memory.terms[ADAPTER].factors, rows))
     dreaming = replace(
         spec,
         steps=spec.rem_steps,
@@ -179,7 +181,7 @@ def rem(nights: Sequence[Night], progress: Progress) -> None:
         rehearsal_weight=_REM_REHEARSAL * spec.rehearsal_weight,
         stop_nll=0.0,
     )
-    for night, training in zip(nights, _trained(nights, courses, dreaming, progress, "rem"), strict=True):
+    for night, training in zip(nights, _trained(nights, planned, dreaming, progress, "rem"), strict=True):
         night.trainings.append(training)
         night.state.memory.put(ADAPTER, training.factors)
 
@@ -216,10 +218,10 @@ def validate(nights: Sequence[Night], progress: Progress) -> None:
     _measure(nights, "after")
 
 
-STEPS: tuple[Step, ...] = (health, audit, maintain, consolidate, rem, gate, dissolve, validate)
+STEPS: tuple[NightStep, ...] = (health, audit, maintain, consolidate, rem, gate, dissolve, validate)
 
 
-def sleep(nights: Sequence[Night], progress: Progress, steps: Sequence[Step] = STEPS) -> None:
+def sleep(nights: Sequence[Night], progress: Progress, steps: Sequence[NightStep] = STEPS) -> None:
     """Runs the steps of all nights together.
 
     Args:
@@ -260,16 +262,16 @@ def _facts(night: Night) -> list[Fact]:
     return [night.state.ledger[key].fact for key in night.trained]
 
 
-def _course(night: Night, adapter: Factors, rows: Sequence[Encoded]) -> Course:
+def _training_of(night: Night, adapter: Factors, rows: Sequence[Encoded]) -> AdapterTraining:
     """Trains an adapter in place of the one in memory if it starts from that one, and on top of it otherwise."""
     memory, held = night.slow_weights(), night.state.memory.terms.get(ADAPTER)
     if held is not None and held.factors is adapter:
         memory = memory.without([ADAPTER])
-    return Course(memory, adapter, rows, night.state.rng)
+    return AdapterTraining(memory, adapter, rows, night.state.rng)
 
 
 def _trained(
-    nights: Sequence[Night], courses: Sequence[Course], spec: SleepSpec, progress: Progress, name: str
-) -> list[Training]:
+    nights: Sequence[Night], planned: Sequence[AdapterTraining], spec: SleepSpec, progress: Progress, name: str
+) -> list[TrainedAdapter]:
     base = nights[0].base
-    return train_adapters(base.rehearsal, courses, spec, lambda step, steps: progress(name, step, steps))
+    return train_adapters(base.rehearsal, planned, spec, lambda step, steps: progress(name, step, steps))

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from sleepgym.editing.statistics import statistics_for
 from sleepgym.facts.fact import Fact
 from sleepgym.files import cache_dir
 from sleepgym.lm import LanguageModel, perplexity
+from sleepgym.lm.catalogue import CATALOGUE
 from sleepgym.memory.overlay import Memory, Overlay
 
 DRIFT_WEIGHT = 4.0
@@ -99,9 +99,8 @@ def spec_for(lm: LanguageModel) -> EditSpec:
 
     The guess edits the blocks from a sixth to half of the depth, where Meng et al. 2023 find factual recall.
     """
-    shipped = Path(str(resources.files("sleepgym.editing"))) / "calibrated"
-    files = [calibration_path(lm), *sorted(shipped.glob("*.json"))]
-    for file in files:
+    shipped = [entry.calibration for entry in CATALOGUE.values() if entry.calibration is not None]
+    for file in (calibration_path(lm), *shipped):
         if file.is_file():
             calibration = Calibration.read(file.read_text(encoding="utf-8"))
             if calibration.fingerprint == lm.fingerprint:

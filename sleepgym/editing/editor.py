@@ -15,7 +15,7 @@ from sleepgym.editing.solver import NormalMatrix, Solved
 from sleepgym.editing.spec import EditSpec, require_layers
 from sleepgym.editing.statistics import ModelStatistics
 from sleepgym.editing.target_cache import TargetCache
-from sleepgym.editing.target_store import Chains, Link
+from sleepgym.editing.target_store import Link, TargetStore
 from sleepgym.editing.targets import Target, contexts, key_position, optimize_targets
 from sleepgym.facts.fact import Fact
 from sleepgym.lm import score
@@ -77,7 +77,7 @@ class Editor:
         require_layers(spec.layers, len(self.lm.blocks), self.lm.name)
         self.prefixes = statistics.prefixes[: spec.prefixes]
         self.cache = TargetCache(cache, self.lm.fingerprint, spec, self.prefixes)
-        self.chains = Chains(overlay, self.cache, self.prefixes, spec, batch_facts)
+        self.target_store = TargetStore(overlay, self.cache, self.prefixes, spec, batch_facts)
         self._moments = statistics.moments
         self._normal: dict[int, NormalMatrix] = {}
         self._solved: OrderedDict[tuple[int, tuple[str, ...]], Solved] = OrderedDict()
@@ -89,7 +89,7 @@ class Editor:
             EditError: A loss became NaN or infinite.
             FactError: A fact cannot be tokenised as needed.
         """
-        return [link.target for link in self.chains.of(facts)]
+        return [link.target for link in self.target_store.of(facts)]
 
     def prepare(self, writes: Sequence[tuple[Sequence[Fact], Sequence[Fact]]]) -> None:
         """Optimises the targets that several calls of :meth:`write` are going to need, in one batch.
@@ -103,7 +103,7 @@ class Editor:
             FactError: A fact cannot be tokenised as needed.
         """
         if self.spec.frozen:
-            self.chains.of_each([[*_standing(facts, protected), *facts] for facts, protected in writes])
+            self.target_store.of_each([[*_standing(facts, protected), *facts] for facts, protected in writes])
 
     def write(self, memory: Memory, facts: Sequence[Fact], protected: Sequence[Fact] = ()) -> Tensor:
         """Solves for all facts jointly and puts one term per fact into the memory.
@@ -170,7 +170,7 @@ class Editor:
         links: dict[Fact, Link] = {}
         if self.spec.frozen:
             everything = [*standing, *facts]
-            links = dict(zip(everything, self.chains.of(everything), strict=True))
+            links = dict(zip(everything, self.target_store.of(everything), strict=True))
             targets = {fact: links[fact].target for fact in facts}
         else:
             with self.overlay.use(draft):

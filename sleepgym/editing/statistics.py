@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from sleepgym import files
 from sleepgym.editing.covariance import second_moments
 from sleepgym.editing.spec import EditError, require_layers
 from sleepgym.files import cache_dir
+from sleepgym.lm.catalogue import CATALOGUE
 from sleepgym.lm.language_model import LanguageModel, sampled
 
 Rows = tuple[tuple[int, ...], ...]
@@ -88,9 +88,10 @@ def statistics_for(
         EditError: The model has no such block.
     """
     require_layers(layers, len(lm.blocks), lm.name)
-    shipped = Path(str(resources.files("sleepgym.lm"))) / "tiny" / "statistics.safetensors"
     cached = cache_dir("statistics") / f"{lm.fingerprint[:32]}.safetensors"
-    found = ModelStatistics.read(cached, lm.fingerprint) or ModelStatistics.read(shipped, lm.fingerprint)
+    shipped = [entry.statistics for entry in CATALOGUE.values() if entry.statistics is not None]
+    kept = (ModelStatistics.read(file, lm.fingerprint) for file in (cached, *shipped))
+    found = next((each for each in kept if each is not None), None)
     if found is not None and set(layers) <= set(found.moments):
         return found
     text = [*found.rehearsal, *found.held_out] if found else sample_text(lm, rows, progress=progress)

@@ -25,7 +25,7 @@ class Link:
     target: Target
 
 
-class Chains:
+class TargetStore:
     """Finds targets on the frozen base, from the cache where it has them.
 
     Args:

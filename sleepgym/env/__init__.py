@@ -1,1 +1,50 @@
-"""The environment: actions, observation, reward, clock and stream around a sleeping language model."""
+"""The Gymnasium faces of an episode: spaces, observation, environments, wrappers, rendering.
+
+Names are imported on first use: registering the ids must not load torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES, stat
+    from sleepgym.env.sleep_env import SleepEnv
+    from sleepgym.env.vector import SleepVectorEnv, act_together
+    from sleepgym.env.wrappers import FlattenLedger, PadLedger, RecordSleepStatistics, RLlibActionMask
+    from sleepgym.episode.actions import Action
+
+_EXPORTS = {
+    "LEDGER_FEATURES": "sleepgym.env.observation",
+    "STATS_FEATURES": "sleepgym.env.observation",
+    "Action": "sleepgym.episode.actions",
+    "FlattenLedger": "sleepgym.env.wrappers",
+    "PadLedger": "sleepgym.env.wrappers",
+    "RLlibActionMask": "sleepgym.env.wrappers",
+    "RecordSleepStatistics": "sleepgym.env.wrappers",
+    "SleepEnv": "sleepgym.env.sleep_env",
+    "SleepVectorEnv": "sleepgym.env.vector",
+    "act_together": "sleepgym.env.vector",
+    "stat": "sleepgym.env.observation",
+}
+
+__all__ = [
+    "LEDGER_FEATURES",
+    "STATS_FEATURES",
+    "Action",
+    "FlattenLedger",
+    "PadLedger",
+    "RLlibActionMask",
+    "RecordSleepStatistics",
+    "SleepEnv",
+    "SleepVectorEnv",
+    "act_together",
+    "stat",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'sleepgym.env' has no attribute {name!r}")

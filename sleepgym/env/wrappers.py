@@ -143,7 +143,8 @@ class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], Rec
 
     ``info["sleep"]`` has then
 
-    - ``score``, ``recall`` (at the end), ``edits``, ``sleeps``, ``naps`` and ``ppl_ratio`` as the last info has them;
+    - ``score``, ``recall`` (at the end), ``edits_used``, ``sleeps``, ``naps`` and ``ppl_ratio`` as the last info has
+      them;
     - ``recall_mean``: true recall after each step, averaged over ticks (a step counts for the ticks it took);
     - ``rolled_back``: nights that undid themselves;
     - ``invalid``: steps that were not allowed, or failed;
@@ -197,7 +198,7 @@ class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], Rec
             "score": info["score"],
             "recall": info["recall"],
             "recall_mean": counts.recall / counts.tick,
-            "edits": info["edits_used"],
+            "edits_used": info["edits_used"],
             "sleeps": info["sleeps"],
             "naps": info["naps"],
             "rolled_back": counts.rolled_back,

@@ -29,7 +29,7 @@ class Tick:
     invalid: bool = False
 
 
-class Term(Protocol):
+class RewardTerm(Protocol):
     """One part of the reward."""
 
     @property
@@ -89,7 +89,7 @@ class Invalid:
 class Reward:
     """A sum of terms."""
 
-    terms: tuple[Term, ...]
+    terms: tuple[RewardTerm, ...]
 
     @classmethod
     def of(cls, card: Card) -> Reward:

@@ -8,7 +8,7 @@ matplotlib, in :mod:`sleepgym.evaluation.plots`.
 
 from sleepgym.evaluation.bootstrap import Band, Estimate, Over, bootstrap_band, stratified_bootstrap
 from sleepgym.evaluation.episodes import EpisodeResult, Maker, Predictor, evaluate, run_episode
-from sleepgym.evaluation.processes import in_lots, in_processes
+from sleepgym.evaluation.processes import chunks, in_processes
 from sleepgym.evaluation.scores import ScoreError, ScoreMatrix
 from sleepgym.evaluation.summary import (
     Comparison,
@@ -35,11 +35,11 @@ __all__ = [
     "Sheet",
     "Summary",
     "bootstrap_band",
+    "chunks",
     "compare",
     "comparison_sheet",
     "episodes_sheet",
     "evaluate",
-    "in_lots",
     "in_processes",
     "run_episode",
     "stratified_bootstrap",

@@ -46,7 +46,7 @@ class EpisodeResult:
         seed: Its seed.
         score: Share of all questions that were answered correctly.
         recall: True recall over all arrived facts at the end.
-        edits: Edits spent.
+        edits_used: Edits spent.
         budget: Edits that were allowed.
         sleeps: Nights.
         naps: Naps.
@@ -61,7 +61,7 @@ class EpisodeResult:
     seed: int
     score: float
     recall: float
-    edits: int
+    edits_used: int
     budget: int
     sleeps: int
     naps: int
@@ -170,7 +170,7 @@ class _Slot:
             seed=self.seed,
             score=info["score"],
             recall=info["recall"],
-            edits=info["edits_used"],
+            edits_used=info["edits_used"],
             budget=info["edits_used"] + info["edits_left"],
             sleeps=info["sleeps"],
             naps=info["naps"],

@@ -42,7 +42,7 @@ def in_processes(work: Callable[[Job], Result], jobs: Sequence[Job], processes: 
         yield from pool.map(work, jobs)
 
 
-def in_lots(seeds: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+def chunks(seeds: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     """Streams in lots, in their order: jobs small enough that all processes end at about the same time.
 
     Args:

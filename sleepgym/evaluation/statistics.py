@@ -9,16 +9,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Scores = NDArray[np.float64]
+ScoreArray = NDArray[np.float64]
 """``[runs, streams]``."""
 
 
-def mean(scores: Scores) -> float:
+def mean(scores: ScoreArray) -> float:
     """Mean over all runs and streams."""
     return float(scores.mean())
 
 
-def iqm(scores: Scores) -> float:
+def iqm(scores: ScoreArray) -> float:
     """Interquartile mean: of the middle half of all runs x streams.
 
     A quarter of the values, rounded down, is left out at either end.
@@ -28,7 +28,7 @@ def iqm(scores: Scores) -> float:
     return float(values[cut : values.size - cut].mean())
 
 
-def optimality_gap(scores: Scores, threshold: float = 1.0) -> float:
+def optimality_gap(scores: ScoreArray, threshold: float = 1.0) -> float:
     """By how much scores fall short of a threshold on average; what exceeds it does not make up for the rest.
 
     With normalised scores, a threshold of 1 is the planner.
@@ -36,7 +36,7 @@ def optimality_gap(scores: Scores, threshold: float = 1.0) -> float:
     return float(np.maximum(threshold - scores, 0.0).mean())
 
 
-def performance_profile(scores: Scores, thresholds: ArrayLike) -> Scores:
+def performance_profile(scores: ScoreArray, thresholds: ArrayLike) -> ScoreArray:
     """Share of runs x streams that score above each threshold.
 
     Args:
@@ -49,7 +49,7 @@ def performance_profile(scores: Scores, thresholds: ArrayLike) -> Scores:
     return (scores.reshape(-1, 1) > np.asarray(thresholds)).mean(axis=0)
 
 
-def probability_of_improvement(scores: Scores, others: Scores) -> float:
+def probability_of_improvement(scores: ScoreArray, others: ScoreArray) -> float:
     """How likely it is that one scheduler beats another on a stream drawn at random.
 
     The mean over streams of P(X > Y) + P(X = Y) / 2 over all pairs of runs: Mann and Whitney's U, divided by the
@@ -63,7 +63,7 @@ def probability_of_improvement(scores: Scores, others: Scores) -> float:
     return float(((mine > theirs) + 0.5 * (mine == theirs)).mean())
 
 
-def paired_difference(scores: Scores, others: Scores) -> float:
+def paired_difference(scores: ScoreArray, others: ScoreArray) -> float:
     """Mean over streams of the difference on the same stream, between means over runs.
 
     Args:

@@ -97,7 +97,7 @@ def episodes_sheet(results: Mapping[str, Sequence[EpisodeResult]], rng: np.rando
         Column("scheduler", "scheduler"),
         Column("score", "score", ".2f"),
         Column("recall", "recall", ".2f"),
-        Column("edits", "edits", ".0f"),
+        Column("edits_used", "edits", ".0f"),
         Column("budget", "budget", ".0f"),
         Column("nights", "nights", ".1f"),
         Column("naps", "naps", ".1f"),
@@ -109,7 +109,7 @@ def episodes_sheet(results: Mapping[str, Sequence[EpisodeResult]], rng: np.rando
         matrix = ScoreMatrix.from_results(name, [episodes])
         means = {
             field: float(np.mean([getattr(episode, field) for episode in episodes]))
-            for field in ("recall", "edits", "budget", "sleeps", "naps", "ppl_ratio", "seconds")
+            for field in ("recall", "edits_used", "budget", "sleeps", "naps", "ppl_ratio", "seconds")
         }
         means["ppl_ratio"] -= 1
         score = stratified_bootstrap(statistics.mean, matrix, rng=rng)

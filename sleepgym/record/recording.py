@@ -9,8 +9,8 @@ import gymnasium as gym
 import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, model_validator
 
-import sleepgym
 from sleepgym import files
+from sleepgym._version import __version__
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.spaces import Choices
 from sleepgym.episode.card import Card
@@ -152,7 +152,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
             raise RecordingError("expected an episode that began with reset() of the Recorder, found none; call it")
         env = self._inner
         return Recording(
-            sleepgym=sleepgym.__version__,
+            sleepgym=__version__,
             card_id=env.card_id,
             overrides={section: dict(changes) for section, changes in env.overrides.items()},
             card=env.card,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import sleepgym
+from sleepgym._version import __version__
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.spaces import operator_of
 from sleepgym.episode.card import CardError, differences, load_card
@@ -98,9 +98,9 @@ def _gap(expected: float, found: float) -> float:
 
 
 def _require_version(recording: Recording) -> None:
-    if recording.sleepgym != sleepgym.__version__:
+    if recording.sleepgym != __version__:
         raise RecordingError(
-            f"expected a recording of sleepgym {sleepgym.__version__}, found one of {recording.sleepgym}; "
+            f"expected a recording of sleepgym {__version__}, found one of {recording.sleepgym}; "
             "play it with the version that it was made with"
         )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sleepgym.env.observation import stat
 from sleepgym.episode.actions import Action
-from sleepgym.schedulers.base import Mask, Observation, Scheduler, check_days, first_allowed, keep_up, tired_of
+from sleepgym.schedulers.base import Mask, Observation, Scheduler, check_days, days_passed, first_allowed, keep_up
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PressureRule(Scheduler):
         if mask[Action.SLEEP] and pressure >= self.sleep_at:
             return Action.SLEEP
         busy = keep_up(observation, mask)
-        if busy == Action.WAIT and pressure >= self.nap_at and tired_of(observation, "since_audit", self.nap_days):
+        if busy == Action.WAIT and pressure >= self.nap_at and days_passed(observation, "since_audit", self.nap_days):
             return first_allowed(mask, Action.NAP)
         return busy
 
@@ -74,7 +74,7 @@ class Drowsiness(Scheduler):
         if mask[Action.SLEEP] and degraded > 0 and degraded >= self.degraded_at * written:
             return Action.SLEEP
         busy = first_allowed(mask, Action.INJECT)
-        if busy == Action.WAIT and tired_of(observation, "since_audit", self.nap_days):
+        if busy == Action.WAIT and days_passed(observation, "since_audit", self.nap_days):
             return first_allowed(mask, Action.NAP)
         return busy
 
@@ -137,6 +137,6 @@ class BudgetAware(Scheduler):
         busy = keep_up(observation, mask)
         if busy == Action.REFRESH and not rich:
             return Action.WAIT
-        if busy == Action.WAIT and rich and not quiet and tired_of(observation, "since_audit", self.nap_days):
+        if busy == Action.WAIT and rich and not quiet and days_passed(observation, "since_audit", self.nap_days):
             return first_allowed(mask, Action.NAP)
         return busy

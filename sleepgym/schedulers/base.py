@@ -96,7 +96,7 @@ def keep_up(observation: Observation, mask: Mask) -> Action:
     return first_allowed(mask, Action.INJECT, Action.REFRESH)
 
 
-def tired_of(observation: Observation, name: str, days: float) -> bool:
+def days_passed(observation: Observation, name: str, days: float) -> bool:
     """Whether as many days have passed since ``since_sleep`` or ``since_audit``."""
     # Rounded to float32 in the observation: without the tolerance a period could come one tick late.
     return stat(observation, name) * SINCE_DAYS >= days - 1e-4

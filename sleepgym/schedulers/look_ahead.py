@@ -40,7 +40,7 @@ class LookAhead(Scheduler):
     width: int = 4
     every: int = 2
     _decisions: int = field(default=0, init=False, repr=False, compare=False)
-    _course: Sequence[_Decision] = field(default=(), init=False, repr=False, compare=False)
+    _plan: Sequence[_Decision] = field(default=(), init=False, repr=False, compare=False)
     """What following the rule from here to the end brings, as far as that is known from the decision before."""
 
     def __post_init__(self) -> None:
@@ -58,8 +58,8 @@ class LookAhead(Scheduler):
         tried = self._decisions % self.every == 0 and len(options) > 1
         self._decisions += 1
         now = self.env.episode.tick
-        known = self._course if self._course and self._course[0].start == now else ()
-        self._course = known[1:]
+        known = self._plan if self._plan and self._plan[0].start == now else ()
+        self._plan = known[1:]
         if not tried:
             return own
         unknown = options[1:] if known else options
@@ -77,7 +77,7 @@ class LookAhead(Scheduler):
         if best or not known:
             chosen = branches[best - len(worths)]
             # From the next decision on, the rule is followed there too: nothing of it has to be tried again.
-            self._course = chosen.course[1:] if chosen.env.over else ()
+            self._plan = chosen.decisions[1:] if chosen.env.over else ()
         return options[best]
 
 
@@ -94,7 +94,7 @@ class _Branch:
 
     def __init__(self, env: SleepEnv) -> None:
         self.env = env
-        self.course: list[_Decision] = []
+        self.decisions: list[_Decision] = []
         self._observation: Observation = {}
 
     @property
@@ -107,7 +107,7 @@ class _Branch:
     def step(self, action: Action) -> None:
         start = self.tick
         self._observation, reward, *_ = self.env.step(self.env.choices.usual(action))
-        self.course.append(_Decision(start, reward))
+        self.decisions.append(_Decision(start, reward))
 
     def worth(self, last: int) -> float:
         """What it has earned, and would until a tick if the model stayed as it is.
@@ -115,7 +115,7 @@ class _Branch:
         Branches end at different ticks, since actions take several; and what they have made of the model is worth
         something beyond their end.
         """
-        return sum(made.reward for made in self.course) + self.env.episode.prospect(last)
+        return sum(made.reward for made in self.decisions) + self.env.episode.prospect(last)
 
 
 def _step(branches: Sequence[_Branch], actions: Sequence[Action]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sleepgym.episode.actions import Action
-from sleepgym.schedulers.base import Mask, Observation, Scheduler, check_days, first_allowed, keep_up, tired_of
+from sleepgym.schedulers.base import Mask, Observation, Scheduler, check_days, days_passed, first_allowed, keep_up
 
 
 @dataclass
@@ -54,7 +54,7 @@ class NeverSleep(Scheduler):
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""
         busy = keep_up(observation, mask)
-        if busy == Action.WAIT and self.nap_days is not None and tired_of(observation, "since_audit", self.nap_days):
+        if busy == Action.WAIT and self.nap_days is not None and days_passed(observation, "since_audit", self.nap_days):
             return first_allowed(mask, Action.NAP)
         return busy
 
@@ -91,6 +91,6 @@ class FixedPeriod(Scheduler):
 
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""
-        if mask[Action.SLEEP] and tired_of(observation, "since_sleep", self.days):
+        if mask[Action.SLEEP] and days_passed(observation, "since_sleep", self.days):
             return Action.SLEEP
         return keep_up(observation, mask)

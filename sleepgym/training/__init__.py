@@ -3,7 +3,7 @@
 Built on Stable-Baselines3 and sb3-contrib, which ``import sleepgym`` does not load.
 """
 
-from sleepgym.training.callbacks import CheckpointCallback, DashboardCallback, ValidationCallback, oversee
+from sleepgym.training.callbacks import CheckpointCallback, DashboardCallback, ValidationCallback, training_callbacks
 from sleepgym.training.envs import EndAtHorizon, EnvSpec, RelativeReward, ScaleReward
 from sleepgym.training.extractor import LedgerExtractor
 from sleepgym.training.policy_card import PolicyCard, PolicyError, load_policy
@@ -26,5 +26,5 @@ __all__ = [
     "demonstrate",
     "joined",
     "load_policy",
-    "oversee",
+    "training_callbacks",
 ]

@@ -166,7 +166,7 @@ class CheckpointCallback(BaseCallback):
         self.card.model_copy(update={"steps": self.num_timesteps}).save(self.model, self.path)
 
 
-def oversee(
+def training_callbacks(
     card: PolicyCard,
     folder: Path,
     *,

@@ -163,7 +163,7 @@ def figures_of_info(info: Mapping[str, Any]) -> dict[str, float]:
     """
     actions = info["sleep"]["actions"]
     shares = {f"action_frac/{action.name}": float(actions[action.name.lower()]) for action in Action}
-    return {name: float(info[_INFO_NAMES.get(name, name)]) for name in EPISODE_TAGS} | shares
+    return {name: float(info[_NAMES.get(name, name)]) for name in EPISODE_TAGS} | shares
 
 
 def figures_of_result(result: EpisodeResult) -> dict[str, float]:
@@ -171,7 +171,7 @@ def figures_of_result(result: EpisodeResult) -> dict[str, float]:
     # On a card with parameters an action has further parts.
     operators = [operator_of(action) for action in result.actions]
     shares = np.bincount(operators, minlength=len(Action)) / len(operators)
-    figures = {name: float(getattr(result, _RESULT_NAMES.get(name, name))) for name in EPISODE_TAGS}
+    figures = {name: float(getattr(result, _NAMES.get(name, name))) for name in EPISODE_TAGS}
     return figures | {f"action_frac/{action.name}": float(shares[action]) for action in Action}
 
 
@@ -182,5 +182,4 @@ def means_of(results: list[EpisodeResult]) -> dict[str, float]:
     return {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
 
 
-_INFO_NAMES = {"gpu_or_cpu_seconds": "seconds"}
-_RESULT_NAMES = {"edits_used": "edits", "gpu_or_cpu_seconds": "seconds"}
+_NAMES = {"gpu_or_cpu_seconds": "seconds"}

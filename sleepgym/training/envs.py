@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
-import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.env.wrappers import FlattenLedger, RecordSleepStatistics
 from sleepgym.training.sb3 import SB3VecEnv
 
-Courses = Mapping[int, NDArray[np.float64]]
+Baselines = Mapping[int, NDArray[np.float64]]
 """By seed of an episode, the rewards that a scheduler had earned by each tick, ``[horizon + 1]``."""
 
 
@@ -79,38 +78,38 @@ class RelativeReward(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     Args:
         env: A SleepEnv, wrapped or not.
-        courses: By seed of the episode.
+        baselines: By seed of the episode.
 
     Raises:
         ValueError: There are none.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], courses: Courses) -> None:
-        if not courses:
-            raise ValueError("expected courses to compare with, found none; let a scheduler play some episodes")
-        RecordConstructorArgs.__init__(self, courses=courses)
+    def __init__(self, env: gym.Env[Any, Any], baselines: Baselines) -> None:
+        if not baselines:
+            raise ValueError("expected baselines to compare with, found none; let a scheduler play some episodes")
+        RecordConstructorArgs.__init__(self, baselines=baselines)
         super().__init__(env)
-        self.courses = courses
+        self.baselines = baselines
         self._order: list[int] = []
         self._rng = np.random.default_rng()
-        self._course, self._tick, self._return = next(iter(courses.values())), 0, 0.0
+        self._baseline, self._tick, self._return = next(iter(baselines.values())), 0, 0.0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Starts the next episode; all are played before one comes again."""
         if seed is not None:
             self._rng, self._order = np.random.default_rng(seed), []
         if not self._order:
-            self._order = self._rng.permutation(list(self.courses)).tolist()
+            self._order = self._rng.permutation(list(self.baselines)).tolist()
         stream = self._order.pop()
-        self._course, self._tick, self._return = self.courses[stream], 0, 0.0
+        self._baseline, self._tick, self._return = self.baselines[stream], 0, 0.0
         return self.env.reset(seed=stream, options=options)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Steps the environment."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         # A collapse ends the episode early, and all that the other earned after it is lost here.
-        now = len(self._course) - 1 if terminated else info["tick"]
-        reward = float(reward) - float(self._course[now] - self._course[self._tick])
+        now = len(self._baseline) - 1 if terminated else info["tick"]
+        reward = float(reward) - float(self._baseline[now] - self._baseline[self._tick])
         self._tick, self._return = now, self._return + reward
         if terminated or truncated:
             info["relative_return"] = self._return
@@ -147,7 +146,7 @@ class EnvSpec:
         seed: int,
         reward_scale: float,
         steps: int = 0,
-        courses: Courses | None = None,
+        baselines: Baselines | None = None,
     ) -> VecEnv:
         """What an algorithm learns in, on the split ``train``.
 
@@ -159,12 +158,12 @@ class EnvSpec:
                 each other, runs 1 and 2 would share all streams but those of one environment.
             reward_scale: See :class:`ScaleReward`.
             steps: Steps that the run has behind it when it is resumed, so that it is not played the same streams again.
-            courses: What another scheduler earned: its episodes are played then, and rewards are relative to it (see
+            baselines: What another scheduler earned: its episodes are played then, and rewards are relative to it (see
                 :class:`RelativeReward`).
         """
         first = int(np.random.SeedSequence([seed, steps]).generate_state(1)[0])
         wrap: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] = partial(
-            _wrap, flat=self.flat, scale=reward_scale, courses=courses
+            _wrap, flat=self.flat, scale=reward_scale, baselines=baselines
         )
         # A render mode of None: make_vec_env would otherwise ask for pictures.
         return make_vec_env(
@@ -181,9 +180,9 @@ class EnvSpec:
         return {"card": self.card} if self.card else {}
 
 
-def _wrap(env: gym.Env[Any, Any], flat: bool, scale: float, courses: Courses | None) -> gym.Env[Any, Any]:
+def _wrap(env: gym.Env[Any, Any], flat: bool, scale: float, baselines: Baselines | None) -> gym.Env[Any, Any]:
     env = RecordSleepStatistics(env)
-    if courses is not None:
-        env = RelativeReward(env, courses)
+    if baselines is not None:
+        env = RelativeReward(env, baselines)
     env = ScaleReward(EndAtHorizon(env), scale)
     return FlattenLedger(env) if flat else env

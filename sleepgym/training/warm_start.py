@@ -16,7 +16,7 @@ from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.spaces import operator_of
 from sleepgym.episode.reward import Tick
 from sleepgym.evaluation import Maker, Predictor, evaluate
-from sleepgym.training.envs import Courses, EnvSpec
+from sleepgym.training.envs import Baselines, EnvSpec
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,19 @@ class Demonstrations:
         masks: What was allowed, bool ``[steps, actions]``.
         actions: What the teacher chose, as the environment takes it: int64 ``[steps]``, or ``[steps, 3]`` on a card
             with parameters.
-        courses: What the teacher earned in each episode; see :class:`~sleepgym.training.envs.RelativeReward`.
+        baselines: What the teacher earned in each episode; see :class:`~sleepgym.training.envs.RelativeReward`.
     """
 
     observations: dict[str, NDArray[np.float32]]
     masks: NDArray[np.bool_]
     actions: NDArray[np.int64]
-    courses: Courses
+    baselines: Baselines
 
     def __len__(self) -> int:
         return len(self.actions)
 
 
-class _Notebook:
+class _RecordingTeacher:
     """A teacher that writes down what it is asked and answers."""
 
     def __init__(self, teacher: Predictor, env: SleepEnv) -> None:
@@ -71,10 +71,10 @@ class _Notebook:
             {name: np.concatenate([one[name] for one in self.observations]) for name in names},
             np.concatenate(self.masks),
             np.concatenate(self.actions),
-            {seed: self._course()},
+            {seed: self._baseline()},
         )
 
-    def _course(self) -> NDArray[np.float64]:
+    def _baseline(self) -> NDArray[np.float64]:
         """What the teacher had earned by each tick."""
         history, traffic = self.episode.history, self.episode.stream.traffic
         ticks = map(Tick, traffic, history.served, history.perplexity_ratio)  # none after a collapse
@@ -97,11 +97,11 @@ def demonstrate(spec: EnvSpec, teacher: Predictor | Maker, seeds: Sequence[int],
         seeds: Of the streams, in the order of which the steps are given.
         slots: Most episodes at once.
     """
-    notebooks: dict[int, _Notebook] = {}
+    notebooks: dict[int, _RecordingTeacher] = {}
 
     def begin(env: SleepEnv, seed: int) -> Predictor:
         # One notebook per episode: in a shared one, slots that are done would go on being asked.
-        notebooks[seed] = _Notebook(teacher if isinstance(teacher, Predictor) else teacher(env, seed), env)
+        notebooks[seed] = _RecordingTeacher(teacher if isinstance(teacher, Predictor) else teacher(env, seed), env)
         return notebooks[seed]
 
     evaluate(lambda: spec.make("train"), begin, seeds, slots)
@@ -118,7 +118,7 @@ def joined(parts: Sequence[Demonstrations]) -> Demonstrations:
         {name: np.concatenate([part.observations[name] for part in parts]) for name in parts[0].observations},
         np.concatenate([part.masks for part in parts]),
         np.concatenate([part.actions for part in parts]),
-        {seed: course for part in parts for seed, course in part.courses.items()},
+        {seed: earned for part in parts for seed, earned in part.baselines.items()},
     )
 
 

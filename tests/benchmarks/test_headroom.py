@@ -21,7 +21,7 @@ def headroom(benchmark: Callable[[str], ModuleType]) -> ModuleType:
 
 def episodes(*scores: float) -> list[EpisodeResult]:
     one = EpisodeResult(
-        seed=0, score=0.0, recall=1.0, edits=1, budget=2, sleeps=0, naps=0, ppl_ratio=1.0, seconds=0.1,
+        seed=0, score=0.0, recall=1.0, edits_used=1, budget=2, sleeps=0, naps=0, ppl_ratio=1.0, seconds=0.1,
         episode_return=1.0, collapsed=False, actions=(0, 1),
     )  # fmt: skip
     return [replace(one, seed=1000 + i, score=score) for i, score in enumerate(scores)]

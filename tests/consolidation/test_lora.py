@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from sleepgym.consolidation.lessons import lessons
-from sleepgym.consolidation.lora import Course, new_adapter, train_adapters
+from sleepgym.consolidation.lora import AdapterTraining, new_adapter, train_adapters
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.lm.continuation import Continuation
 from sleepgym.lm.language_model import Encoded, hooked
@@ -24,7 +24,7 @@ def rng():
 
 def course(base, facts, rng, spec=SPEC, adapter=None, memory=None):
     adapter = adapter or new_adapter(base.lm, spec, LOWEST, rng)
-    return Course(memory or Memory(), adapter, lessons(base.lm, facts), rng)
+    return AdapterTraining(memory or Memory(), adapter, lessons(base.lm, facts), rng)
 
 
 def train(base, facts, rng, spec=SPEC, adapter=None, memory=None, **options):
@@ -189,6 +189,6 @@ def test_adapters_of_a_half_precision_model_are_trained_in_single_precision(smal
     overlay = Overlay(lm)
     rows = [Encoded((3, 4, 5, 6 + i), 3) for i in range(3)]
     rehearsal = Rehearsal(overlay, [(7, 8, 9), (10, 11, 12, 13)])
-    (trained,) = train_adapters(rehearsal, [Course(Memory(), adapter, rows, rng)], SPEC)
+    (trained,) = train_adapters(rehearsal, [AdapterTraining(Memory(), adapter, rows, rng)], SPEC)
     assert trained.steps == 4 and np.isfinite(trained.nll)
     assert {m.dtype for pair in trained.factors.values() for m in pair} == {torch.float32}

@@ -186,7 +186,7 @@ def test_hard_facts_get_more_weight_until_they_are_recalled(base, facts):
     for most in (1.0, 64.0):
         spec = replace(base.editor.spec, covariance_weight=30000.0, max_weight=most)
         memory, editor = Memory(), Editor(base.overlay, base.statistics, spec)
-        editor.cache = editor.chains.cache = base.editor.cache
+        editor.cache = editor.target_store.cache = base.editor.cache
         returned = editor.write(memory, facts)
         torch.testing.assert_close(returned, margins(base, memory, facts))
         recalled[most] = int((returned > 0).sum())

@@ -141,7 +141,7 @@ def test_a_result_is_what_the_environment_said_and_its_actions_repeat_it(short: 
     assert 0 < infos[-1]["seconds"] == result.seconds
     assert (result.score, result.recall, result.ppl_ratio) == (info["score"], info["recall"], info["ppl_ratio"])
     assert (result.sleeps, result.naps, result.collapsed) == (info["sleeps"], info["naps"], terminated)
-    assert (result.edits, result.budget) == (info["edits_used"], env.episode.stream.rhythm.edit_budget)
+    assert (result.edits_used, result.budget) == (info["edits_used"], env.episode.stream.rhythm.edit_budget)
 
 
 def test_a_collapse_is_told(short: Make) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 import torch
 
-from sleepgym.evaluation import in_lots, in_processes
+from sleepgym.evaluation import chunks, in_processes
 
 
 def threads(job: int) -> tuple[int, int, int]:
@@ -51,7 +51,7 @@ def test_no_process_is_an_error() -> None:
 
 
 def test_lots_keep_the_order_and_the_last_is_what_is_left() -> None:
-    assert list(in_lots(range(3, 8), 2)) == [range(3, 5), range(5, 7), range(7, 8)]
-    assert list(in_lots((), 2)) == []
+    assert list(chunks(range(3, 8), 2)) == [range(3, 5), range(5, 7), range(7, 8)]
+    assert list(chunks((), 2)) == []
     with pytest.raises(ValueError, match="expected at least one stream in a lot, found 0"):
-        in_lots(range(3), 0)
+        chunks(range(3), 0)

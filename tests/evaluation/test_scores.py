@@ -17,7 +17,7 @@ def result(seed: int, score: float) -> EpisodeResult:
         seed=seed,
         score=score,
         recall=1.0,
-        edits=1,
+        edits_used=1,
         budget=2,
         sleeps=0,
         naps=0,

@@ -23,7 +23,7 @@ from sleepgym.schedulers import (
     Scheduler,
     allowed,
 )
-from sleepgym.schedulers.base import keep_up, tired_of
+from sleepgym.schedulers.base import days_passed, keep_up
 
 ALL: list[Scheduler] = [
     RandomScheduler(0),
@@ -146,8 +146,8 @@ def test_a_period_is_over_at_its_tick_and_not_before(seen: Seen) -> None:
     # 0.7 days of 24 ticks are 16.8; of float32 numbers, those at the tick itself must not come late.
     for ticks in range(1, 49):
         days = ticks / 24
-        assert tired_of(seen(since_sleep=ticks / 48), "since_sleep", days)
-        assert not tired_of(seen(since_sleep=(ticks - 1) / 48), "since_sleep", days)
+        assert days_passed(seen(since_sleep=ticks / 48), "since_sleep", days)
+        assert not days_passed(seen(since_sleep=(ticks - 1) / 48), "since_sleep", days)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ class Forgetful(LookAhead):
     """Follows its rule anew at every decision."""
 
     def act(self, observation: Any, mask: Any) -> Action:
-        self._course = ()
+        self._plan = ()
         return super().act(observation, mask)
 
 

@@ -22,7 +22,7 @@ from sleepgym.training import (
     PolicyCard,
     ValidationCallback,
     load_policy,
-    oversee,
+    training_callbacks,
 )
 
 MINI = "SleepLLM-Mini-v0"
@@ -90,7 +90,7 @@ def test_checkpoints_are_written_on_the_way_and_at_the_end(quick_card: Path, tmp
 def test_dashboard_and_validation_write_what_they_say(quick_card: Path, tmp_path: Path) -> None:
     model = make_model(quick_card)
     model.set_logger(configure(str(tmp_path), ["tensorboard"]))
-    callbacks = oversee(
+    callbacks = training_callbacks(
         policy_card(quick_card),
         tmp_path,
         save_every=16,

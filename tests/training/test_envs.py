@@ -110,7 +110,7 @@ def play(env: gym.Env, action_of, seed: int | None = None) -> list[dict]:
 
 def test_relative_to_itself_a_scheduler_earns_nothing(quick_card: Path) -> None:
     spec, rule = EnvSpec("SleepLLM-Mini-v0", str(quick_card)), FixedPeriod(0.5)
-    env = RelativeReward(spec.make("train"), demonstrate(spec, rule, SEEDS).courses)
+    env = RelativeReward(spec.make("train"), demonstrate(spec, rule, SEEDS).baselines)
     infos = play(env, rule, seed=0)
     assert max(abs(info["reward"]) for info in infos) < 1e-5
     assert infos[-1]["relative_return"] == pytest.approx(0, abs=1e-5)
@@ -118,12 +118,12 @@ def test_relative_to_itself_a_scheduler_earns_nothing(quick_card: Path) -> None:
 
 def test_relative_returns_are_differences_of_returns_whatever_is_done(quick_card: Path) -> None:
     spec, other = EnvSpec("SleepLLM-Mini-v0", str(quick_card)), NeverSleep()
-    courses = demonstrate(spec, FixedPeriod(0.5), SEEDS).courses
-    relative, plain = RelativeReward(spec.make("train"), courses), spec.make("train")
+    baselines = demonstrate(spec, FixedPeriod(0.5), SEEDS).baselines
+    relative, plain = RelativeReward(spec.make("train"), baselines), spec.make("train")
     earned = play(relative, other, seed=0)
     stream = relative.unwrapped.np_random_seed
     returned = sum(info["reward"] for info in play(plain, other, seed=stream))
-    assert earned[-1]["relative_return"] == pytest.approx(returned - courses[stream][-1], abs=1e-4)
+    assert earned[-1]["relative_return"] == pytest.approx(returned - baselines[stream][-1], abs=1e-4)
 
 
 def test_a_collapse_loses_all_that_the_other_earned_later() -> None:
@@ -143,10 +143,10 @@ def test_a_collapse_loses_all_that_the_other_earned_later() -> None:
 
 def test_all_courses_are_played_before_one_comes_again(quick_card: Path) -> None:
     spec = EnvSpec("SleepLLM-Mini-v0", str(quick_card))
-    courses = {seed: np.zeros(13) for seed in SEEDS}
+    baselines = {seed: np.zeros(13) for seed in SEEDS}
 
     def order(seed: int) -> list[int | None]:
-        env = RelativeReward(spec.make("train"), courses)
+        env = RelativeReward(spec.make("train"), baselines)
         env.reset(seed=seed)
         found = [env.unwrapped.np_random_seed]
         for _ in range(5):
@@ -166,8 +166,8 @@ def test_without_courses_there_is_nothing_to_compare_with(quick_card: Path) -> N
 
 def test_training_relative_to_a_scheduler_plays_its_episodes(quick_card: Path) -> None:
     spec = EnvSpec("SleepLLM-Mini-v0", str(quick_card))
-    courses = demonstrate(spec, NeverSleep(), SEEDS).courses
-    envs = spec.training(2, 5, 0.5, courses=courses)
+    baselines = demonstrate(spec, NeverSleep(), SEEDS).baselines
+    envs = spec.training(2, 5, 0.5, baselines=baselines)
     for info in last_infos(envs):
         np.testing.assert_allclose(info["rewards"], 0.5 * info["relative_return"], rtol=1e-4)
         assert info["episode"]["r"] > info["relative_return"], "what was earned is reported as it is"

