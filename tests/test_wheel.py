@@ -7,9 +7,12 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
+
+import sleepgym
 
 ROOT = Path(__file__).parents[1]
 MEBIBYTE = 2**20
@@ -62,6 +65,13 @@ def install(venv: Path, *arguments: str | Path) -> None:
 def assert_first_step_works(venv: Path, folder: Path) -> None:
     imported = Path(run(venv / "bin/python", "-c", FIRST_STEP, cwd=folder))
     assert imported.is_relative_to(venv), f"expected the installed wheel, found {imported}"
+
+
+def test_wheel_has_the_version_that_the_package_reports(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = Parser().parsestr(archive.read(name).decode())
+    assert metadata["Version"] == sleepgym.__version__
 
 
 def test_wheel_ships_every_card(members: set[str]) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from peft import LoraConfig
 from safetensors.torch import save
 from transformers.pytorch_utils import Conv1D
 
@@ -35,6 +34,9 @@ def export_adapter(lm: LanguageModel, memory: Memory, folder: Path, facts: Seque
         ValueError: The memory is empty: PEFT has no adapter without a target.
         FileExistsError: The folder has a README, but not of an adapter.
     """
+    # Here, since it takes long to load, and episodes export nothing.
+    from peft import LoraConfig
+
     stacked = {name: memory.stacked(name) for block in lm.blocks for name in block.linears}
     pairs = {name: pair for name, pair in stacked.items() if pair is not None}
     if not pairs:

@@ -6,9 +6,8 @@ import html
 import json
 import re
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-
-import peft
 
 from sleepgym.facts.fact import Fact
 from sleepgym.lm.catalogue import named_model
@@ -60,7 +59,7 @@ def model_card(lm: LanguageModel, memory: Memory, pairs: Factors, facts: Sequenc
                     ("Terms switched off and left out", str(off)),
                     ("Rank", f"at most {max(ranks.values())} on a module, {sum(ranks.values())} in total"),
                     ("Size", f"{sum(t.numel() for t in tensors):,} numbers, {sum(t.nbytes for t in tensors):,} bytes"),
-                    ("Written for", f"PEFT {peft.__version__}"),
+                    ("Written for", f"PEFT {version('peft')}"),
                 ],
             ),
             "",

@@ -1,0 +1,69 @@
+"""Making an environment loads what an episode needs: training, the terminal and pictures are loaded by their users."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+HEAVY = ("accelerate", "peft", "PIL", "pydantic", "safetensors", "scipy", "tokenizers", "torch", "transformers")
+"""Not loaded by `import sleepgym`, which registers environments and no more."""
+
+UNNEEDED = (
+    "bitsandbytes", "datasets", "gguf", "matplotlib", "pandas", "peft", "ray", "rich", "sb3_contrib", "sklearn",
+    "stable_baselines3", "tensorboard", "tyro",
+)  # fmt: skip
+"""Not loaded to play an episode either."""
+
+IMPORT = "import sleepgym"
+EPISODE = """
+import gymnasium as gym
+import sleepgym
+env = gym.make("SleepLLM-Mini-v0")
+env.reset(seed=0)
+env.step(0)
+"""
+# What torch and transformers load of what they find installed is theirs to choose.
+STOCK = f"""
+import gymnasium, numpy, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder = {str(ROOT / "sleepgym" / "lm" / "tiny")!r}
+AutoModelForCausalLM.from_pretrained(folder)
+AutoTokenizer.from_pretrained(folder)
+"""
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level modules in a fresh interpreter after some code."""
+    report = "\nimport json, sys\nprint(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code + report], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.fixture(scope="module")
+def after_import() -> set[str]:
+    return loaded_by(IMPORT)
+
+
+@pytest.fixture(scope="module")
+def after_a_step() -> set[str]:
+    return loaded_by(EPISODE) - loaded_by(STOCK)
+
+
+@pytest.mark.parametrize("package", sorted({*HEAVY, *UNNEEDED}))
+def test_importing_sleepgym_does_not_load(package: str, after_import: set[str]) -> None:
+    assert package not in after_import
+
+
+@pytest.mark.parametrize("package", UNNEEDED)
+def test_a_step_of_an_environment_does_not_load(package: str, after_a_step: set[str]) -> None:
+    assert "sleepgym" in after_a_step
+    assert package not in after_a_step
