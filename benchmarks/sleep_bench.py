@@ -217,7 +217,7 @@ def told(report: SleepReport) -> Point:
         "recall before": report.recall_before,
         "recall after": report.recall_after,
         "perplexity before": report.perplexity_before,
-        "perplexity before rem": report.perplexity_before_rem,
+        "perplexity before rem": math.nan if report.perplexity_before_rem is None else report.perplexity_before_rem,
         "perplexity after": report.perplexity_after,
         "steps": float(report.steps),
         "nll": report.nll,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -343,7 +342,7 @@ def _nothing_to_do(learner: SleepingLM) -> SleepReport:
     """The report of a night without facts."""
     rows = learner.base.statistics.held_out[: learner.sleep_spec.validation_rows]
     found = learner.perplexity(rows)
-    return SleepReport((), (), (), (), (), 1.0, 1.0, found, found, math.nan, 0, 0.0, 0, 0.0, rolled_back=False)
+    return SleepReport((), (), (), (), (), 1.0, 1.0, found, found, None, 0, 0.0, 0, 0.0, rolled_back=False)
 
 
 def _agreed(facts: Sequence[Fact]) -> list[Fact]:

@@ -93,7 +93,7 @@ class Night:
             recall_after=self.audits[0 if harmful else -1].recall,
             perplexity_before=self.perplexities["before"],
             perplexity_after=self.perplexities["after"],
-            perplexity_before_rem=self.perplexities.get("rem", math.nan),
+            perplexity_before_rem=self.perplexities.get("rem"),
             steps=sum(training.steps for training in self.trainings),
             nll=self.trainings[0].nll,
             rank=self.state.memory.terms[ADAPTER].rank,

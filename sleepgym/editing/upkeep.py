@@ -22,7 +22,7 @@ def audit(base: Base, states: Sequence[State]) -> list[AuditReport]:
     for state, seen in zip(states, found, strict=True):
         by_key = dict(zip(state.ledger, seen.tolist(), strict=True))
         for key, margin in by_key.items():
-            state.ledger.update(key, margin=margin, audited_at=state.tick)
+            state.ledger.update(key, margin=None if math.isnan(margin) else margin, audited_at=state.tick)
         reports.append(AuditReport(by_key, tuple(state.ledger.degraded)))
     return reports
 
@@ -41,7 +41,7 @@ def refresh(base: Base, state: State, keys: Sequence[Key]) -> RefreshReport:
     after = base.editor.write(state.memory, facts, [e.fact for k, e in state.ledger.items() if k not in chosen])
     for key in keys:
         # What was seen before the refresh says nothing about the fact as it is now.
-        changes = {"stage": 0, "margin": math.nan, "audited_at": -1}
+        changes = {"stage": 0, "margin": None, "audited_at": -1}
         state.ledger.update(key, writes=state.ledger[key].writes + 1, **changes)
     return RefreshReport(tuple(keys), _share(before), _share(after), edits=len(facts))
 

@@ -93,7 +93,7 @@ def player_named(text: str, env: gym.Env[Any, Any], device: str = "cpu") -> Play
     if kind in ALGORITHMS:
         return _policy(text, Path(rest), ALGORITHMS[kind], None, env, device)
     path = Path(text)
-    if path.suffix == ".zip":
+    if path.suffix == ".zip" and (":" not in text or path.is_file()):
         card = PolicyCard.read(path)
         return _policy(text, path, card.algorithm, card, env, device)
     if path.is_dir():
@@ -104,8 +104,8 @@ def player_named(text: str, env: gym.Env[Any, Any], device: str = "cpu") -> Play
         return Player(text, policy, flat_and_masked, policy.sha256)
     raise PlayerNameError(
         f"expected a scheduler, or the path of a policy that ends in .zip, found {text!r}; known schedulers are "
-        f"{known_schedulers()}; a policy without a card is named after its algorithm, one of {', '.join(ALGORITHMS)}, "
-        "as in maskable-ppo:PATH"
+        f"{known_schedulers()}; a policy without a card is named after its algorithm, as in maskable-ppo:PATH; known "
+        f"algorithms are {', '.join(ALGORITHMS)}"
     )
 
 

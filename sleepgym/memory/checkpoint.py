@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -90,8 +89,7 @@ def save(folder: Path, state: State, lm: Model, notes: Mapping[str, Any] | None 
         "terms": terms,
         "version": state.memory.version,
         "capacity": state.ledger.capacity,
-        # JSON has no NaN: a margin that was never measured is null.
-        "entries": [{**asdict(e), "margin": None if math.isnan(e.margin) else e.margin} for e in state.ledger.values()],
+        "entries": [asdict(entry) for entry in state.ledger.values()],
         "rng": state.rng.bit_generator.state,
         "tick": state.tick,
         "nights": state.nights,
@@ -231,4 +229,4 @@ def _entry(raw: dict[str, Any]) -> Entry:
     fact["neighbours"] = tuple((prompt, obj) for prompt, obj in fact["neighbours"])
     margin = raw.pop("margin")
     raw.pop("scale", None)  # of format 3: it is the term's
-    return Entry(Fact(**fact), margin=math.nan if margin is None else margin, **raw)
+    return Entry(Fact(**fact), margin=margin, **raw)

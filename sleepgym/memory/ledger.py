@@ -24,7 +24,7 @@ class Entry:
     Attributes:
         fact: The fact.
         stage: 0 (held by its edit alone) to 3 (held by slow weights alone).
-        margin: Margin (nats) at the last audit; NaN before the first.
+        margin: Margin (nats) at the last audit; None before the first, or where it was no number.
         written_at: Tick of the first write.
         audited_at: Tick of the last audit; -1 before the first.
         writes: Edits spent on it: its injection and every refresh.
@@ -33,7 +33,7 @@ class Entry:
 
     fact: Fact
     stage: int = 0
-    margin: float = math.nan
+    margin: float | None = None
     written_at: int = 0
     audited_at: int = -1
     writes: int = 1
@@ -47,7 +47,7 @@ class Entry:
     @property
     def recalled(self) -> bool:
         """Whether it was recalled at the last audit; False before the first."""
-        return self.margin > 0
+        return self.margin is not None and self.margin > 0
 
     @property
     def degraded(self) -> bool:
@@ -84,8 +84,10 @@ class Ledger(Mapping[Key, Entry]):
     @property
     def degraded(self) -> list[Key]:
         """Keys that the last audit found lost, the worst first."""
-        lost = [key for key, entry in self._entries.items() if entry.degraded]
-        return sorted(lost, key=lambda key: self._entries[key].margin)
+        lost = {key: entry.margin for key, entry in self._entries.items() if entry.degraded}
+        # A margin that was no number says that the model is ruined: nothing is worse.
+        worst = {key: -math.inf if margin is None else margin for key, margin in lost.items()}
+        return sorted(worst, key=lambda key: worst[key])
 
     def require_room(self, facts: Sequence[Fact]) -> None:
         """Checks that the facts fit.

@@ -79,7 +79,7 @@ class SleepReport:
         recall_after: Recall over the ledger after it.
         perplexity_before: Perplexity on held-out text before.
         perplexity_after: The same after; of the rejected state if the night was rolled back.
-        perplexity_before_rem: Perplexity between training and REM; NaN for a night without REM.
+        perplexity_before_rem: Perplexity between training and REM; None for a night without REM.
         steps: LoRA steps.
         nll: NLL of the lessons at the end of training (nats per token).
         rank: Rank of the adapter.
@@ -96,7 +96,7 @@ class SleepReport:
     recall_after: float
     perplexity_before: float
     perplexity_after: float
-    perplexity_before_rem: float
+    perplexity_before_rem: float | None
     steps: int
     nll: float
     rank: int

@@ -79,7 +79,7 @@ def test_episodes_are_summed_up_and_the_best_comes_first(episode: Callable[..., 
     assert (good["scheduler"], good["score"], good["nights"]) == ("good", {"point": 0.8, "low": 0.8, "high": 0.8}, 2.5)
     assert poor["score"]["point"] == pytest.approx(0.3)
     assert (poor["score"]["low"], poor["score"]["high"]) == pytest.approx((0.2, 0.4))
-    assert (poor["edits"], poor["budget"]) == (14.5, 26)
+    assert (poor["edits_used"], poor["budget"]) == (14.5, 26)
     assert poor["drift"] == pytest.approx(0.2)
 
 

@@ -139,7 +139,7 @@ def _ledger(episode: Episode) -> Table:
     table.add_column("now", no_wrap=True)
     for entry in worst:
         margin, audited = "-", "never"
-        if entry.audited:
+        if entry.margin is not None:
             margin, audited = f"{entry.margin:+.2f}", f"{episode.tick - entry.audited_at} ago"
         table.add_row(
             _shown(entry.fact.prompt),
@@ -157,7 +157,7 @@ def _ledger(episode: Episode) -> Table:
 def _badness(entry: Entry, standings: Mapping[Key, Standing]) -> tuple[int, float, int]:
     """Sorts the forgotten first, then the outdated, each by the last margin and then the most recent."""
     order = (Standing.WRONG, Standing.OUTDATED, Standing.RIGHT)
-    return order.index(standings[entry.fact.key]), entry.margin if entry.audited else math.inf, -entry.written_at
+    return order.index(standings[entry.fact.key]), math.inf if entry.margin is None else entry.margin, -entry.written_at
 
 
 def _shown(words: str, style: str = "") -> Text:
