@@ -22,7 +22,7 @@ from sleepgym import SleepingLM
 from sleepgym.episode.card import load_card
 from sleepgym.facts.fact import Fact
 from sleepgym.facts.real import RealFacts
-from sleepgym.lm.language_model import Encoded
+from sleepgym.lm.encoding import Encoded
 from sleepgym.memory.reports import SleepReport
 
 

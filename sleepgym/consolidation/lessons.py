@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sleepgym.facts.fact import Fact
-from sleepgym.lm.language_model import Encoded, LanguageModel
+from sleepgym.facts.writing import full_stop
+from sleepgym.lm.encoding import Encoded
+from sleepgym.lm.language_model import LanguageModel
 from sleepgym.memory.asking import chat_probe
 
 
@@ -18,5 +20,5 @@ def lessons(lm: LanguageModel, facts: Sequence[Fact]) -> list[Encoded]:
         end = lm.tokenizer.eos_token_id
         if lm.tokenizer.chat_template and end is not None:
             chat = replace(chat, ids=(*chat.ids, end))
-        rows += [lm.encode(fact.prompt, fact.object + "."), chat]
+        rows += [lm.encode(fact.prompt, fact.object + full_stop(fact.prompt, fact.object), joiner=fact.joiner), chat]
     return rows

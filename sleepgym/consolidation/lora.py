@@ -18,7 +18,8 @@ from torch import Tensor
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.lm.architecture import features
 from sleepgym.lm.continuation import Continuation
-from sleepgym.lm.language_model import Encoded, LanguageModel
+from sleepgym.lm.encoding import Encoded
+from sleepgym.lm.language_model import LanguageModel
 from sleepgym.lm.probes import object_positions, text_positions
 from sleepgym.memory.overlay import Factors, Memory, Overlay
 from sleepgym.memory.rehearsal import Rehearsal

@@ -23,7 +23,7 @@ from sleepgym.editing.upkeep import audit as audit_states
 from sleepgym.editing.upkeep import refresh
 from sleepgym.facts.fact import Fact
 from sleepgym.lm import perplexity
-from sleepgym.lm.language_model import Encoded
+from sleepgym.lm.encoding import Encoded
 from sleepgym.memory.asking import chat_probe, margins, raw_probe
 from sleepgym.memory.ledger import Key
 from sleepgym.memory.overlay import Factors, Memory

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from sleepgym.facts.fact import Fact
-from sleepgym.lm.language_model import Encoded, LanguageModel
-from sleepgym.lm.probes import continuations
+from sleepgym.lm.encoding import Encoded
+from sleepgym.lm.generation import continuations
+from sleepgym.lm.language_model import LanguageModel
 
 _FACTS = 3
 """Facts of a passage."""
@@ -33,5 +34,5 @@ def passages(lm: LanguageModel, facts: Sequence[Fact], rng: np.random.Generator)
     for i, fact in enumerate(facts):
         others = [int(j) for j in rng.permutation(len(facts)) if j != i][: _FACTS - 1]
         before = " ".join(f"{facts[j].prompt} {said[j].strip()}" for j in others)
-        rows.append(lm.encode(fact.prompt, fact.object, prefix=before))
+        rows.append(lm.encode(fact.prompt, fact.object, prefix=before, joiner=fact.joiner))
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sleepgym.editing import Editor, EditSpec, ModelStatistics, statistics_for
 from sleepgym.files import cache_dir
@@ -21,13 +22,32 @@ def silent(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """What learners share; none of them changes it."""
+    """What learners share; none of them changes it, so that a copy of it is the same base.
+
+    Attributes:
+        lm: The model.
+        overlay: Adds memories to its passes.
+        statistics: What was measured about it.
+        editor: Writes facts.
+        rehearsal: Text that nights hold still.
+        more_rehearsal: What :func:`make_base` was given beside the model's own.
+    """
 
     lm: LanguageModel
     overlay: Overlay
     statistics: ModelStatistics
     editor: Editor
     rehearsal: Rehearsal
+    more_rehearsal: tuple[str, ...] = ()
+
+    def __copy__(self) -> Base:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Base:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., Base], tuple[Any, ...]]:
+        return make_base, (self.lm, self.editor.spec, silent, self.more_rehearsal)
 
 
 def make_base(lm: LanguageModel, edit: EditSpec, progress: Progress = silent, rehearsal: Sequence[str] = ()) -> Base:
@@ -41,9 +61,10 @@ def make_base(lm: LanguageModel, edit: EditSpec, progress: Progress = silent, re
             statements of facts that it knows, for instance. Both are rehearsed equally often.
     """
     overlay = Overlay(lm)
-    statistics = statistics_for(lm, edit.layers, progress=progress)
+    with lm.guard.usual():
+        statistics = statistics_for(lm, edit.layers, progress=progress)
     editor = Editor(overlay, statistics, edit, cache_dir("targets"))
     text, own = list(statistics.rehearsal), [lm.encode(row).ids for row in rehearsal]
     if own:
         text += own * max(1, len(text) // len(own))
-    return Base(lm, overlay, statistics, editor, Rehearsal(overlay, text))
+    return Base(lm, overlay, statistics, editor, Rehearsal(overlay, text), tuple(rehearsal))

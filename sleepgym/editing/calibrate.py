@@ -12,7 +12,7 @@ from typing import Any
 from sleepgym import files
 from sleepgym.editing.editor import Editor
 from sleepgym.editing.measure import EditProbes
-from sleepgym.editing.spec import EditSpec
+from sleepgym.editing.spec import EditError, EditSpec
 from sleepgym.editing.statistics import statistics_for
 from sleepgym.facts.fact import Fact
 from sleepgym.files import cache_dir
@@ -95,10 +95,16 @@ def calibration_path(lm: LanguageModel) -> Path:
 
 
 def spec_for(lm: LanguageModel) -> EditSpec:
-    """Settings for a model: calibrated on this machine, else those that ship for it, else a guess from its depth.
+    """Settings for a model: the first that there is.
+
+    They are calibrated on this machine, those of an exported model's base, those that ship for it, or a guess from its
+    depth.
 
     The guess edits the blocks from a sixth to half of the depth, where Meng et al. 2023 find factual recall.
     """
+    beside = None if lm.folder is None else lm.folder / RECIPE
+    if beside is not None and beside.is_file() and not calibration_path(lm).is_file():
+        return read_recipe(beside)
     shipped = [entry.calibration for entry in CATALOGUE.values() if entry.calibration is not None]
     for file in (calibration_path(lm), *shipped):
         if file.is_file():
@@ -108,6 +114,31 @@ def spec_for(lm: LanguageModel) -> EditSpec:
     depth = len(lm.blocks)
     layers = tuple(range(depth // 6, max(depth // 6 + 1, depth // 2)))
     return EditSpec(layers=layers, prefixes=3, clamp=0.8, covariance_weight=2000.0)
+
+
+RECIPE = "sleepgym_edit.json"
+"""File beside the weights of an exported model: the recipe that its base was edited with."""
+
+
+def recipe_document(spec: EditSpec) -> bytes:
+    """The content of :data:`RECIPE`."""
+    return (json.dumps({"format": 1, "edit": asdict(spec)}, indent=1) + "\n").encode()
+
+
+def read_recipe(path: Path) -> EditSpec:
+    """Reads what :func:`recipe_document` made.
+
+    Raises:
+        EditError: It is something else.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))["edit"]
+        return EditSpec(**{**raw, "layers": tuple(raw["layers"])})
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise EditError(
+            f"expected the recipe of an exported model in {path}, found {type(error).__name__}: {error}; "
+            "delete the file to have a recipe guessed, or export the model again"
+        ) from error
 
 
 def windows(depth: int) -> list[tuple[int, ...]]:

@@ -47,7 +47,10 @@ def second_moments(
 
             return add
 
-        with hooked(*(lm.linear(lm.blocks[i].down_proj).register_forward_pre_hook(catch(i)) for i in layers)):
+        with (
+            lm.guard.exclusive(),
+            hooked(*(lm.linear(lm.blocks[i].down_proj).register_forward_pre_hook(catch(i)) for i in layers)),
+        ):
             lm.model(input_ids=input_ids, use_cache=False)
         tokens += int(lengths.sum())
         progress(min(start + batch_rows, len(texts)))

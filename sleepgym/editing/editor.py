@@ -20,6 +20,7 @@ from sleepgym.editing.targets import Target, contexts, key_position, optimize_ta
 from sleepgym.facts.fact import Fact
 from sleepgym.lm import score
 from sleepgym.lm.architecture import features
+from sleepgym.memory.asking import in_context, raw_probe
 from sleepgym.memory.overlay import Memory, Overlay
 from sleepgym.memory.owners import EDIT, owner_of
 
@@ -89,7 +90,8 @@ class Editor:
             EditError: A loss became NaN or infinite.
             FactError: A fact cannot be tokenised as needed.
         """
-        return [link.target for link in self.target_store.of(facts)]
+        with self.lm.guard.usual():
+            return [link.target for link in self.target_store.of(facts)]
 
     def prepare(self, writes: Sequence[tuple[Sequence[Fact], Sequence[Fact]]]) -> None:
         """Optimises the targets that several calls of :meth:`write` are going to need, in one batch.
@@ -103,7 +105,34 @@ class Editor:
             FactError: A fact cannot be tokenised as needed.
         """
         if self.spec.frozen:
-            self.target_store.of_each([[*_standing(facts, protected), *facts] for facts, protected in writes])
+            with self.lm.guard.usual():
+                self.target_store.of_each([[*_standing(facts, protected), *facts] for facts, protected in writes])
+
+    def intruder(self, memory: Memory, fact: Fact, others: Sequence[Fact]) -> tuple[Fact, float] | None:
+        """The other fact whose edit answers most to the prompt of a fact.
+
+        An edit acts wherever its row ``A`` meets a token that is like its key: names of several pieces can share them.
+
+        Returns:
+            It, and how far its edit acts at the worst token of the prompt, relative to its own subject's last token;
+            None if no other fact has an edit in force.
+        """
+        edits = {other: memory.terms[owner_of(other)] for other in others if owner_of(other) in memory.terms}
+        edits = {other: term for other, term in edits.items() if term.scale}
+        if not edits:
+            return None
+        module = self.lm.blocks[self.spec.layers[0]].down_proj
+        own = [in_context(self.lm, other) for other in edits]
+        ids = in_context(self.lm, fact).ids
+        with self.lm.guard.usual(), self.overlay.use(()):
+            tokens = measured_keys(self.lm, [[(ids, at)] for at in range(len(ids))], self.spec.layers[0])
+            keys = measured_keys(
+                self.lm, [[(row.ids, key_position(row, self.spec))] for row in own], self.spec.layers[0]
+            )
+        rows = torch.cat([term.factors[module][0] for term in edits.values()]).to(keys)
+        acts = (tokens @ rows.T).abs().amax(0) / (keys * rows).sum(1).abs().clamp_min(1e-12)
+        worst = int(acts.argmax())
+        return list(edits)[worst], float(acts[worst])
 
     def write(self, memory: Memory, facts: Sequence[Fact], protected: Sequence[Fact] = ()) -> Tensor:
         """Solves for all facts jointly and puts one term per fact into the memory.
@@ -128,13 +157,17 @@ class Editor:
             EditError: A loss became NaN or infinite, or the normal matrix cannot be factored.
             FactError: A fact cannot be tokenised as needed.
         """
+        with self.lm.guard.usual():
+            return self._write(memory, facts, protected)
+
+    def _write(self, memory: Memory, facts: Sequence[Fact], protected: Sequence[Fact]) -> Tensor:
         # All work is done on drafts: a failed solve leaves the memory as it was.
         bare = memory.copy()
         for fact in facts:
             if owner_of(fact) in bare.terms:
                 bare.remove(owner_of(fact))
         plan = self._plan(bare, facts, _standing(facts, protected))
-        probes = [self.lm.encode(fact.prompt, fact.object) for fact in facts]
+        probes = [raw_probe(self.lm, fact) for fact in facts]
         weights = {subject.name: 1.0 for subject in plan.subjects}
         while True:
             draft = self._solved_for(bare, plan, weights)
@@ -269,7 +302,7 @@ class Editor:
     def _shares_of_residual(self, draft: Memory, plan: _Plan, depth: int) -> list[list[Tensor]]:
         """An equal share of what the residual stream still lacks (Meng et al. 2023, eq. 20)."""
         facts = [fact for subject in plan.subjects for fact in subject.facts]
-        bare = [self.lm.encode(fact.prompt, fact.object, fact.subject) for fact in facts]
+        bare = [in_context(self.lm, fact) for fact in facts]
         with self.overlay.use(draft):
             states = measured_states(
                 self.lm, [(row.ids, key_position(row, self.spec)) for row in bare], self.spec.layers[-1]

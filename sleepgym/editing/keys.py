@@ -59,6 +59,6 @@ def _seen(lm: LanguageModel, rows: Sequence[At], module: nn.Module, before: bool
         handle = module.register_forward_hook(
             lambda module, args, out: catch(out if isinstance(out, Tensor) else out[0])
         )
-    with hooked(handle), suppress(StopForward):
+    with lm.guard.exclusive(), hooked(handle), suppress(StopForward):
         lm.model(input_ids=input_ids, use_cache=False)
     return caught[0].to(lm.device)

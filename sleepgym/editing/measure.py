@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sleepgym.facts.fact import Fact
 from sleepgym.lm import continuations, score
-from sleepgym.lm.language_model import Encoded, LanguageModel
+from sleepgym.lm.encoding import Encoded
+from sleepgym.lm.language_model import LanguageModel
 
 _BATCH = 64
 

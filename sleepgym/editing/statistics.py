@@ -17,7 +17,8 @@ from sleepgym.editing.covariance import second_moments
 from sleepgym.editing.spec import EditError, require_layers
 from sleepgym.files import cache_dir
 from sleepgym.lm.catalogue import CATALOGUE
-from sleepgym.lm.language_model import LanguageModel, sampled
+from sleepgym.lm.generation import Sampling, sampled
+from sleepgym.lm.language_model import LanguageModel
 
 Rows = tuple[tuple[int, ...], ...]
 
@@ -153,7 +154,7 @@ def sample_text(
         torch.manual_seed(seed)
         while len(out) < rows:
             ids = torch.full((min(batch_rows, rows - len(out)), 1), start, device=lm.device)
-            grown = sampled(lm, ids, max_new_tokens=tokens, min_new_tokens=min(8, tokens), do_sample=True, top_k=0)
+            grown = sampled(lm, ids, sampling=Sampling(), max_new_tokens=tokens, min_new_tokens=min(8, tokens))
             out += [_trim(row, lm.tokenizer.pad_token_id) for row in grown.tolist()]
             progress("sampling text", len(out), rows)
     return out

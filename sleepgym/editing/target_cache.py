@@ -44,7 +44,8 @@ class TargetCache:
 
     def name(self, fact: Fact, beside: Sequence[Fact] = ()) -> str:
         """What a target is kept under: equal names mean equal targets."""
-        text = json.dumps([self._recipe, [[f.subject, f.prompt, f.object] for f in (fact, *beside)]])
+        told = [[f.subject, f.prompt, f.object, *([] if f.joiner is None else [f.joiner])] for f in (fact, *beside)]
+        text = json.dumps([self._recipe, told])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def get(self, name: str) -> Target | None:

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from sleepgym.editing.spec import EditError, EditSpec
 from sleepgym.facts.fact import Fact
 from sleepgym.lm.continuation import Continuation
-from sleepgym.lm.language_model import Encoded, LanguageModel, hooked
+from sleepgym.lm.encoding import Encoded
+from sleepgym.lm.language_model import LanguageModel, hooked
+from sleepgym.memory.asking import in_context
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def contexts(lm: LanguageModel, fact: Fact, prefixes: Sequence[str]) -> list[Enc
     Raises:
         FactError: The object tokenises to nothing or the subject is not in the prompt.
     """
-    return [lm.encode(fact.prompt, fact.object, fact.subject, prefix) for prefix in ("", *prefixes)]
+    return [in_context(lm, fact, prefix) for prefix in ("", *prefixes)]
 
 
 def key_position(row: Encoded, spec: EditSpec) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sleepgym.episode.state import Answers
 from sleepgym.facts.fact import Fact
-from sleepgym.lm.language_model import Encoded
+from sleepgym.lm.encoding import Encoded
 from sleepgym.memory.asking import chat_probe, margins
 from sleepgym.sleeper import SleepingLM
 

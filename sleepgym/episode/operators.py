@@ -90,7 +90,7 @@ def perform(learner: SleepingLM, state: EpisodeState, card: Card, task: Task | N
 def _performed(learner: SleepingLM, state: EpisodeState, card: Card, task: Task) -> Outcome:
     match task.choice.action:
         case Action.INJECT:
-            report = learner.inject(task.facts)
+            report = learner.inject(task.facts, explain=False)
             state.inbox.mark_written(task.facts)
             return Outcome(edits=report.edits)
         case Action.REFRESH:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sleepgym.editing.base import Base
 from sleepgym.episode.card import Card, differences, parse_card
@@ -21,7 +20,6 @@ from sleepgym.facts.world import SPLITS, Split
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.memory import checkpoint
 from sleepgym.memory.checkpoint import CheckpointError
-from sleepgym.memory.overlay import Memory, Term
 from sleepgym.memory.state import State
 from sleepgym.sleeper import SleepingLM
 
@@ -104,7 +102,7 @@ class Snapshot:
         learner = SleepingLM(base, card.sleep, card.budget.capacity, known=self.stream.known)
         episode = Episode(card, self.stream, learner, bare_perplexity)
         episode.resume(self.state)
-        learner.state.memory = _placed(learner.state.memory, base.lm)
+        learner.state.memory = learner.state.memory.placed(base.lm)
         return episode
 
     def generator(self) -> np.random.Generator:
@@ -194,41 +192,3 @@ class Snapshot:
             over=bool(document["over"]),
             seconds=float(document["seconds"]),
         )
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Copies of tensors: a view would take all of what it is a view of along, and whoever unpickles it need not
-        # have the same devices.
-        learner = self.state.learner
-        state = replace(self.state, learner=replace(learner, memory=_detached(learner.memory)))
-        return {**vars(self), "state": state}
-
-
-def _detached(memory: Memory) -> Memory:
-    """A copy in the main memory that shares nothing."""
-    terms = {
-        owner: replace(
-            term, factors={name: (a.cpu().clone(), b.cpu().clone()) for name, (a, b) in term.factors.items()}
-        )
-        for owner, term in memory.terms.items()
-    }
-    return Memory(terms, memory.version)
-
-
-def _placed(memory: Memory, lm: LanguageModel) -> Memory:
-    """The memory with every factor where its module is; the same memory if it is there already."""
-    device: dict[str, torch.device] = {}
-
-    def strays(term: Term) -> bool:
-        for name in term.factors:
-            if name not in device:
-                device[name] = next(lm.linear(name).parameters()).device
-        return any(a.device != device[name] or b.device != device[name] for name, (a, b) in term.factors.items())
-
-    moved = {
-        owner: replace(
-            term, factors={name: (a.to(device[name]), b.to(device[name])) for name, (a, b) in term.factors.items()}
-        )
-        for owner, term in memory.terms.items()
-        if strays(term)
-    }
-    return Memory({**memory.terms, **moved}, memory.version) if moved else memory

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +96,12 @@ class Stream:
 
     def digest(self) -> str:
         """SHA-256 of all of it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+        def plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
+            # What facts of most sources do not have says nothing about them.
+            return {name: value for name, value in items if (name, value) != ("joiner", None)}
+
+        return hashlib.sha256(json.dumps(asdict(self, dict_factory=plain), sort_keys=True).encode()).hexdigest()
 
 
 def source_of(spec: StreamCard) -> FactSource:

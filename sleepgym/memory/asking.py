@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sleepgym.facts.fact import Fact
-from sleepgym.lm.language_model import Encoded, LanguageModel
+from sleepgym.lm.encoding import Encoded
+from sleepgym.lm.language_model import LanguageModel
 from sleepgym.lm.probes import score
 from sleepgym.memory.ledger import Entry
 from sleepgym.memory.overlay import Memory, Overlay
@@ -19,12 +20,22 @@ _ROWS = 512
 
 def chat_probe(lm: LanguageModel, fact: Fact) -> Encoded:
     """The fact asked in chat: its first question, or its prompt as the user's turn if it has none."""
-    return lm.encode(lm.chat(fact.questions[0] if fact.questions else fact.prompt), fact.object)
+    question = fact.questions[0] if fact.questions else fact.prompt
+    return lm.encode(lm.chat(question), fact.object)
 
 
 def raw_probe(lm: LanguageModel, fact: Fact) -> Encoded:
     """The fact asked by letting the model complete its prompt."""
-    return lm.encode(fact.prompt, fact.object)
+    return lm.encode(fact.prompt, fact.object, joiner=fact.joiner)
+
+
+def in_context(lm: LanguageModel, fact: Fact, prefix: str = "") -> Encoded:
+    """The fact's prompt and object after a context, with the place of its subject.
+
+    Raises:
+        FactError: The object tokenises to nothing or the subject is not in the prompt.
+    """
+    return lm.encode(fact.prompt, fact.object, fact.subject, prefix, fact.joiner)
 
 
 def judged_probe(lm: LanguageModel, entry: Entry) -> Encoded:

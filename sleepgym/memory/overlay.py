@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,6 +111,43 @@ class Memory:
     def copy(self) -> Memory:
         """An independent memory with the same terms."""
         return Memory(self._terms, self.version)
+
+    def __copy__(self) -> Memory:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Memory:
+        # Terms never change: they can be shared.
+        return self.copy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies of tensors: a view would take all of what it is a view of along, and whoever unpickles it need not
+        # have the same devices.
+        terms = {
+            owner: replace(
+                term, factors={name: (a.cpu().clone(), b.cpu().clone()) for name, (a, b) in term.factors.items()}
+            )
+            for owner, term in self._terms.items()
+        }
+        return {"_terms": terms, "_stacked": {}, "version": self.version}
+
+    def placed(self, lm: LanguageModel) -> Memory:
+        """The memory with every factor where its module is; the same memory if it is there already."""
+        device = {
+            name: next(lm.linear(name).parameters()).device
+            for name in {name for term in self._terms.values() for name in term.factors}
+        }
+
+        def strays(term: Term) -> bool:
+            return any(a.device != device[name] or b.device != device[name] for name, (a, b) in term.factors.items())
+
+        moved = {
+            owner: replace(
+                term, factors={name: (a.to(device[name]), b.to(device[name])) for name, (a, b) in term.factors.items()}
+            )
+            for owner, term in self._terms.items()
+            if strays(term)
+        }
+        return Memory({**self._terms, **moved}, self.version) if moved else self
 
     def without(self, owners: Sequence[str]) -> Memory:
         """A copy in which the named terms are switched off."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sleepgym.facts.fact import Fact
@@ -17,12 +18,15 @@ class InjectReport:
         superseded: Earlier facts that the new ones replaced.
         margins: Margin of each written fact right afterwards (nats; positive means recalled).
         edits: Edits spent.
+        missed: Facts that are not recalled right afterwards, by their keys, and why they did not take; empty texts
+            if it was not asked for.
     """
 
     written: tuple[Fact, ...]
     superseded: tuple[Fact, ...]
     margins: tuple[float, ...]
     edits: int
+    missed: Mapping[Key, str] = field(default_factory=dict)
 
     @property
     def recall(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,12 @@ class State:
         """Scale of a fact's edit: it dissolves as the stage rises; 0 also where it was switched off or is not there."""
         term = self.memory.terms.get(edit_of(key))
         return 0.0 if term is None else term.scale
+
+    def __copy__(self) -> State:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> State:
+        return self.copy()
 
     def copy(self) -> State:
         """An independent state, equal in everything."""

@@ -72,7 +72,7 @@ def test_other_streams_are_an_error() -> None:
 
 def test_episodes_are_summed_up_and_the_best_comes_first(episode: Callable[..., EpisodeResult]) -> None:
     results = {
-        "poor": [episode(seed=1, score=0.2), episode(seed=2, score=0.4, edits=20, budget=40, ppl_ratio=1.3)],
+        "poor": [episode(seed=1, score=0.2), episode(seed=2, score=0.4, edits_used=20, budget=40, ppl_ratio=1.3)],
         "good": [episode(seed=1, score=0.8), episode(seed=2, score=0.8, sleeps=3)],
     }
     good, poor = json.loads(episodes_sheet(results, rng()).json())["rows"]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from sleepgym import files
+from sleepgym.lm.generation import plain_configuration
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.memory.overlay import Memory
 
 
-def export_merged(lm: LanguageModel, memory: Memory, folder: Path) -> None:
+def export_merged(lm: LanguageModel, memory: Memory, folder: Path, beside: Mapping[str, bytes] | None = None) -> None:
     """Writes the model with every term added to its weights, and its tokenizer, as transformers saves them.
 
     The base is not touched: merged tensors take the place of its own in what is saved, so that no more than
@@ -22,6 +25,7 @@ def export_merged(lm: LanguageModel, memory: Memory, folder: Path) -> None:
         lm: The model that the memory belongs to.
         memory: Terms to merge; empty, the base is saved as it is.
         folder: Made if needed.
+        beside: Further files for it, by name, such as what the base was calibrated to.
 
     Raises:
         ValueError: The base is quantized: a rounded weight cannot take up a term.
@@ -33,8 +37,11 @@ def export_merged(lm: LanguageModel, memory: Memory, folder: Path) -> None:
             pair = memory.stacked(name)
             if pair is not None:
                 tensors[f"{name}.weight"] = _merged(lm.linear(name), *pair)
-    lm.model.save_pretrained(folder, state_dict=tensors)
+    # Without penalties and the like: greedy decoding is to say what it said here.
+    with lm.guard.exclusive(), plain_configuration(lm):
+        lm.model.save_pretrained(folder, state_dict=tensors)
     lm.tokenizer.save_pretrained(folder)
+    files.write_all(folder, beside or {})
 
 
 def _merged(module: nn.Module, a: Tensor, b: Tensor) -> Tensor:
