@@ -1,4 +1,4 @@
-"""The rows that an adapter is trained on."""
+"""Lessons: training rows of an adapter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from sleepgym.memory.asking import chat_probe
 
 
 def lessons(lm: LanguageModel, facts: Sequence[Fact]) -> list[Encoded]:
-    """The rows an adapter is trained on: each fact as a statement and as an answer, both brought to an end."""
+    """Builds two training rows per fact: its statement up to the full stop, and its chat answer up to the end token.
+
+    Raises:
+        FactError: A fact cannot be tokenised as needed.
+    """
     rows = []
     for fact in facts:
         chat = chat_probe(lm, fact)

@@ -1,4 +1,4 @@
-"""What learners share: the frozen model with its hooks, its statistics, and the editor's caches."""
+"""Base: the frozen model that learners share, with its hooks, statistics, editor and rehearsal text."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sleepgym.memory.overlay import Overlay
 from sleepgym.memory.rehearsal import Rehearsal
 
 Progress = Callable[[str, int, int], None]
-"""Called as ``(what is being done, done, total)``."""
+"""Progress callback, called as ``(task, done, total)``."""
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """The default progress callback."""
+    """Ignores progress; the default callback."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,14 +51,17 @@ class Base:
 
 
 def make_base(lm: LanguageModel, edit: EditSpec, progress: Progress = silent, rehearsal: Sequence[str] = ()) -> Base:
-    """Hooks, statistics and editor for a model.
+    """Builds the base of a model: hooks, statistics, editor and rehearsal text.
 
     Args:
         lm: The model.
-        edit: How facts are written.
+        edit: Settings of the editor.
         progress: Called while statistics are measured.
-        rehearsal: Text that sleep is to leave as it is, beside what ships with the model or what it writes itself:
-            statements of facts that it knows, for instance. Both are rehearsed equally often.
+        rehearsal: Further texts to rehearse, such as statements of facts that the model knows. They are repeated until
+            they have about as many rows as the text that ships with the model or is sampled from it.
+
+    Raises:
+        EditError: The model has no such layer.
     """
     overlay = Overlay(lm)
     with lm.guard.usual():
