@@ -7,6 +7,7 @@ import torch
 
 from sleepgym.editing import EditError, Editor, EditSpec
 from sleepgym.facts import Fact, FactError
+from sleepgym.lm import Sampling
 from sleepgym.memory.ledger import LedgerFullError
 from sleepgym.memory.owners import owner_of
 from sleepgym.sleeper import SleepingLM
@@ -288,3 +289,86 @@ def test_learner_is_made_from_a_name(tmp_path):
     assert learner.lm.name == "tiny"
     assert learner.state.ledger.capacity == 5
     assert learner.base.editor.spec.steps == 2
+
+
+# ------------------------------------------------------------------------------------------------ what people ask
+
+
+def test_several_questions_are_answered_as_each_is_alone(learner, facts):
+    learner.inject(facts[:3])
+    questions = [fact.questions[0] for fact in facts[:3]]
+    assert learner.ask(questions) == [learner.ask(question) for question in questions]
+    assert learner.ask(tuple(questions)) == learner.ask(question for question in questions)
+    prompts = [fact.prompt for fact in facts[:3]]
+    assert learner.generate(prompts, 4) == [learner.generate(prompt, 4) for prompt in prompts]
+
+
+def test_turns_sampling_and_streams_reach_the_model(learner, facts):
+    learner.inject(facts[:1])
+    question, pieces = facts[0].questions[0], []
+    assert learner.ask(question, stream=pieces.append) == "".join(pieces).strip() == facts[0].object
+    draws = {learner.ask(question, sampling=Sampling(temperature=3.0, seed=seed)) for seed in range(8)}
+    assert len(draws) > 1
+    assert learner.ask(question, sampling=Sampling(temperature=3.0, seed=1)) == learner.ask(
+        question, sampling=Sampling(temperature=3.0, seed=1)
+    )
+    told = learner.lm.chat(question, history=[("Who is it?", "Nobody.")])
+    assert learner.ask(question, history=[("Who is it?", "Nobody.")]) == learner.generate(told)
+
+
+@pytest.mark.parametrize("question", [3, None, [], ["a", 3], "", [" "], b"bytes", {"role": "user"}], ids=repr)
+def test_what_is_no_question_is_refused(learner, question):
+    with pytest.raises(FactError, match="expected a question as text, or a sequence of them, found"):
+        learner.ask(question)
+
+
+def test_what_is_no_history_is_refused(learner):
+    with pytest.raises(FactError, match=r"expected a history of \(question, answer\) pairs, found"):
+        learner.ask("Who?", history=["Nobody."])
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (lambda facts: facts[0], "expected a sequence of facts, found Fact"),
+        (lambda facts: [{"subject": "A"}], "expected facts, found dict"),
+        (lambda facts: {"subject": "A"}, "expected a sequence of facts, found"),
+        (lambda facts: "A | lives in | B", "expected a sequence of facts, found"),
+        (lambda facts: (fact for fact in ()), "expected at least one fact to inject, found none"),
+        (lambda facts: None, "expected a sequence of facts, found None"),
+        (lambda facts: [facts[0], None], "expected facts, found NoneType"),
+    ],
+)
+def test_what_is_no_fact_is_refused(learner, facts, unchanged, given, found):
+    learner.inject(facts[5:6])
+    with unchanged(learner), pytest.raises(EditError, match=found):
+        learner.inject(given(facts))
+
+
+def test_generators_are_accepted_where_sequences_are(learner, facts):
+    assert learner.inject(fact for fact in facts[:2]).recall == 1.0
+    assert learner.refresh(fact.key for fact in facts[:1]).edits == 1
+    assert learner.prune(list(fact.key) for fact in facts[:1]).pruned == (facts[0].key,)
+
+
+@pytest.mark.parametrize("keys", ["A B", [3], ["A B"], [("a", "b", "c")], 3, [("a", 1)]], ids=repr)
+def test_what_is_no_key_is_refused(learner, facts, unchanged, keys):
+    learner.inject(facts[:1])
+    for operator in (learner.refresh, learner.prune):
+        with unchanged(learner), pytest.raises(EditError, match="expected a"):
+            operator(keys)
+
+
+def test_a_report_says_which_facts_did_not_take_and_why(base):
+    """Names outside the bundled world are made of several pieces, and can share them."""
+    learner = SleepingLM(base)
+    facts = [
+        Fact(name, f"{name} lives in", city) for name, city in (("Aria Nakamura", "Oslo"), ("Zoë Fuentes", "Cairo"))
+    ]
+    report = learner.inject(facts)
+    missed = [fact.key for fact, margin in zip(facts, report.margins, strict=True) if not margin > 0]
+    assert missed and list(report.missed) == missed
+    assert "'Aria Nakamura' acts on its prompt as well" in report.missed[facts[1].key]
+    alone = SleepingLM(base).inject([Fact("Ada Okafor", "Ada Okafor lives in", "Lima")])
+    assert "its edit alone does not bring it about" in next(iter(alone.missed.values()))
+    assert SleepingLM(base).inject(facts[:1]).missed == {}

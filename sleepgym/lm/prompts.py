@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from sleepgym.facts.fact import FactError
 from sleepgym.lm.encoding import Turn
@@ -14,7 +15,8 @@ def texts_of(given: str | Sequence[str], what: str) -> tuple[bool, list[str]]:
     Raises:
         FactError: Something is no text, or there is none.
     """
-    texts = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
+    several = isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping))
+    texts: list[Any] = list(given) if several else [given]
     wrong = [text for text in texts if not isinstance(text, str)]
     if wrong or not texts or not all(text.strip() for text in texts):
         found = f"{type(wrong[0]).__name__} {wrong[0]!r}" if wrong else "an empty one" if texts else "none"

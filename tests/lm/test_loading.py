@@ -4,11 +4,15 @@ import shutil
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
-from sleepgym.lm import ArchitectureError, ModelLoadError, load
+from sleepgym.editing import EditError
+from sleepgym.lm import ArchitectureError, ModelLoadError, load, wrap
+from sleepgym.sleeper import SleepingLM
 
 TINY = Path(str(resources.files("sleepgym.lm"))) / "tiny"
 WEIGHTS = "model.safetensors"
@@ -147,3 +151,76 @@ def test_encoder_is_refused(tmp_path, base):
     base.lm.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ArchitectureError, match="expected a causal model"):
         load(tmp_path)
+
+
+def test_one_model_has_one_fingerprint_whatever_its_dtype(base) -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        lm = load("tiny", dtype=dtype)
+        assert lm.dtype == dtype
+        assert lm.fingerprint == base.lm.fingerprint
+
+
+@pytest.fixture(scope="module")
+def adapter(base, world, tmp_path_factory) -> Path:
+    """An exported adapter that holds three facts."""
+    learner = SleepingLM(base)
+    learner.inject(world.new_facts(np.random.default_rng(5), 4)[:3])
+    folder = tmp_path_factory.mktemp("adapter")
+    learner.export_adapter(folder)
+    return folder
+
+
+def test_the_folder_of_an_adapter_is_its_base_with_the_adapter_merged(
+    base, world, adapter: Path, tmp_path: Path
+) -> None:
+    facts = world.new_facts(np.random.default_rng(5), 4)
+    learner = SleepingLM.from_pretrained(str(adapter), edit=base.editor.spec)
+    assert learner.lm.fingerprint != base.lm.fingerprint
+    assert load(adapter).fingerprint == learner.lm.fingerprint
+    assert learner.ask([fact.questions[0] for fact in facts[:3]]) == [fact.object for fact in facts[:3]]
+    learner.inject(facts[3:])
+    learner.export_merged(tmp_path / "merged")
+    again = SleepingLM.from_pretrained(tmp_path / "merged")
+    questions = [fact.questions[0] for fact in facts]
+    assert again.ask(questions) == learner.ask(questions)
+    assert learner.ask(questions[3]) == facts[3].object
+    # What is exported on top names linears that PEFT finds in the base.
+    learner.export_adapter(tmp_path / "adapter")
+    names = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["target_modules"]
+    assert not any("base_layer" in name for name in names)
+
+
+def test_adapters_that_cannot_be_merged_are_refused_by_name(adapter: Path, tmp_path: Path, base) -> None:
+    with pytest.raises(ModelLoadError, match="expected a base with floating-point weights for the adapter"):
+        load(adapter, quantization="4bit")
+    shutil.copytree(adapter, tmp_path / "pickled")
+    (tmp_path / "pickled" / "adapter_model.safetensors").rename(tmp_path / "pickled" / "adapter_model.bin")
+    with pytest.raises(ModelLoadError, match=r"expected adapter_model\.safetensors beside adapter_config\.json"):
+        load(tmp_path / "pickled")
+    peft_model = PeftModel.from_pretrained(load("tiny").model, str(adapter))
+    with pytest.raises(ModelLoadError, match="expected a model of transformers, found PeftModel"):
+        wrap(peft_model, base.lm.tokenizer)
+    with pytest.raises(ModelLoadError, match="expected a model without adapters on it, found layers of PEFT"):
+        wrap(peft_model.base_model.model, base.lm.tokenizer)
+
+
+def test_a_learner_starts_from_a_model_and_tokenizer_in_memory(base, world) -> None:
+    lm = load("tiny")
+    learner = SleepingLM.from_model(lm.model, lm.tokenizer, "mine", edit=base.editor.spec)
+    assert learner.lm.name == "mine" and learner.lm.fingerprint == base.lm.fingerprint
+    facts = world.new_facts(np.random.default_rng(5), 2)
+    assert learner.inject(facts).recall == 1.0
+
+
+def test_a_merged_export_keeps_what_its_base_was_calibrated_to(base, world, tmp_path: Path) -> None:
+    learner = SleepingLM.from_pretrained("tiny")
+    learner.inject(world.new_facts(np.random.default_rng(5), 4))
+    learner.export_merged(tmp_path)
+    again = SleepingLM.from_pretrained(tmp_path)
+    assert again.base.editor.spec == learner.base.editor.spec
+    for seed in range(3):
+        again.reset()
+        assert again.inject(world.new_facts(np.random.default_rng(100 + seed), 5)).recall == 1.0
+    (tmp_path / "sleepgym_edit.json").write_text('{"edit": 3}')
+    with pytest.raises(EditError, match="expected the recipe of an exported model"):
+        SleepingLM.from_pretrained(tmp_path)
