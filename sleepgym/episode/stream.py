@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +96,13 @@ class Stream:
 
     def digest(self) -> str:
         """SHA-256 of all of it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        stated = asdict(self, dict_factory=_without_usual_joiner)
+        return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
+
+
+def _without_usual_joiner(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of a record, without a joiner of None: streams that were noted before facts had one stay the same."""
+    return {name: value for name, value in fields if name != "joiner" or value is not None}
 
 
 def source_of(spec: StreamCard) -> FactSource:

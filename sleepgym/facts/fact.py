@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sleepgym.errors import SleepGymError
+from sleepgym.facts.texts import FactError, pairs_of, raw_text, require_subject, text_of, texts_of
+from sleepgym.facts.writing import full_stop, joiner_between
 
-
-class FactError(SleepGymError, ValueError):
-    """A fact that cannot be used: the message says what was expected, found, and what to do."""
+__all__ = ["Fact", "FactError"]
 
 
 @dataclass(frozen=True)
 class Fact:
     """A subject, a prompt that ends where the object begins, and the object.
+
+    Blanks at the ends of a text belong to nobody and are taken off; texts are kept in their composed form (NFC), so
+    that a name has one spelling. Lists are accepted where tuples stand.
 
     Attributes:
         subject: The entity the fact is about. It must occur in every prompt of the fact.
@@ -26,6 +28,11 @@ class Fact:
         neighbours: ``(prompt, object)`` pairs about other subjects that must stay true.
         true_object: What the world, and so a pretrained model, says in the object's place; empty where that
             is the object itself, or not known. Only measured against, never taught.
+        joiner: What stands between prompt and object. None: a blank, or nothing where the scripts put none there,
+            see :func:`~sleepgym.facts.writing.joiner_between`.
+
+    Raises:
+        FactError: A text is missing, is no text or cannot be written, or the subject is not in it.
     """
 
     subject: str
@@ -36,23 +43,27 @@ class Fact:
     questions: tuple[str, ...] = ()
     neighbours: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     true_object: str = field(default="", repr=False)
+    joiner: str | None = field(default=None, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not self.subject.strip():
+        tidy = {name: text_of(getattr(self, name), what) for name, what in _TEXTS.items()}
+        told, asked = texts_of(self.paraphrases, "paraphrase"), texts_of(self.questions, "question")
+        subject, prompt = tidy["subject"], tidy["prompt"]
+        if not subject:
             raise FactError(f"expected a subject, found {self.subject!r}; name the entity the fact is about")
-        if not self.object.strip():
+        if not tidy["object"]:
             raise FactError(
-                f"expected an object for {self.prompt!r}, found {self.object!r}; give the words that complete it"
+                f"expected an object for {prompt!r}, found {self.object!r}; give the words that complete it"
             )
-        for kind, texts in (("prompt", (self.prompt,)), ("paraphrase", self.paraphrases), ("question", self.questions)):
+        for what, texts in (("prompt", (prompt,)), ("paraphrase", told), ("question", asked)):
             for text in texts:
-                if self.subject not in text:
-                    raise FactError(
-                        f"expected the subject {self.subject!r} in the {kind}, found {text!r}; "
-                        "write the subject exactly as it stands in the text"
-                    )
-        if not self.relation:
-            object.__setattr__(self, "relation", self.prompt.replace(self.subject, "{}").strip())
+                require_subject(subject, text, what)
+        if self.joiner is not None:
+            raw_text(self.joiner, "the joiner")
+        tidy["relation"] = tidy["relation"] or prompt.replace(subject, "{}")
+        sequences = {"paraphrases": told, "questions": asked, "neighbours": pairs_of(self.neighbours)}
+        for name, value in {**tidy, **sequences}.items():
+            object.__setattr__(self, name, value)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -62,4 +73,15 @@ class Fact:
     @property
     def statement(self) -> str:
         """The full sentence, such as ``"Aria Nakamura lives in Portland."``."""
-        return f"{self.prompt} {self.object}."
+        joiner = joiner_between(self.prompt, self.object) if self.joiner is None else self.joiner
+        return f"{self.prompt}{joiner}{self.object}{full_stop(self.prompt, self.object)}"
+
+
+_TEXTS = {
+    "subject": "the subject",
+    "prompt": "the prompt",
+    "object": "the object",
+    "relation": "the relation",
+    "true_object": "the true object",
+}
+"""What messages call the fields that hold one text."""

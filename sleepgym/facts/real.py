@@ -117,5 +117,7 @@ def templates_of(relation: Mapping[str, Any]) -> list[str]:
 def _relation(
     name: str, statements: list[str], questions: list[str], samples: dict[str, str]
 ) -> tuple[Relation, dict[str, str]]:
+    if not all(isinstance(text, str) for text in (*statements, *questions, *samples, *samples.values())):
+        raise TypeError(f"a template, a subject or an object of {name!r} that is no text")
     objects = tuple(dict.fromkeys(samples.values()))
     return Relation(name, "real", objects, tuple(statements), tuple(questions)), samples
