@@ -277,3 +277,8 @@ def test_version_is_said_by_the_command_and_the_module(module):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-m", module, "--version"], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, f"sleepgym {sleepgym.__version__}")
+
+
+def test_page_of_the_terminal_names_every_command():
+    page = (ROOT / "docs" / "terminal.md").read_text(encoding="utf-8")
+    assert [name for name in COMMANDS if f"`/{name}" not in page] == []
