@@ -1,4 +1,4 @@
-"""Watches one episode: a rule puts a small language model to bed."""
+"""Runs one episode with a hand-written scheduler, and saves its picture and tensorboard logs."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from sleepgym.training.dashboard import Dashboard, figures_of_result
 @dataclass
 class Args:
     env_id: str = "SleepLLM-v0"
-    """the environment to watch"""
+    """id of the environment"""
     seed: int = 0
     """seed of the episode"""
     split: Split = "train"
-    """whose facts are taught"""
+    """split that facts are drawn from"""
     scheduler: str = "night-owl"
-    """who acts, with numbers after a colon as in night-owl:load_at=0.05"""
+    """scheduler to evaluate, with optional fields after a colon as in night-owl:load_at=0.05"""
     out: Path = Path("runs/demo")
-    """folder for the picture and the tensorboard logs"""
+    """folder of the picture and the tensorboard logs"""
 
 
 def main(args: Args) -> None:

@@ -1,4 +1,4 @@
-"""Trains a scheduler with DQN on a SleepLLM environment; what is not allowed does nothing and costs a penalty."""
+"""Trains a policy with DQN on a SleepLLM environment, without action masks: invalid actions cost a penalty."""
 
 from __future__ import annotations
 
@@ -17,58 +17,58 @@ from sleepgym.training import EnvSpec, PolicyCard, load_policy, training_callbac
 @dataclass
 class Args:
     env_id: str = "SleepLLM-v0"
-    """the environment to train on"""
+    """id of the training environment"""
     card: str = ""
-    """path of a card of your own to play instead of the environment's"""
+    """path of a card that replaces the environment's own"""
     seed: int = 1
-    """seed of the policy and of its streams"""
+    """seed of the policy and of its training streams"""
     total_steps: int = 60_000
-    """steps to train for, over all environments and, when resumed, from the very beginning"""
+    """total environment steps over all environments, including those before a resume"""
     out: Path = Path("runs/dqn")
     """folder of the run: best.zip, last.zip, their cards, tensorboard logs"""
     resume: Path | None = None
-    """a policy to go on with, such as runs/dqn/last.zip, with its own settings, as many environments and an empty
-    replay buffer; a policy file is code, so take only one that you trust"""
+    """policy to resume, such as runs/dqn/last.zip, with its own settings, the same number of environments and an empty
+    replay buffer; a policy file is code: resume only one that you trust"""
     device: str = "cpu"
-    """where the policy's network is; it is small, and a CPU is fastest"""
+    """device of the policy's network, which is small and fastest on a CPU"""
     threads: int = 1
-    """threads of torch; the passes of the bundled model are too small to gain from many"""
+    """number of torch threads; passes of the bundled model are too small to benefit from many"""
 
     n_envs: int = 16
-    """episodes at once; they share the model's passes"""
+    """number of parallel episodes, which share forward passes"""
     buffer_size: int = 20_000
-    """steps that are remembered; a step of SleepLLM-v0 takes 13 kB"""
+    """size of the replay buffer in steps; a step of SleepLLM-v0 takes 13 kB"""
     learning_starts: int = 1_000
-    """steps at random before learning starts"""
+    """random steps before learning starts"""
     batch_size: int = 128
-    """steps in a minibatch"""
+    """steps per minibatch"""
     gradient_steps: int = 8
-    """updates after every step of all environments"""
+    """gradient steps after each step of all environments"""
     learning_rate: float = 5e-4
     """step size of Adam"""
     gamma: float = 0.99
     """discount per step"""
     returns: int = 3
-    """steps whose rewards are counted before the estimate takes over"""
+    """number n of n-step returns"""
     target_every: int = 1_000
     """steps between updates of the target network"""
     exploration_fraction: float = 0.3
-    """share of all steps over which the chance of a random action falls"""
+    """share of all steps over which the probability of a random action falls"""
     exploration_final: float = 0.05
-    """chance of a random action after that"""
+    """final probability of a random action"""
     reward_scale: float = 0.05
-    """what rewards are multiplied by for learning: brings returns, some dozens, to a few units"""
+    """factor of rewards in training, which scales returns from some dozens to order 1"""
     units: int = 64
-    """units of each of the two hidden layers"""
+    """width of each of the two hidden layers"""
 
     eval_every: int = 5_000
     """steps between validations"""
     eval_episodes: int = 8
-    """validation streams; 0 does not validate"""
+    """number of validation streams; 0 for no validation"""
     eval_seed: int = 1000
-    """seed of the first of them"""
+    """seed of the first validation stream; the others follow it"""
     patience: int = 0
-    """validations without a better score after which training stops; 0 never stops"""
+    """validations without a higher score after which training stops; 0 for no early stopping"""
     save_every: int = 5_000
     """steps between checkpoints"""
 
@@ -104,7 +104,7 @@ def main(args: Args) -> None:
         card.check_resumed(args.resume, ("n_envs", "reward_scale"))
         envs = spec.training(args.n_envs, args.seed, args.reward_scale, PolicyCard.read(args.resume).steps)
         model, _ = load_policy(args.resume, envs, args.device)
-        # The replay buffer is not saved: without new steps, a handful of them would be learned from again and again.
+        # The replay buffer is not saved: learning waits for new steps, so as not to overfit to the first few.
         model.learning_starts += model.num_timesteps
 
     model.set_logger(configure(str(args.out), ["stdout", "tensorboard"]))

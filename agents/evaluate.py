@@ -1,4 +1,4 @@
-"""Plays hand-written schedulers and trained policies on the same episodes and prints how they compare."""
+"""Evaluates hand-written schedulers and trained policies on the same streams and prints a table."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ USUAL = ("random", *RULES)
 @dataclass
 class Args:
     contestants: tyro.conf.Positional[tuple[str, ...]] = USUAL
-    """schedulers, with numbers after a colon as in night-owl:load_at=0.05; paths of policies, such as
+    """schedulers, with optional fields after a colon as in night-owl:load_at=0.05; paths of policies, such as
     runs/ppo/best.zip; or ppo=runs/1/best.zip,runs/2/best.zip for several training runs under one name. A policy file
     is code: name only those that you trust"""
     env_id: str = "SleepLLM-v0"
-    """the environment to play"""
+    """id of the environment"""
     card: str = ""
-    """path of a card of your own to play instead of the environment's"""
+    """path of a card that replaces the environment's own"""
     split: Split = "validation"
-    """whose facts are taught"""
+    """split that facts are drawn from"""
     episodes: int = 5
-    """streams that each contestant plays"""
+    """number of streams per contestant"""
     seed: int = 1000
     """seed of the first stream; the others follow it"""
     slots: int = 16
-    """episodes at once"""
+    """maximum number of parallel episodes"""
     threads: int = 1
-    """threads of torch"""
+    """number of torch threads"""
     out: Path | None = None
-    """folder for the scores, one JSON file per contestant, as ScoreMatrix reads them"""
+    """folder of the scores, one JSON file per contestant in the format of ScoreMatrix"""
     logdir: Path | None = None
-    """folder for tensorboard logs, one below it per contestant"""
+    """folder of the tensorboard logs, with one subfolder per contestant"""
 
 
 def main(args: Args) -> None:
@@ -59,7 +59,7 @@ def main(args: Args) -> None:
     console = Console()
     spec = EnvSpec(args.env_id, args.card)
     try:
-        # All of them before anybody plays: a mistake in the last name is found at once.
+        # Loaded before the first evaluation, so that a mistake in any name is reported at once.
         contestants = contestants_of(args.contestants, spec.make(args.split))
     except (PlayerNameError, PolicyError, SchedulerNameError) as error:
         raise SystemExit(str(error)) from None
@@ -80,11 +80,15 @@ def main(args: Args) -> None:
 
 
 def contestants_of(texts: Sequence[str], env: gym.Env[Any, Any]) -> dict[str, dict[str, Player]]:
-    """Runs by the name under which they are compared: one, or the policies of several trainings.
+    """Loads the contestants: players by label, grouped by the name under which they are compared.
 
     Args:
-        texts: As on the command line.
-        env: One of those that they will play.
+        texts: Contestants as on the command line.
+        env: Environment like those that they will be evaluated in.
+
+    Raises:
+        SystemExit: Two contestants have the same name.
+        PlayerNameError: A text names no player.
     """
     found: dict[str, dict[str, Player]] = {}
     for text in texts:
@@ -97,20 +101,20 @@ def contestants_of(texts: Sequence[str], env: gym.Env[Any, Any]) -> dict[str, di
 
 
 def policies_in(text: str) -> tuple[str, list[Path]]:
-    """What a contestant is called, and the files of its policies, of which a scheduler has none."""
+    """Returns the name of a contestant and the files of its policies; a scheduler has none."""
     if not text.endswith(".zip"):
         return text, []
     name, named, paths = text.partition("=")
     if named and not {"/", "\\"} & set(name):
         return name, [Path(path) for path in paths.split(",")]
-    # A path, which may have a "=" in it; runs/ppo/best.zip is called ppo-best.
+    # A path, which may contain "="; runs/ppo/best.zip is named ppo-best.
     return "-".join(Path(text).with_suffix("").parts[-2:]), [Path(text)]
 
 
 def play(
     args: Args, spec: EnvSpec, label: str, run: Player, seeds: range, advance: Callable[[], None]
 ) -> list[EpisodeResult]:
-    """Episodes of one scheduler or policy, logged if that is wanted."""
+    """Evaluates one scheduler or policy, and logs its episodes if there is a log folder."""
     if args.logdir is None:
         return evaluate(lambda: run.wrap(spec.make(args.split)), run.scheduler, seeds, args.slots, lambda _: advance())
 

@@ -1,6 +1,6 @@
-"""Trains a scheduler with PPO on a SleepLLM environment, with invalid actions masked or not.
+"""Trains a policy with PPO on a SleepLLM environment, with or without invalid action masking.
 
-The defaults are those of the policies in agents/pretrained; docs/results.md says what they score.
+The defaults are those of the policies in agents/pretrained, whose scores are in docs/results.md.
 """
 
 from __future__ import annotations
@@ -32,84 +32,84 @@ from sleepgym.training import (
 )
 
 RESUMED = ("n_envs", "reward_scale", "warm_start", "warm_episodes", "relative")
-"""Arguments that a policy file does not hold: resumed with others, it would learn something else."""
+"""Arguments that are not in a policy file and must be the same on resuming."""
 
 
 @dataclass
 class Args:
     env_id: str = "SleepLLM-v0"
-    """the environment to train on"""
+    """id of the training environment"""
     card: str = ""
-    """path of a card of your own to play instead of the environment's"""
+    """path of a card that replaces the environment's own"""
     seed: int = 1
-    """seed of the policy and of its streams"""
+    """seed of the policy and of its training streams"""
     total_steps: int = 10_240
-    """steps to train for, over all environments and, when resumed, from the very beginning"""
+    """total environment steps over all environments, including those before a resume"""
     out: Path = Path("runs/ppo")
     """folder of the run: best.zip, last.zip, their cards, tensorboard logs"""
     resume: Path | None = None
-    """a policy to go on with, such as runs/ppo/last.zip, with its own settings and as many environments; a policy
-    file is code, so take only one that you trust"""
+    """policy to resume, such as runs/ppo/last.zip, with its own settings and the same number of environments; a policy
+    file is code: resume only one that you trust"""
     device: str = "cpu"
-    """where the policy's network is; it is small, and a CPU is fastest"""
+    """device of the policy's network, which is small and fastest on a CPU"""
     threads: int = 1
-    """threads of torch; the passes of the bundled model are too small to gain from many"""
+    """number of torch threads; passes of the bundled model are too small to benefit from many"""
 
     algorithm: Literal["maskable", "plain"] = "maskable"
-    """maskable never tries what is not allowed; plain pays the penalty and learns not to"""
+    """maskable for MaskablePPO, which never takes invalid actions; plain for PPO, which pays the penalty for them"""
     extractor: Literal["set", "flat"] = "set"
-    """set reads the ledger as a set of facts; flat as one long vector"""
+    """set encodes the ledger as a set of facts; flat as one vector"""
     n_envs: int = 16
-    """episodes at once; they share the model's passes"""
+    """number of parallel episodes, which share forward passes"""
     n_steps: int = 32
-    """steps of each environment between updates; times n_envs, this is the batch that is learned from"""
+    """rollout length: steps per environment between updates; the batch has n_envs times as many"""
     batch_size: int = 64
-    """steps in a minibatch"""
+    """steps per minibatch"""
     epochs: int = 8
-    """passes over what was collected"""
+    """epochs per update"""
     learning_rate: float = 1e-3
-    """step size of Adam; falls linearly to 0 at total_steps"""
+    """step size of Adam; decays linearly to 0 at total_steps"""
     anneal: bool = True
-    """whether the learning rate falls"""
+    """whether the learning rate decays"""
     gamma: float = 1.0
-    """discount per step; steps differ in how many ticks they take, and the score discounts nothing"""
+    """discount per step; steps differ in duration, and the score is undiscounted"""
     gae_lambda: float = 0.95
-    """decay of generalised advantage estimation"""
+    """lambda of generalised advantage estimation"""
     clip: float = 0.2
-    """how far the policy may move from the one that collected, as a ratio of probabilities"""
+    """clip range of the probability ratio"""
     entropy: float = 0.0
     """weight of the entropy bonus"""
     value: float = 0.5
     """weight of the value loss"""
     target_kl: float | None = 0.03
-    """divergence from the policy that collected, beyond 1.5 times which an update ends early"""
+    """KL divergence; an update stops early beyond 1.5 times this value"""
     reward_scale: float = 1.0
-    """what rewards are multiplied by for learning: relative returns are a few units, others some dozens, for which
-    0.05 is better"""
+    """factor of rewards in training: relative returns are of order 1; absolute ones are some dozens, for which 0.05 is
+    better"""
     units: int = 64
-    """units of each of the two hidden layers of policy and value"""
+    """width of each of the two hidden layers of policy and value"""
 
     warm_start: tuple[str, ...] = ("night-owl:load_at=0.08", "night-owl:load_at=0.24")
-    """schedulers to imitate before learning; where several of them differ, the policy begins undecided; without a
-    value, it begins at random"""
+    """schedulers to clone before reinforcement learning; several of them give a policy that mixes their actions; none
+    for random initialisation"""
     warm_episodes: int = 40
-    """episodes to learn from, dealt to the schedulers in turn"""
+    """episodes to clone, assigned to the schedulers in turn"""
     warm_epochs: int = 30
-    """passes over them"""
+    """epochs of cloning"""
     warm_entropy: float = 0.05
-    """weight of an entropy bonus while imitating, so that something is left to be tried"""
+    """weight of the entropy bonus in cloning, which keeps exploration"""
     relative: bool = True
-    """after a warm start, go on with the imitated episodes, and learn from what is earned beyond the scheduler that
-    played them; use it with a gamma of 1"""
+    """after a warm start, train on the cloned episodes with rewards relative to those of their scheduler; use it with a
+    gamma of 1"""
 
     eval_every: int = 5_100
     """steps between validations"""
     eval_episodes: int = 16
-    """validation streams; 0 does not validate"""
+    """number of validation streams; 0 for no validation"""
     eval_seed: int = 1000
-    """seed of the first of them"""
+    """seed of the first validation stream; the others follow it"""
     patience: int = 0
-    """validations without a better score after which training stops; 0 never stops"""
+    """validations without a higher score after which training stops; 0 for no early stopping"""
     save_every: int = 5_000
     """steps between checkpoints"""
 
@@ -132,7 +132,7 @@ def main(args: Args) -> None:
             "give more --warm-episodes"
         )
     if args.warm_start:
-        # Runs have episodes of their own, as they have without a warm start.
+        # Disjoint streams for different seeds.
         streams = range(args.seed * 10_000, args.seed * 10_000 + args.warm_episodes)
         if streams.stop > FIRST_SEED:
             raise SystemExit(
@@ -148,7 +148,7 @@ def main(args: Args) -> None:
         model: Any = (MaskablePPO if masked else PPO)(
             "MultiInputPolicy",
             envs,
-            # No lambda: a policy file would hold its bytecode, which other versions of Python cannot read.
+            # No lambda: the policy file would contain its bytecode, which other versions of Python cannot read.
             learning_rate=LinearSchedule(args.learning_rate, 0.0, 1.0) if args.anneal else args.learning_rate,
             n_steps=args.n_steps,
             batch_size=args.batch_size,
@@ -160,8 +160,8 @@ def main(args: Args) -> None:
             vf_coef=args.value,
             target_kl=args.target_kl,
             policy_kwargs={
-                # Orthogonal weights, with a policy head of gain 0.01, are the library's default: all that is allowed
-                # is about equally likely at first.
+                # The library's default of orthogonal weights, with gain 0.01 for the policy head, makes allowed
+                # actions about equally likely at first.
                 "features_extractor_class": LedgerExtractor if args.extractor == "set" else CombinedExtractor,
                 "net_arch": {"pi": [args.units] * 2, "vf": [args.units] * 2},
             },

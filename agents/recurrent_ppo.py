@@ -1,4 +1,4 @@
-"""Trains a scheduler that remembers with PPO on a SleepLLM environment; what is not allowed costs a penalty."""
+"""Trains an LSTM policy with PPO on a SleepLLM environment, without action masks: invalid actions cost a penalty."""
 
 from __future__ import annotations
 
@@ -18,62 +18,62 @@ from sleepgym.training import EnvSpec, LedgerExtractor, PolicyCard, load_policy,
 @dataclass
 class Args:
     env_id: str = "SleepLLM-v0"
-    """the environment to train on"""
+    """id of the training environment"""
     card: str = ""
-    """path of a card of your own to play instead of the environment's"""
+    """path of a card that replaces the environment's own"""
     seed: int = 1
-    """seed of the policy and of its streams"""
+    """seed of the policy and of its training streams"""
     total_steps: int = 60_000
-    """steps to train for, over all environments and, when resumed, from the very beginning"""
+    """total environment steps over all environments, including those before a resume"""
     out: Path = Path("runs/recurrent_ppo")
     """folder of the run: best.zip, last.zip, their cards, tensorboard logs"""
     resume: Path | None = None
-    """a policy to go on with, such as runs/recurrent_ppo/last.zip, with its own settings and as many environments; a
-    policy file is code, so take only one that you trust"""
+    """policy to resume, such as runs/recurrent_ppo/last.zip, with its own settings and the same number of environments;
+    a policy file is code: resume only one that you trust"""
     device: str = "cpu"
-    """where the policy's network is; it is small, and a CPU is fastest"""
+    """device of the policy's network, which is small and fastest on a CPU"""
     threads: int = 1
-    """threads of torch; the passes of the bundled model are too small to gain from many"""
+    """number of torch threads; passes of the bundled model are too small to benefit from many"""
 
     n_envs: int = 16
-    """episodes at once; they share the model's passes"""
+    """number of parallel episodes, which share forward passes"""
     n_steps: int = 64
-    """steps of each environment between updates; times n_envs, this is the batch that is learned from"""
+    """rollout length: steps per environment between updates; the batch has n_envs times as many"""
     batch_size: int = 128
-    """steps in a minibatch"""
+    """steps per minibatch"""
     epochs: int = 10
-    """passes over what was collected"""
+    """epochs per update"""
     learning_rate: float = 1e-3
-    """step size of Adam; falls linearly to 0 at total_steps"""
+    """step size of Adam; decays linearly to 0 at total_steps"""
     anneal: bool = True
-    """whether the learning rate falls"""
+    """whether the learning rate decays"""
     gamma: float = 0.99
     """discount per step"""
     gae_lambda: float = 0.95
-    """decay of generalised advantage estimation"""
+    """lambda of generalised advantage estimation"""
     clip: float = 0.2
-    """how far the policy may move from the one that collected, as a ratio of probabilities"""
+    """clip range of the probability ratio"""
     entropy: float = 0.01
     """weight of the entropy bonus"""
     value: float = 0.5
     """weight of the value loss"""
     target_kl: float | None = 0.03
-    """divergence from the policy that collected, beyond 1.5 times which an update ends early"""
+    """KL divergence; an update stops early beyond 1.5 times this value"""
     reward_scale: float = 0.05
-    """what rewards are multiplied by for learning: brings returns, some dozens, to a few units"""
+    """factor of rewards in training, which scales returns from some dozens to order 1"""
     memory: int = 64
-    """units of the LSTM, of which policy and value have one each"""
+    """width of the LSTMs, one each for policy and value"""
     units: int = 64
-    """units of the hidden layer of policy and value behind it"""
+    """width of the hidden layer after each LSTM"""
 
     eval_every: int = 5_000
     """steps between validations"""
     eval_episodes: int = 8
-    """validation streams; 0 does not validate"""
+    """number of validation streams; 0 for no validation"""
     eval_seed: int = 1000
-    """seed of the first of them"""
+    """seed of the first validation stream; the others follow it"""
     patience: int = 0
-    """validations without a better score after which training stops; 0 never stops"""
+    """validations without a higher score after which training stops; 0 for no early stopping"""
     save_every: int = 5_000
     """steps between checkpoints"""
 
@@ -90,7 +90,7 @@ def main(args: Args) -> None:
         model: Any = RecurrentPPO(
             "MultiInputLstmPolicy",
             envs,
-            # No lambda: a policy file would hold its bytecode, which other versions of Python cannot read.
+            # No lambda: the policy file would contain its bytecode, which other versions of Python cannot read.
             learning_rate=LinearSchedule(args.learning_rate, 0.0, 1.0) if args.anneal else args.learning_rate,
             n_steps=args.n_steps,
             batch_size=args.batch_size,

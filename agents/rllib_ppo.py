@@ -1,7 +1,7 @@
-"""Trains a scheduler with RLlib's PPO, on one machine or on a Ray cluster; see docs/rllib.md.
+"""Trains a policy with RLlib's PPO, on one machine or on a Ray cluster; see docs/rllib.md.
 
-Each env runner is a process with a base model of its own, whose episodes share its passes. The learner never sees the
-base model; validation, in the learner's process, has another one. Needs the extra `rllib`.
+Each env runner is a process with its own base model, whose episodes share forward passes. The learner does not use a
+base model; validation, in the learner's process, loads another one. Needs the extra `rllib`.
 """
 
 from __future__ import annotations
@@ -42,78 +42,78 @@ from sleepgym.training.rllib import (
 )
 
 RESUMED = ("env_id", "card", "units", "reward_scale")
-"""Arguments that a run must be resumed with: with others, it would be another network or learn something else."""
+"""Arguments that must be the same on resuming, since they determine the network or the task."""
 
 
 @dataclass
 class Args:
     env_id: str = "SleepLLM-v0"
-    """the environment to train on"""
+    """id of the training environment"""
     card: str = ""
-    """path of a card of your own to play instead of the environment's; on a cluster, every node needs it there"""
+    """path of a card that replaces the environment's own; on a cluster, it must exist on every node"""
     seed: int = 1
     """seed of networks, actions and episodes"""
     total_steps: int = 60_000
-    """steps to train for, over all environments and, when resumed, from the very beginning"""
+    """total environment steps over all environments, including those before a resume"""
     out: Path = Path("runs/rllib_ppo")
-    """folder of the run: tensorboard logs, checkpoints, and best.json, which says which of them did best; on a cluster,
-    on the driver's machine"""
+    """folder of the run: tensorboard logs, checkpoints, and best.json, which names the best of them; on a cluster, on
+    the driver's machine"""
     resume: bool = False
-    """go on from the last checkpoint in out; a checkpoint is code, so take only one that you trust"""
+    """resume the last checkpoint in out; a checkpoint is code: resume only one that you trust"""
     checkpoint_every: int = 10
-    """updates between checkpoints; the last update leaves one in any case, and so does a best validation"""
+    """updates between checkpoints; further ones are saved after the last update and after a best validation"""
     threads: int = 1
-    """threads of torch in this process, which learns and validates; networks and passes are too small to gain from
-    many"""
+    """number of torch threads in this process, which learns and validates; networks and passes are too small to benefit
+    from many"""
 
     address: str = ""
-    """a Ray cluster to train on, such as auto or 10.0.0.1:6379; left out, Ray starts here and ends with the run"""
+    """address of a Ray cluster, such as auto or 10.0.0.1:6379; empty to start Ray locally for this run"""
     num_env_runners: int = 2
-    """processes that play, each with a base model of its own; 0 plays in the learner's process"""
+    """number of env runner processes, each with its own base model; 0 to run in the learner's process"""
     num_envs_per_env_runner: int = 8
-    """episodes at once in each of them; they share its model's passes"""
+    """number of parallel episodes per env runner, which share forward passes"""
     num_gpus_per_env_runner: float = 0
-    """GPUs that a base model needs; 0.25 puts four of them on one"""
+    """GPUs per env runner; 0.25 places four of them on one GPU"""
     object_store_mb: int = 256
-    """shared memory of a Ray that starts here; episodes and weights of the policy pass through it"""
+    """shared memory of a locally started Ray in MiB, for episodes and weights"""
 
     num_steps: int = 96
-    """steps of each environment between updates; times all environments, this is the batch that is learned from"""
+    """rollout length: steps per environment between updates; the batch has that of all environments"""
     minibatch_size: int = 256
-    """steps in a minibatch"""
+    """steps per minibatch"""
     update_epochs: int = 8
-    """passes over what was collected"""
+    """epochs per update"""
     learning_rate: float = 5e-4
     """step size of Adam"""
     gamma: float = 0.99
     """discount per step"""
     gae_lambda: float = 0.95
-    """decay of generalised advantage estimation"""
+    """lambda of generalised advantage estimation"""
     clip: float = 0.2
-    """how far the policy may move from the one that collected, as a ratio of probabilities"""
+    """clip range of the probability ratio"""
     entropy: float = 0.01
     """weight of the entropy bonus"""
     value: float = 0.5
     """weight of the value loss"""
     max_grad_norm: float = 0.5
-    """norm at which gradients are clipped"""
+    """norm to which gradients are clipped"""
     reward_scale: float = 0.05
-    """what rewards are multiplied by for learning: brings returns, some dozens, to a few units"""
+    """factor of rewards in training, which scales returns from some dozens to order 1"""
     units: int = 64
-    """units of each of the two hidden layers of policy and value"""
+    """width of each of the two hidden layers of policy and value"""
 
     eval_every: int = 5_000
-    """steps between validations; there is one after the last update as well"""
+    """steps between validations; there is also one after the last update"""
     eval_episodes: int = 8
-    """validation streams; 0 does not validate"""
+    """number of validation streams; 0 for no validation"""
     eval_seed: int = 1000
-    """seed of the first of them"""
+    """seed of the first validation stream; the others follow it"""
     patience: int = 0
-    """validations without a better score after which training stops; 0 never stops"""
+    """validations without a higher score after which training stops; 0 for no early stopping"""
 
 
 class PolicyOfRun(BaseModel):
-    """A policy and how it came about; that of the best checkpoint is in best.json."""
+    """Metadata of a policy; best.json has that of the best checkpoint."""
 
     algorithm: str = "PPO of RLlib"
     env_id: str
@@ -139,10 +139,10 @@ def configure(args: Args, seed: int) -> PPOConfig:
             num_gpus_per_env_runner=args.num_gpus_per_env_runner,
             gym_env_vectorize_mode=gym.VectorizeMode.VECTOR_ENTRY_POINT,
             rollout_fragment_length=args.num_steps,
-            # By default, what takes longer than a minute is thrown away, and nights do.
+            # By default, samples that take longer than a minute are discarded; nights can.
             sample_timeout_s=None,
         )
-        # Loading a base model and measuring it can take longer than the 30 seconds after which a runner counts as dead.
+        # Loading a base model and its statistics can exceed the default of 30 seconds for a health check.
         .fault_tolerance(restart_failed_env_runners=True, env_runner_health_probe_timeout_s=600)
         .callbacks(FiguresCallback)
         .learners(learner_class=MeasuredPPOLearner)
@@ -164,7 +164,7 @@ def configure(args: Args, seed: int) -> PPOConfig:
             vf_loss_coeff=args.value,
             grad_clip=args.max_grad_norm,
             use_kl_loss=False,
-            # It would clip the squared error itself: no gradient where the critic is far off.
+            # RLlib clips the squared error itself, so that large errors would have no gradient.
             vf_clip_param=float("inf"),
         )
         .debugging(seed=seed)
@@ -172,7 +172,12 @@ def configure(args: Args, seed: int) -> PPOConfig:
 
 
 def last_checkpoint(args: Args) -> tuple[Path | None, int]:
-    """Where to go on from, and how many steps were done by then; nothing and 0 for a new run."""
+    """Returns the last checkpoint with its number of steps; None and 0 for a new run.
+
+    Raises:
+        FileExistsError: There are checkpoints without ``--resume``, or none with it.
+        ValueError: An argument differs from that of the resumed run.
+    """
     folder = args.out / "checkpoints"
     found = {int(path.name): path for path in folder.glob("*") if path.name.isdigit()}
     if bool(found) != args.resume:
@@ -194,7 +199,7 @@ def last_checkpoint(args: Args) -> tuple[Path | None, int]:
 
 
 def save(algo: Algorithm, args: Args, steps: int) -> Path:
-    """Writes a checkpoint under another name first, so that an interrupted one is never taken for a checkpoint."""
+    """Saves a checkpoint under a temporary name and renames it, so that interrupted ones are never resumed."""
     path = (args.out / "checkpoints" / str(steps)).resolve()
     if not path.exists():
         partial = path.with_name("partial")
@@ -206,7 +211,7 @@ def save(algo: Algorithm, args: Args, steps: int) -> Path:
 
 
 class Validation:
-    """Plays the policy on validation streams now and then, and remembers in best.json which checkpoint did best."""
+    """Evaluates the policy on validation streams at intervals, and records the best checkpoint in best.json."""
 
     def __init__(self, args: Args, dashboard: Dashboard, steps: int) -> None:
         self.args, self.dashboard = args, dashboard
@@ -214,7 +219,7 @@ class Validation:
         self.path = args.out / "best.json"
         found = None
         if args.resume and self.path.is_file():
-            # What was best before must be beaten.
+            # A resumed run has to exceed the best score so far.
             found = PolicyOfRun.model_validate_json(self.path.read_bytes()).validation_score
         self.best = -np.inf if found is None else found
         self.next, self.without_gain = steps + args.eval_every, 0
@@ -224,7 +229,7 @@ class Validation:
         return self.args.eval_episodes > 0 and steps >= min(self.next, self.args.total_steps)
 
     def run(self, algo: Algorithm, steps: int) -> bool:
-        """Validates now; says whether training should go on."""
+        """Runs a validation; returns whether training should continue."""
         args, started = self.args, time.perf_counter()
         self.next = steps + args.eval_every
         spec = EnvSpec(args.env_id, args.card)
@@ -249,7 +254,7 @@ class Validation:
 
 
 def losses_of(result: dict[str, Any]) -> dict[str, float]:
-    """Under Stable-Baselines3's names, so that runs of both stand in the same charts."""
+    """Returns losses under Stable-Baselines3's tags, so that runs of both libraries share charts."""
     learner = result["learners"]["default_policy"]
     return {
         "train/policy_gradient_loss": learner["policy_loss"],
@@ -266,12 +271,12 @@ def losses_of(result: dict[str, Any]) -> dict[str, float]:
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     path, first = last_checkpoint(args)
-    # Ray would otherwise report to its makers that it is used.
+    # Disables Ray's usage reports.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     here: dict[str, Any] = {"include_dashboard": False, "object_store_memory": args.object_store_mb * 2**20}
     ray.init(**({"address": args.address} if args.address else here))
     register_env("sleepgym", make_vector)
-    # What is resumed plays new episodes: with the seeds of the beginning, it would play the first ones again.
+    # A resumed run gets new seeds, so that it does not repeat its first episodes.
     seed = int(np.random.SeedSequence([args.seed, first]).generate_state(1)[0] // 2)
     algo = configure(args, seed).build_algo()
     dashboard = Dashboard(args.out)

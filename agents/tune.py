@@ -1,9 +1,9 @@
-"""Tries every hand-written scheduler with every combination of its parameters on streams of the training split.
+"""Tunes the fields of hand-written schedulers by grid search on streams of the training split.
 
-A plain grid in two rounds (successive halving, Jamieson and Talwalkar 2016, with one halving): each combination plays
-a few streams, the best of each scheduler play further ones, and the best mean score over all of those wins. What is
-found here is to be confirmed on other streams (agents/evaluate.py --split validation), since the best of many is partly
-luck.
+Grid search in two rounds (successive halving, Jamieson and Talwalkar 2016, with one halving): each combination is
+evaluated on a few streams, the best ones of each scheduler on further streams, and the best mean score over all of
+these is chosen. The choice is to be confirmed on other streams (agents/evaluate.py --split validation), since the
+maximum over many combinations is biased upwards.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from sleepgym.training import EnvSpec
 
 MACHINE = f"{platform.machine()}, torch {torch.__version__}"
 
-# What is tried. Days, shares and pressures are those of the schedulers' docstrings.
+# Values by scheduler and field; units are those of the schedulers' docstrings.
 GRIDS: Mapping[str, Mapping[str, Sequence[float | str | None]]] = {
     "night-owl": {"traffic_at": [0.15, 0.3], "load_at": [0.05, 0.08, 0.12, 0.18], "anyway_at": [0.3, 1.0]},
     "pressure-rule": {"nap_at": [0.3, 2.0], "sleep_at": [0.35, 0.45, 0.6, 0.8], "night_relief": [0.0, 0.3]},
@@ -56,56 +56,56 @@ GRIDS: Mapping[str, Mapping[str, Sequence[float | str | None]]] = {
 @dataclass
 class Args:
     env_id: str = "SleepLLM-v0"
-    """the environment to tune for"""
+    """id of the environment"""
     card: str = ""
-    """path of a card of your own to play instead of the environment's"""
+    """path of a card that replaces the environment's own"""
     schedulers: tuple[str, ...] = field(default_factory=lambda: tuple(name for name in GRIDS if name in RULES))
-    """which of night-owl, pressure-rule, budget-aware, drowsiness, fixed-period, never-sleep, look-ahead; the last one
-    takes hours, and plays only when named"""
+    """schedulers to tune: night-owl, pressure-rule, budget-aware, drowsiness, fixed-period, never-sleep, look-ahead;
+    the last one takes hours and is not a default"""
     episodes: int = 4
-    """streams that each combination plays"""
+    """number of streams per combination in the first round"""
     finalists: int = 4
-    """combinations of each scheduler that go on"""
+    """number of combinations per scheduler in the second round"""
     final_episodes: int = 12
-    """further streams that they play"""
+    """number of further streams per combination in the second round"""
     seed: int = 0
     """seed of the first stream; the others follow it"""
     slots: int = 16
-    """episodes at once, in each process"""
+    """maximum number of parallel episodes per process"""
     processes: int = 1
-    """processes that play, with an equal share of the cores each"""
+    """number of processes, each with an equal share of the cores"""
     out: Path = Path("runs/tune.json")
-    """where the results go; a page of tables is written beside it"""
+    """JSON file of the results; a Markdown page of tables is written beside it"""
 
     @property
     def rounds(self) -> tuple[range, range]:
-        """Seeds of the first round's streams, and of those that finalists play on top."""
+        """Seeds of the first round, and of the second round's further streams."""
         first = range(self.seed, self.seed + self.episodes)
         return first, range(first.stop, first.stop + self.final_episodes)
 
 
 Played = dict[str, list[EpisodeResult]]
-"""Episodes by combination."""
+"""Results by combination."""
 
 
 def combinations(name: str) -> list[str]:
-    """Every combination, as agents/evaluate.py takes it: night-owl:traffic_at=0.15,load_at=0.05,anyway_at=0.3."""
+    """Returns all combinations of a grid in text form, as night-owl:traffic_at=0.15,load_at=0.05,anyway_at=0.3."""
     grid = GRIDS[name]
     texts = [[f"{field}={'none' if value is None else value}" for value in grid[field]] for field in grid]
     return [f"{name}:{','.join(values)}" for values in itertools.product(*texts)]
 
 
 def ranked(played: Played) -> list[str]:
-    """Combinations by mean score, those first that have played most streams."""
+    """Sorts combinations by number of streams, then by mean score, both descending."""
     return sorted(played, key=lambda text: (len(played[text]), mean_score(played[text])), reverse=True)
 
 
 def finalists(played: Played) -> list[str]:
-    """Combinations by mean score, without those that did on every stream as a better or earlier one."""
-    alike: dict[tuple[float, ...], str] = {}
+    """Sorts combinations by mean score, without those whose scores equal an earlier one's on every stream."""
+    by_scores: dict[tuple[float, ...], str] = {}
     for text in ranked(played):
-        alike.setdefault(tuple(episode.score for episode in played[text]), text)
-    return list(alike.values())
+        by_scores.setdefault(tuple(episode.score for episode in played[text]), text)
+    return list(by_scores.values())
 
 
 def mean_score(episodes: Sequence[EpisodeResult]) -> float:
@@ -113,7 +113,7 @@ def mean_score(episodes: Sequence[EpisodeResult]) -> float:
 
 
 class Job(NamedTuple):
-    """Streams that a combination plays."""
+    """Combination with streams to evaluate it on."""
 
     spec: EnvSpec
     scheduler: str
@@ -121,7 +121,7 @@ class Job(NamedTuple):
 
 
 def jobs(args: Args, schedulers: Sequence[str], seeds: range) -> list[Job]:
-    """As many streams at a time as there are slots, so that processes that play long episodes end together."""
+    """Divides the work into jobs of as many streams as there are slots, so that processes end at similar times."""
     spec = EnvSpec(args.env_id, args.card)
     return [Job(spec, text, lot) for text in schedulers for lot in chunks(seeds, args.slots)]
 
@@ -130,7 +130,7 @@ def play(job: Job) -> tuple[str, list[EpisodeResult]]:
     start = time.perf_counter()
     player = player_named(job.scheduler, job.spec.make("train"))
     episodes = evaluate(lambda: player.wrap(job.spec.make("train")), player.scheduler, job.seeds, len(job.seeds))
-    # With the time in which the scheduler thought, which is most of it for look-ahead.
+    # Includes the time of the scheduler, which is most of it for look-ahead.
     share = (time.perf_counter() - start) / len(episodes)
     return job.scheduler, [replace(episode, seconds=share) for episode in episodes]
 
@@ -141,10 +141,10 @@ def main(args: Args) -> None:
     console = Console()
     found: dict[str, Played] = {name: {text: [] for text in combinations(name)} for name in args.schedulers}
     for number, seeds in enumerate(args.rounds):
-        # The second round is for those that were best in the first: which of them by luck, its streams tell.
+        # The second round evaluates the best combinations of the first on new streams.
         chosen = [finalists(played)[: args.finalists] if number else list(played) for played in found.values()]
-        going_on = [text for names in chosen for text in names]
-        play_round(args, found, jobs(args, going_on, seeds), console)
+        selected = [text for names in chosen for text in names]
+        play_round(args, found, jobs(args, selected, seeds), console)
 
     tables = sheets(args, found)
     args.out.with_suffix(".md").write_text(page(args, tables), encoding="utf-8")
@@ -163,12 +163,12 @@ def play_round(args: Args, found: Mapping[str, Played], work: Sequence[Job], con
         for text, episodes in in_processes(play, work, args.processes):
             found[text.partition(":")[0]][text] += episodes
             progress.update(task, advance=len(episodes), description=text)
-            # Each time: a long sweep that is stopped leaves what it has found.
+            # After each job, so that an interrupted sweep keeps its results.
             write(args, found)
 
 
 def sheets(args: Args, found: Mapping[str, Played]) -> list[Sheet]:
-    """What has been played: the best of each scheduler in pairs, then a table per scheduler and round."""
+    """Makes the tables: paired differences of the best combinations, then one table per scheduler and round."""
     rng, tables = np.random.default_rng(args.seed), []
     for name, played in found.items():
         for count in sorted({len(episodes) for episodes in played.values()}, reverse=True):
@@ -180,8 +180,8 @@ def sheets(args: Args, found: Mapping[str, Played]) -> list[Sheet]:
         return tables
     scores = {text: ScoreMatrix.from_results(text, [episodes]) for text, episodes in champions.items()}
     best = max(scores, key=lambda text: mean_score(champions[text]))
-    beside = {text: compare(one, scores[best], rng) for text, one in scores.items() if text != best}
-    return [comparison_sheet(beside, best, "The best of each scheduler, in pairs"), *tables]
+    comparisons = {text: compare(matrix, scores[best], rng) for text, matrix in scores.items() if text != best}
+    return [comparison_sheet(comparisons, best, "The best of each scheduler, in pairs"), *tables]
 
 
 PAGE = """# Hand-written schedulers, tuned on `{env_id}`
@@ -206,7 +206,7 @@ def page(args: Args, tables: Sequence[Sheet]) -> str:
 
 
 def command(args: Args) -> str:
-    """What repeats a sweep."""
+    """Returns the command line that repeats a sweep."""
     parts, usual = ["python agents/tune.py"], vars(Args())
     for name, value in vars(args).items():
         if value != usual[name]:
@@ -216,16 +216,16 @@ def command(args: Args) -> str:
 
 
 def write(args: Args, found: Mapping[str, Played]) -> None:
-    """Episodes that have been played so far, by combination and in the order of the streams."""
+    """Writes the results so far, by combination and in the order of the streams."""
     settings = {name: getattr(args, name) for name in ("env_id", "card", "seed", "episodes", "final_episodes")}
     played = {text: episodes for of in found.values() for text, episodes in of.items() if episodes}
     rows = [
         {"scheduler": text, "scores": [episode.score for episode in of], "episodes": [asdict(each) for each in of]}
         for text, of in played.items()
     ]
-    circumstances = {"split": "train", "machine": MACHINE, "version": __version__, "command": command(args)}
+    provenance = {"split": "train", "machine": MACHINE, "version": __version__, "command": command(args)}
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(settings | circumstances | {"rows": rows}) + "\n", encoding="utf-8")
+    args.out.write_text(json.dumps(settings | provenance | {"rows": rows}) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

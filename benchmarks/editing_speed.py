@@ -28,7 +28,8 @@ from sleepgym.editing.targets import contexts, key_position
 from sleepgym.facts import Fact
 from sleepgym.lm import LanguageModel, facts_for, load, score
 from sleepgym.lm.continuation import Continuation
-from sleepgym.lm.language_model import Encoded, hooked
+from sleepgym.lm.encoding import Encoded
+from sleepgym.lm.language_model import hooked
 from sleepgym.memory.overlay import Memory, Overlay
 
 

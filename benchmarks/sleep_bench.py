@@ -20,7 +20,8 @@ from sleepgym.facts import Fact, World
 from sleepgym.facts.real import RealFacts
 from sleepgym.files import cache_dir
 from sleepgym.lm import load, perplexity, score
-from sleepgym.lm.language_model import Encoded, LanguageModel
+from sleepgym.lm.encoding import Encoded
+from sleepgym.lm.language_model import LanguageModel
 from sleepgym.memory.asking import chat_probe, raw_probe
 from sleepgym.memory.owners import EDIT
 from sleepgym.memory.rehearsal import Rehearsal
@@ -217,7 +218,7 @@ def told(report: SleepReport) -> Point:
         "recall before": report.recall_before,
         "recall after": report.recall_after,
         "perplexity before": report.perplexity_before,
-        "perplexity before rem": report.perplexity_before_rem,
+        "perplexity before rem": math.nan if report.perplexity_before_rem is None else report.perplexity_before_rem,
         "perplexity after": report.perplexity_after,
         "steps": float(report.steps),
         "nll": report.nll,

@@ -32,7 +32,7 @@ from sleepgym.editing import spec_for
 from sleepgym.editing.base import Base, make_base
 from sleepgym.facts import Fact, World
 from sleepgym.lm import load
-from sleepgym.lm.language_model import Encoded
+from sleepgym.lm.encoding import Encoded
 from sleepgym.memory.overlay import Memory
 from sleepgym.sleeper import SleepingLM, sleep_together
 

@@ -24,7 +24,7 @@ from benchmarks.common import plots, records, timing
 from sleepgym.editing import Editor, EditSpec
 from sleepgym.facts import Fact, World
 from sleepgym.lm import load, perplexity, score
-from sleepgym.lm.language_model import Encoded
+from sleepgym.lm.encoding import Encoded
 from sleepgym.memory.overlay import Memory
 from sleepgym.sleeper import Base, SleepingLM, make_base
 

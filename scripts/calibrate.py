@@ -1,8 +1,8 @@
-"""Chooses the editor's numbers for a model by trying them, and keeps them beside its statistics.
+"""Calibrates the editor for a model, and saves the settings beside its statistics.
 
     python scripts/calibrate.py --model gemma-3-270m
 
-``SleepingLM.from_pretrained`` and the benchmarks use what was found here from then on.
+``SleepingLM.from_pretrained`` and the benchmarks use the saved settings from then on.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from sleepgym.memory.overlay import Overlay
 @dataclass
 class Args:
     model: str = "tiny"
-    """any name that sleepgym.lm.load understands"""
+    """model, as for sleepgym.lm.load"""
     facts: int = 20
-    """facts written in each trial"""
+    """number of facts per trial"""
     seed: int = 2000
-    """draw of them"""
+    """seed of the choice of facts"""
     dtype: str = "float32"
     """float32 or bfloat16"""
     layers: tuple[int, ...] = ()
-    """blocks to edit; by default several runs of blocks are tried"""
+    """blocks to edit; by default several runs of blocks are searched"""
     start: EditSpec = field(default_factory=EditSpec)
-    """what is not tried, such as the number of prefixes"""
+    """initial settings; those that are not searched, such as the number of prefixes, are kept"""
     out: Path | None = None
-    """JSON; by default beside the model's statistics in the cache"""
+    """JSON file of the settings; by default beside the model's statistics in the cache"""
 
 
 def main(args: Args) -> None:

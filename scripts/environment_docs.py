@@ -1,8 +1,8 @@
-"""Writes docs/environments and docs/schedulers.md from the code and the cards.
+"""Generates docs/environments and docs/schedulers.md from the code and the cards.
 
-From the docstring of SleepEnv, its features and actions, the cards with the docstrings of their sections, and the
-docstrings of the hand-written schedulers. ``--check`` changes nothing, and ends with status 1 if a page is not what the
-code says.
+Sources are the docstring of SleepEnv, its features and actions, the cards with the docstrings of their sections, and
+the docstrings of the hand-written schedulers. ``--check`` writes nothing, and exits with status 1 if a page is out of
+date.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ NOTES = {
     "edit": f"`{DEFAULT}` departs from the recipe on purpose, so that edits only just hold: "
     "[decision 7](../decisions/0007-edits-that-only-just-hold.md)."
 }
-"""What a page says of a section beside its docstring, which has no links."""
+"""Further text of a section, with links, which docstrings do not have."""
 SCHEDULERS: Mapping[str, type[Scheduler]] = {**RULES, RANDOM: RandomScheduler, LOOK_AHEAD: LookAhead}
 NOT_SET = {"env"}
-"""Fields of schedulers that nobody chooses: a scheduler acts where it acts."""
+"""Fields of schedulers that are not parameters."""
 
 
 @dataclass
 class Args:
     folder: Path = Path(__file__).parents[1] / "docs"
-    """where the pages are"""
+    """folder of the pages"""
     check: bool = False
-    """say whether they are up to date instead of writing them"""
+    """check whether the pages are up to date instead of writing them"""
 
 
 def main(args: Args) -> None:
@@ -69,7 +69,7 @@ def main(args: Args) -> None:
 
 
 def page(cards: Mapping[str, Card]) -> str:
-    """The environment's page: the class docstring, with tables of numbers where they belong."""
+    """Renders the environment's page: the class docstring with tables in its sections."""
     default = cards[DEFAULT]
     sections = split_at_headings(inspect.getdoc(SleepEnv) or "")
     sections["Action Space"] = with_ticks(sections["Action Space"], default)
@@ -90,7 +90,11 @@ def page(cards: Mapping[str, Card]) -> str:
 
 
 def between_marks(path: Path, text: str) -> str:
-    """The file with a text put between its marks."""
+    """Returns the content of a file with the text between its marks replaced.
+
+    Raises:
+        ValueError: The file has no such marks.
+    """
     before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
@@ -116,7 +120,11 @@ def summary_table(card: Card) -> str:
 
 
 def with_ticks(section: str, card: Card) -> str:
-    """The docstring's table of actions with the card's ticks in a column of its own."""
+    """Adds a column of the card's ticks to the docstring's table of actions.
+
+    Raises:
+        ValueError: The docstring has no table of all actions.
+    """
     head = re.search(r"^\|\s*Num\s*\|\s*Action\s*\|.*\n(\|.*(\n|$))+", section, flags=re.MULTILINE)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in head[0].splitlines()] if head else []
     found = [(int(row[0]), row[1].strip("`")) for row in rows[2:]]
@@ -148,7 +156,7 @@ def reward_table(card: Card) -> str:
 
 
 def card_tables(card: Card) -> str:
-    """Every key of the default card with its value and what its section's docstring says about it."""
+    """Renders a table per section of the default card: keys, values and meanings."""
     parts = [f"Every number is in the card. The values are those of `{DEFAULT}`; what other cards change is below."]
     values = card.model_dump(mode="json")
     for name, field in type(card).model_fields.items():
@@ -166,7 +174,7 @@ def card_tables(card: Card) -> str:
 
 
 def variant_table(cards: Mapping[str, Card]) -> str:
-    """Keys in which cards differ from the default, a column per card."""
+    """Renders the table of keys in which cards differ from the default, with a column per card."""
     default, *others = (leaves(cards[card_id]) for card_id in in_order(cards))
     rows = []
     for key in dict.fromkeys(key for card in (default, *others) for key in card):
@@ -180,7 +188,7 @@ def variant_table(cards: Mapping[str, Card]) -> str:
 
 
 def index_table(cards: Mapping[str, Card]) -> str:
-    """A row per card with the figures one chooses it by."""
+    """Renders the table of all cards with their main figures."""
     head = ("Id", "Model", "Actions", "Days x ticks", "Facts per tick", "Updates", "Night, ticks", "Night traffic")
     rows = []
     for card_id in in_order(cards):
@@ -204,7 +212,11 @@ def index_table(cards: Mapping[str, Card]) -> str:
 
 
 def scheduler_tables(schedulers: Mapping[str, type[Scheduler]]) -> str:
-    """What each scheduler does and where it comes from, and a row for each of its numbers."""
+    """Renders the tables of schedulers with their sources, and of their fields.
+
+    Raises:
+        ValueError: A scheduler's docstring has no source.
+    """
     rows, numbers = [], []
     for name, scheduler in schedulers.items():
         about, meanings = docstring(scheduler)
@@ -225,7 +237,7 @@ def scheduler_tables(schedulers: Mapping[str, type[Scheduler]]) -> str:
 
 
 def split_at_headings(text: str) -> dict[str, str]:
-    """Sections by heading; what is before the first is under the empty one."""
+    """Splits a text into sections by heading; text before the first heading has an empty one."""
     first, *rest = re.split(r"^## ", text, flags=re.MULTILINE)
     sections = {"": first.strip()}
     for part in rest:
@@ -235,7 +247,7 @@ def split_at_headings(text: str) -> dict[str, str]:
 
 
 def docstring(section: type) -> tuple[str, dict[str, str]]:
-    """What a docstring says first, and what it says about each attribute."""
+    """Splits a docstring into its description and the meanings of its attributes, each on one line."""
     about, _, rest = (inspect.getdoc(section) or "").partition("\nAttributes:\n")
     attributes, *_ = re.split(r"^\S", rest, maxsplit=1, flags=re.MULTILINE)
     entries = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", attributes, flags=re.MULTILINE)
@@ -243,12 +255,12 @@ def docstring(section: type) -> tuple[str, dict[str, str]]:
 
 
 def defaults(kind: type) -> dict[str, Any]:
-    """Of the fields of a dataclass that can be set."""
+    """Returns the defaults of the fields of a dataclass that are arguments of its constructor."""
     return {field.name: field.default for field in fields(kind) if field.init}
 
 
 def markdown(text: str) -> str:
-    """Of a docstring's reStructuredText, on one line and fit for a table."""
+    """Converts a docstring's reStructuredText to Markdown on one line, escaped for a table."""
     text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", text).replace("``", "`")
     return " ".join(text.split()).replace("|", r"\|")
 
@@ -258,7 +270,7 @@ def value(found: Any) -> str:
 
 
 def in_order(cards: Iterable[str]) -> list[str]:
-    """The default first."""
+    """Sorts ids by name, with the default first."""
     return sorted(cards, key=lambda card_id: (card_id != DEFAULT, card_id))
 
 

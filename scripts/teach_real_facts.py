@@ -1,9 +1,9 @@
-"""Teaches a pretrained model real facts that have changed, and shows recall before, awake, refreshed, slept.
+"""Teaches a pretrained model changed facts, and reports recall before, after injection, refresh and each night.
 
     python scripts/teach_real_facts.py --model gemma-3-270m --facts 10 --out docs/real_model.md
 
 Facts are changed by giving a subject the object of another subject of the same relation. They come from the
-package, or from a folder of relation files in the form of Hernandez et al. 2023 (``--data``).
+package, or from a folder of relation files in the format of Hernandez et al. 2023 (``--data``).
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from sleepgym import SleepingLM
 from sleepgym.episode.card import load_card
 from sleepgym.facts.fact import Fact
 from sleepgym.facts.real import RealFacts
-from sleepgym.lm.language_model import Encoded
+from sleepgym.lm.encoding import Encoded
 from sleepgym.memory.reports import SleepReport
 
 
 @dataclass
 class Args:
     model: str = "gemma-3-270m"
-    """any name that sleepgym.lm.load understands"""
+    """model, as for sleepgym.lm.load"""
     card: str = "SleepLLM-Gemma-v0"
     """card whose editor and sleep settings are used"""
     facts: int = 10
-    """changed facts to teach"""
+    """number of changed facts to teach"""
     seed: int = 0
     """seed of the choice of facts"""
     nights: int = 3
-    """sleeps"""
+    """number of nights"""
     data: Path | None = None
     """folder of relation files; by default the facts that ship with the package"""
     out: Path | None = None
-    """Markdown file that receives the table"""
+    """Markdown file of the table"""
 
 
 @dataclass(frozen=True)
 class Probes:
-    """What is asked at every stage."""
+    """Probes that are scored at every stage: prompts, unseen phrasings, chat questions, and other known facts."""
 
     used: list[Encoded]
     unseen: list[Encoded]
@@ -55,7 +55,7 @@ class Probes:
 
 
 def probes_of(learner: SleepingLM, facts: list[Fact], known: list[Fact]) -> Probes:
-    """Probes of the new facts, and of known facts about other subjects that the bare model recalls."""
+    """Makes probes of the new facts, and of known facts about other subjects that the bare model recalls."""
     encode, chat = learner.lm.encode, learner.lm.chat
     taught = {f.subject for f in facts}
     others = [encode(f.prompt, f.object) for f in known if f.subject not in taught]
@@ -83,7 +83,7 @@ def describe(report: SleepReport) -> str:
 
 def main(args: Args) -> None:
     console, card = Console(width=120), load_card(args.card)
-    # A naive wake edit: what refresh and sleep have to repair.
+    # Naive edits, whose interference refresh and sleep have to repair.
     edit = replace(card.edit, protect=False)
     learner = SleepingLM.from_pretrained(args.model, edit=edit, sleep=card.sleep, seed=args.seed)
     source = RealFacts.from_relations(sorted(args.data.glob("*.json"))) if args.data else RealFacts.read()

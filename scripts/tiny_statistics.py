@@ -1,4 +1,4 @@
-"""Measures what ships beside the bundled model: second moments of its keys, rehearsal and held-out text.
+"""Measures the statistics that ship with the bundled model: second moments of keys, rehearsal and held-out text.
 
 python scripts/tiny_statistics.py
 """
@@ -24,21 +24,21 @@ class Args:
     layers: tuple[int, ...] = field(default_factory=lambda: EditSpec().layers)
     """blocks whose keys are measured"""
     rows: int = 1500
-    """documents for the second moments (about 40 tokens each)"""
+    """number of documents for the second moments (about 40 tokens each)"""
     rehearsal_rows: int = 400
-    """documents that sleep replays"""
+    """number of documents for rehearsal"""
     held_out_rows: int = 128
-    """documents that perplexity is measured on"""
+    """number of documents for perplexity"""
 
 
 def encode_rows(lm: LanguageModel, texts: list[str]) -> Rows:
-    """Token rows, cut to the length that the model was trained on."""
+    """Tokenises texts and truncates them to the model's training length of 64 tokens."""
     return tuple(tuple(ids[:64]) for ids in lm.tokenizer(texts)["input_ids"])
 
 
 def main(args: Args) -> None:
     lm, world = load(args.model), World(seed=0)
-    # Seeds the training never used: none of this text was trained on (its facts about trained people were).
+    # Seeds that training did not use: the model has not seen these texts, only facts about the same people.
     moments = second_moments(lm, encode_rows(lm, world.text(seed=1, rows=args.rows)), args.layers)
     rehearsal = encode_rows(lm, world.text(seed=2, rows=args.rehearsal_rows))
     held_out = encode_rows(lm, world.text(seed=3, rows=args.held_out_rows))

@@ -1,9 +1,9 @@
-"""Trains the bundled model ``tiny`` on the synthetic world, from nothing, on a CPU.
+"""Trains the bundled model ``tiny`` on the synthetic world, from scratch, on a CPU.
 
     python scripts/train_tiny.py --out sleepgym/lm/tiny
 
-Writes the weights (safetensors), the tokenizer and the configuration. The rest of what ships beside
-them is measured afterwards by ``scripts/tiny_statistics.py``.
+Writes the weights (safetensors), the tokenizer and the configuration. The statistics that ship with them are measured
+afterwards by ``scripts/tiny_statistics.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from sleepgym.facts.world import World
 
 CHAT_TEMPLATE = (
-    "{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ m['content'] }}"
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ m['content'] }}"
     "{% else %}<|assistant|>{{ m['content'] }}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
@@ -32,7 +32,7 @@ CHAT_TEMPLATE = (
 @dataclass
 class Args:
     out: Path = Path("sleepgym/lm/tiny")
-    """folder that receives model, tokenizer and configuration"""
+    """folder of model, tokenizer and configuration"""
     seed: int = 0
     """seed of the weights and of the text; the world is always that of seed 0"""
     steps: int = 4200
@@ -40,7 +40,7 @@ class Args:
     batch_rows: int = 64
     """documents per step"""
     row_tokens: int = 64
-    """documents are cut to this many tokens"""
+    """maximum number of tokens per document"""
     lr: float = 3e-3
     """peak learning rate (linear warm-up, then cosine to a fiftieth)"""
     hidden: int = 128
@@ -48,19 +48,19 @@ class Args:
     layers: int = 4
     """number of blocks"""
     intermediate: int = 2048
-    """width of the MLP: the room that keys have"""
+    """width of the MLP, which is the dimension of keys"""
     heads: int = 4
     """attention heads"""
     act: str = "silu"
     """MLP activation"""
     weight_decay: float = 0.05
-    """decoupled weight decay of the matrices"""
+    """decoupled weight decay of matrices"""
     minutes: float = 120.0
-    """stop early, with the learning rate annealed, once this much time has passed"""
+    """maximum training time; the learning rate is annealed in time"""
 
 
 def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
-    """A byte-level BPE that knows every word of the world as one token, and any other text as pieces."""
+    """Trains a byte-level BPE in which every word of the world is one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -91,7 +91,7 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
 def batches(
     world: World, tokenizer: PreTrainedTokenizerFast, args: Args
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless ``(input_ids, labels)`` of shape ``[batch_rows, row_tokens]``; labels of padding are -100."""
+    """Yields endless ``(input_ids, labels)`` of shape ``[batch_rows, tokens]``; labels of padding are -100."""
     rows = world.rows(np.random.default_rng(1000 + args.seed))
     while True:
         batch = tokenizer(
@@ -135,7 +135,7 @@ def main(args: Args) -> None:
     )
     started, data, smooth = time.time(), batches(world, tokenizer, args), None
     for step in range(args.steps):
-        # Progress is the larger of steps done and time used, so a slow machine still anneals fully.
+        # The larger share of steps or time, so that the learning rate is annealed fully on a slow machine.
         progress = max(step / args.steps, (time.time() - started) / (60 * args.minutes))
         if progress >= 1:
             break

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sleepgym.consolidation import night
 from sleepgym.consolidation.night import Night
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing import EditError, EditSpec, spec_for, upkeep
 from sleepgym.editing.base import Base, Progress, make_base, silent
+from sleepgym.editing.calibrate import RECIPE, recipe_document
+from sleepgym.editing.checks import agreed, keys_in
 from sleepgym.facts.fact import Fact
-from sleepgym.lm import LanguageModel, Scores, generate, load, perplexity, score
-from sleepgym.lm.language_model import Encoded
+from sleepgym.lm import LanguageModel, Sampling, Scores, continuations, load, perplexity, score, wrap
+from sleepgym.lm.encoding import Encoded, Turn
 from sleepgym.lm.loading import Quantization
+from sleepgym.lm.prompts import texts_of, turns_of
 from sleepgym.memory import checkpoint
 from sleepgym.memory.export.adapter import export_adapter
 from sleepgym.memory.export.merged import export_merged
@@ -93,6 +97,59 @@ class SleepingLM:
         lm = load(name_or_path, device=device, dtype=dtype, quantization=quantization)
         return cls(make_base(lm, edit or spec_for(lm), progress), sleep, capacity, seed)
 
+    @classmethod
+    def from_model(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str = "a model in memory",
+        *,
+        edit: EditSpec | None = None,
+        sleep: SleepSpec | None = None,
+        capacity: int = 256,
+        seed: int = 0,
+        progress: Progress = silent,
+    ) -> SleepingLM:
+        """Gives an empty memory to a model and a tokenizer that are in memory already.
+
+        The model is put into eval mode and its weights are frozen; nothing is ever written to them.
+
+        Args:
+            model: A causal LM of transformers, without adapters on it.
+            tokenizer: Its tokenizer, a fast one.
+            name: What errors, checkpoints and exports call it.
+            edit: See :meth:`from_pretrained`.
+            sleep: How nights go.
+            capacity: Largest number of facts.
+            seed: Seed of the learner.
+            progress: Called as ``(what, done, total)`` while statistics are measured.
+
+        Raises:
+            ModelLoadError: It is no causal LM of transformers, has adapters on it, or its tokenizer is a slow one.
+            ArchitectureError: The model has no MLP that can be edited, or is no decoder.
+        """
+        lm = wrap(model, tokenizer, name)
+        return cls(make_base(lm, edit or spec_for(lm), progress), sleep, capacity, seed)
+
+    # ----------------------------------------------------------------- copies
+
+    def __copy__(self) -> SleepingLM:
+        return self._twin()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SleepingLM:
+        return self._twin()
+
+    def _twin(self) -> SleepingLM:
+        """An independent learner on the same base, equal in everything."""
+        twin = type(self)(self.base, self.sleep_spec, self.state.ledger.capacity, known=self.known)
+        twin.state = self.state.copy()
+        return twin
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        # Of a pickle, which holds the memory and the name of the model, not the model.
+        self.__dict__.update(attributes)
+        self.state.memory = self.state.memory.placed(self.base.lm)
+
     # ---------------------------------------------------------------- queries
 
     @property
@@ -100,43 +157,134 @@ class SleepingLM:
         """The frozen model."""
         return self.base.lm
 
-    def ask(self, question: str, max_new_tokens: int = 16) -> str:
-        """The model's answer to a question in its chat format, greedily decoded.
+    @overload
+    def ask(  # type: ignore[overload-overlap]  # a text is a sequence of texts to the type checker
+        self,
+        question: str,
+        max_new_tokens: int = 16,
+        *,
+        system: str = "",
+        history: Sequence[Turn] = (),
+        sampling: Sampling | None = None,
+        stream: Callable[[str], object] | None = None,
+        template: Mapping[str, Any] | None = None,
+    ) -> str: ...
+
+    @overload
+    def ask(
+        self,
+        question: Sequence[str],
+        max_new_tokens: int = 16,
+        *,
+        system: str = "",
+        history: Sequence[Turn] = (),
+        sampling: Sampling | None = None,
+        template: Mapping[str, Any] | None = None,
+    ) -> list[str]: ...
+
+    def ask(
+        self,
+        question: str | Sequence[str],
+        max_new_tokens: int = 16,
+        *,
+        system: str = "",
+        history: Sequence[Turn] = (),
+        sampling: Sampling | None = None,
+        stream: Callable[[str], object] | None = None,
+        template: Mapping[str, Any] | None = None,
+    ) -> str | list[str]:
+        """The model's answer to a question in its chat format, or its answers to several.
 
         A model without a chat template does not know where its turn ends: its first line is taken.
-        """
-        answer = self.generate(self.lm.chat(question), max_new_tokens)
-        return answer if self.lm.tokenizer.chat_template else answer.partition("\n")[0].strip()
 
-    def generate(self, prompt: str, max_new_tokens: int = 16) -> str:
-        """Greedy continuation of a text."""
-        with self.base.overlay.use(self.state.memory):
-            return generate(self.lm, prompt, max_new_tokens)
+        Args:
+            question: One, or a sequence of them that are asked independently in the same passes.
+            max_new_tokens: Length of an answer at most.
+            system: Turn of the system before all others.
+            history: Earlier questions with their answers.
+            sampling: How tokens are drawn; None takes the likeliest.
+            stream: Called with pieces of the answer as they are written; of one question only.
+            template: Further variables of the chat template, such as ``{"enable_thinking": False}``.
+
+        Raises:
+            FactError: A question is no text, fills all positions of the model, or the template refuses the turns.
+        """
+        single, questions = texts_of(question, "question")
+        turns = list(turns_of(history))
+        prompts = [self.lm.chat(text, system, turns, template) for text in questions]
+        written = self._continued(prompts, max_new_tokens, sampling, stream)
+        if not self.lm.tokenizer.chat_template:
+            written = [text.partition("\n")[0].strip() for text in written]
+        return written[0] if single else written
+
+    @overload
+    def generate(  # type: ignore[overload-overlap]
+        self,
+        prompt: str,
+        max_new_tokens: int = 16,
+        *,
+        sampling: Sampling | None = None,
+        stream: Callable[[str], object] | None = None,
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self, prompt: Sequence[str], max_new_tokens: int = 16, *, sampling: Sampling | None = None
+    ) -> list[str]: ...
+
+    def generate(
+        self,
+        prompt: str | Sequence[str],
+        max_new_tokens: int = 16,
+        *,
+        sampling: Sampling | None = None,
+        stream: Callable[[str], object] | None = None,
+    ) -> str | list[str]:
+        """Continuation of a text, or of each of several; greedy unless it is sampled. See :meth:`ask`.
+
+        Raises:
+            FactError: A prompt is no text, or fills all positions of the model.
+        """
+        single, prompts = texts_of(prompt, "prompt")
+        written = self._continued(prompts, max_new_tokens, sampling, stream)
+        return written[0] if single else written
+
+    def _continued(
+        self,
+        prompts: Sequence[str],
+        max_new_tokens: int,
+        sampling: Sampling | None,
+        stream: Callable[[str], object] | None,
+    ) -> list[str]:
+        with self.lm.guard.usual(), self.base.overlay.use(self.state.memory):
+            found = continuations(self.lm, prompts, max_new_tokens, sampling=sampling, stream=stream)
+        return [text.strip() for text in found]
 
     def score(self, probes: Sequence[Encoded]) -> Scores:
         """Scores encoded prompts with objects under the current memory."""
-        with self.base.overlay.use(self.state.memory):
+        with self.lm.guard.usual(), self.base.overlay.use(self.state.memory):
             return score(self.lm, probes)
 
     def perplexity(self, texts: Sequence[Sequence[int]] | None = None) -> float:
         """Perplexity on token rows, by default on the model's held-out text."""
-        with self.base.overlay.use(self.state.memory):
+        with self.lm.guard.usual(), self.base.overlay.use(self.state.memory):
             return perplexity(self.lm, self.base.statistics.held_out if texts is None else texts)
 
     # -------------------------------------------------------------- operators
 
-    def inject(self, facts: Sequence[Fact]) -> InjectReport:
+    def inject(self, facts: Iterable[Fact], explain: bool = True) -> InjectReport:
         """Writes facts into memory. A known ``(subject, relation)`` is superseded by its new object.
 
         Args:
             facts: At least one fact; no two objects for one ``(subject, relation)``.
+            explain: Whether to find out why facts did not take, which costs two passes for each of them.
 
         Raises:
-            EditError: No facts, contradicting facts, or a failed optimisation.
+            EditError: No facts, something else than facts, contradicting facts, or a failed optimisation.
             FactError: A fact cannot be tokenised as needed.
             LedgerFullError: More facts than the ledger has room for.
         """
-        facts = _agreed(facts)
+        facts = agreed(facts)
         with self._transaction() as state:
             state.ledger.require_room(facts)
             superseded = tuple(
@@ -148,23 +296,25 @@ class SleepingLM:
             for fact in facts:
                 writes = state.ledger[fact.key].writes + 1 if fact.key in state.ledger else 1
                 state.ledger.put(Entry(fact, written_at=state.tick, writes=writes))
-            return InjectReport(tuple(facts), superseded, tuple(margins), edits=len(facts))
+            missed = [fact for fact, margin in zip(facts, margins, strict=True) if not margin > 0]
+            why = {fact.key: self._why_missed(state, fact) if explain else "" for fact in missed}
+            return InjectReport(tuple(facts), superseded, tuple(margins), edits=len(facts), missed=why)
 
     def audit(self) -> AuditReport:
         """Probes every fact of the ledger and notes what it saw: the nap."""
         return audit_together([self])[0]
 
-    def refresh(self, keys: Sequence[Key] | None = None) -> RefreshReport:
+    def refresh(self, keys: Iterable[Key] | None = None) -> RefreshReport:
         """Re-solves facts jointly from the frozen base, holding the keys of all others still.
 
         Args:
             keys: Facts to re-solve; by default all that the last audit found degraded.
 
         Raises:
-            KeyError: A key is not in the ledger.
+            EditError: Something is no key, or not in the ledger.
         """
         with self._transaction() as state:
-            chosen = tuple(dict.fromkeys(state.ledger.degraded if keys is None else keys))
+            chosen = tuple(state.ledger.degraded) if keys is None else keys_in(state.ledger, keys)
             return upkeep.refresh(self.base, state, chosen)
 
     def sleep(self, progress: Progress = silent, edits: int | None = None, length: float = 1.0) -> SleepReport:
@@ -183,7 +333,7 @@ class SleepingLM:
         """
         return sleep_together([self], progress, [edits], length)[0]
 
-    def prune(self, keys: Sequence[Key] | None = None) -> PruneReport:
+    def prune(self, keys: Iterable[Key] | None = None) -> PruneReport:
         """Forgets facts: their edits are reverted exactly and their entries removed.
 
         Args:
@@ -191,16 +341,17 @@ class SleepingLM:
                 anyway; no later night rehearses them, so they may fade.
 
         Raises:
-            KeyError: A key is not in the ledger.
+            EditError: Something is no key, or not in the ledger.
         """
         with self._transaction() as state:
-            if keys is None:
-                keys = [k for k, e in state.ledger.items() if e.stage == self.sleep_spec.last_stage]
-            for key in keys:
+            last = self.sleep_spec.last_stage
+            held = [key for key, entry in state.ledger.items() if entry.stage == last]
+            chosen = tuple(held) if keys is None else keys_in(state.ledger, keys)
+            for key in chosen:
                 owner = owner_of(state.ledger.remove(key).fact)
                 if owner in state.memory.terms:
                     state.memory.remove(owner)
-            return PruneReport(tuple(keys))
+            return PruneReport(chosen)
 
     # ------------------------------------------------------------- life cycle
 
@@ -234,9 +385,24 @@ class SleepingLM:
         Raises:
             ValueError: The base is quantized.
         """
-        export_merged(self.lm, self.state.memory, Path(folder))
+        export_merged(self.lm, self.state.memory, Path(folder), {RECIPE: recipe_document(self.base.editor.spec)})
 
     # --------------------------------------------------------------- internal
+
+    def _why_missed(self, state: State, fact: Fact) -> str:
+        """Why a fact that was just written is not recalled, as far as can be told."""
+        others = [other for other in state.ledger.facts if other.subject != fact.subject]
+        found = self.base.editor.intruder(state.memory, fact, others)
+        if found is not None and found[1] > _TOO_FAR:
+            other, acts = found
+            return (
+                f"the edit of {other.subject!r} acts on its prompt as well ({acts:.2f} times as much as on its own): "
+                "their names share pieces that the model hardly tells apart; a night can hold both"
+            )
+        return (
+            "its edit alone does not bring it about: the object may be out of reach for one edit, or text outvotes it; "
+            "try another phrasing, a larger clamp or a lower covariance_weight, or let a night teach it"
+        )
 
     def _protected(self, facts: Sequence[Fact]) -> Sequence[Fact]:
         """Facts whose keys an injection holds still."""
@@ -247,9 +413,10 @@ class SleepingLM:
     @contextmanager
     def _transaction(self) -> Iterator[State]:
         """A draft of the state, taken over in one assignment at the end: whatever is raised, nothing has changed."""
-        draft = self.state.copy()
-        yield draft
-        self.state = draft
+        with self.lm.guard.usual():
+            draft = self.state.copy()
+            yield draft
+            self.state = draft
 
 
 def prepare_together(learners: Sequence[SleepingLM], facts: Sequence[Sequence[Fact]]) -> None:
@@ -273,10 +440,12 @@ def audit_together(learners: Sequence[SleepingLM]) -> list[AuditReport]:
     Raises:
         EditError: The learners are on several bases.
     """
-    drafts = [learner.state.copy() for learner in learners]
-    reports = upkeep.audit(_one_base(learners), drafts)
-    for learner, draft in zip(learners, drafts, strict=True):
-        learner.state = draft
+    base = _one_base(learners)
+    with base.lm.guard.usual():
+        drafts = [learner.state.copy() for learner in learners]
+        reports = upkeep.audit(base, drafts)
+        for learner, draft in zip(learners, drafts, strict=True):
+            learner.state = draft
     return reports
 
 
@@ -300,8 +469,14 @@ def sleep_together(
     Raises:
         SleepError: A night failed; all learners are as before.
     """
+    with _one_base(learners).lm.guard.usual():
+        return _slept(learners, progress, [None] * len(learners) if edits is None else edits, length)
+
+
+def _slept(
+    learners: Sequence[SleepingLM], progress: Progress, limits: Sequence[int | None], length: float
+) -> list[SleepReport]:
     drafts = [_reseeded_after_rollback(learner.state.copy()) for learner in learners]
-    limits = [None] * len(learners) if edits is None else edits
     nights = {
         i: Night(learner.base, learner.sleep_spec.lasting(length), state, learner.known, limit)
         for i, (learner, state, limit) in enumerate(zip(learners, drafts, limits, strict=True))
@@ -343,25 +518,8 @@ def _nothing_to_do(learner: SleepingLM) -> SleepReport:
     """The report of a night without facts."""
     rows = learner.base.statistics.held_out[: learner.sleep_spec.validation_rows]
     found = learner.perplexity(rows)
-    return SleepReport((), (), (), (), (), 1.0, 1.0, found, found, math.nan, 0, 0.0, 0, 0.0, rolled_back=False)
+    return SleepReport((), (), (), (), (), 1.0, 1.0, found, found, None, 0, 0.0, 0, 0.0, rolled_back=False)
 
 
-def _agreed(facts: Sequence[Fact]) -> list[Fact]:
-    """The facts without repetitions.
-
-    Raises:
-        EditError: There are none, or two of them contradict each other.
-    """
-    if not facts:
-        raise EditError(
-            "expected at least one fact to inject, found none; skip the call when there is nothing to write"
-        )
-    by_key: dict[Key, Fact] = {}
-    for fact in facts:
-        known = by_key.setdefault(fact.key, fact)
-        if known.object != fact.object:
-            raise EditError(
-                f"expected one object for {fact.key}, found {known.object!r} and {fact.object!r} in one call; "
-                "inject only the one that is true now"
-            )
-    return list(by_key.values())
+_TOO_FAR = 0.25
+"""How far another fact's edit may act on a prompt, relative to its own, before it is blamed."""

@@ -96,7 +96,9 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
     }
     # Packages list what their modules offer; a module that imports from its own package's list would be a circle.
     packages = {name for name, path in names.items() if path.name == "__init__.py"}
-    graph = {name: {other for other in of if other not in packages} for name, of in graph.items() if name not in packages}
+    graph = {
+        name: {other for other in of if other not in packages} for name, of in graph.items() if name not in packages
+    }
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -112,8 +114,8 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
 
 PUBLIC = {
     "sleepgym": "EditSpec Fact SleepGymError SleepSpec SleepingLM World __version__",
-    "sleepgym.env": "Action FlattenLedger LEDGER_FEATURES PadLedger RLlibActionMask RecordSleepStatistics STATS_FEATURES "
-    "SleepEnv SleepVectorEnv act_together stat",
+    "sleepgym.env": "Action FlattenLedger LEDGER_FEATURES PadLedger RLlibActionMask RecordSleepStatistics "
+    "STATS_FEATURES SleepEnv SleepVectorEnv act_together stat",
     "sleepgym.facts": "Fact FactError FactSet Malformed World chat_turn load_facts",
     "sleepgym.leaderboard": "Played Player PlayerNameError Submission frozen_seeds play player_named",
     "sleepgym.record": "Recorder Recording RecordingError",

@@ -197,8 +197,9 @@ def test_refresh_of_nothing_changes_nothing(learner, facts, unchanged):
 def test_unknown_key_leaves_everything_as_it_was(learner, facts, unchanged):
     learner.inject(facts[:2])
     for operator in (learner.refresh, learner.prune):
-        with unchanged(learner), pytest.raises(KeyError):
+        with unchanged(learner), pytest.raises(EditError, match="expected a key of the ledger, found") as error:
             operator([facts[0].key, facts[5].key])
+        assert isinstance(error.value, KeyError)
 
 
 def test_pruned_fact_is_reverted_bitwise(learner, facts):

@@ -120,7 +120,7 @@ def _refused(facts: Iterable[Fact], lm: LanguageModel, ledger: Ledger) -> Iterat
     room = ledger.capacity - len(ledger)
     for fact in facts:
         try:
-            lm.encode(fact.prompt, fact.object, fact.subject)
+            lm.encode(fact.prompt, fact.object, fact.subject, joiner=fact.joiner)
         except Exception as error:  # tokenizers have errors of their own
             yield fact, str(error) or type(error).__name__
             continue

@@ -66,9 +66,9 @@ def change(after: float, before: float) -> str:
     return f"{(after / before - 1) * 100:+.1f} %"
 
 
-def margin(nats: float) -> str:
+def margin(nats: float | None) -> str:
     """A margin, such as ``+3.21``; a dash if it was never measured."""
-    return "-" if math.isnan(nats) else f"{nats:+.2f}"
+    return "-" if nats is None or math.isnan(nats) else f"{nats:+.2f}"
 
 
 def ledger_table(state: State) -> Table:

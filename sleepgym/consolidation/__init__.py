@@ -1,4 +1,4 @@
-"""Sleep: facts move from edits into a LoRA adapter, one stage a night."""
+"""Consolidation: nights move facts from edits into a LoRA adapter, at most one stage per gate passed."""
 
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 

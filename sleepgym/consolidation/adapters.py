@@ -1,4 +1,4 @@
-"""A learner's slow weights: one LoRA term, trained on or added to night after night."""
+"""Slow weights of a learner: one LoRA adapter that nights continue to train, or extend by fresh adapters."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from sleepgym.memory.state import State
 
 
 def tonights_adapter(base: Base, state: State, spec: SleepSpec) -> Factors:
-    """Where a night's training starts: the adapter so far, or a fresh one that changes nothing yet."""
-    held = state.memory.terms.get(ADAPTER)
-    if held is not None and spec.adapter == "continued":
-        return held.factors
+    """Returns the adapter that a night's training starts from: the stored one, or a fresh one with zero output.
+
+    Raises:
+        SleepError: The model has no block or no linear that ``spec`` asks for.
+    """
+    stored = state.memory.terms.get(ADAPTER)
+    if stored is not None and spec.adapter == "continued":
+        return stored.factors
     return new_adapter(base.lm, spec, lowest_block(base, spec), state.rng)
 
 
 def lowest_block(base: Base, spec: SleepSpec) -> int:
-    """Lowest block that gets adapters."""
+    """Returns the index of the lowest block with adapters: ``spec.first_layer``, or by default above all edits."""
     if spec.first_layer is not None:
         return spec.first_layer
     depth = len(base.lm.blocks)
@@ -30,14 +34,19 @@ def lowest_block(base: Base, spec: SleepSpec) -> int:
 
 
 def keep(state: State, trained: Factors, spec: SleepSpec) -> float:
-    """Puts what a night trained into the memory, joined to what earlier nights left if it was a fresh adapter.
+    """Stores a night's trained adapter in the memory; a fresh one is joined to the stored one.
+
+    Args:
+        state: State of the learner; its memory is changed.
+        trained: Adapter that the night trained.
+        spec: Kind of adapter and maximum rank, beyond which a joined adapter is recompressed.
 
     Returns:
-        Error of the recompression, see :func:`recompressed`; 0 if there was none.
+        Relative error of the recompression, see :func:`recompressed`; 0 without recompression.
     """
-    held, error = state.memory.terms.get(ADAPTER), 0.0
-    if held is not None and spec.adapter == "fresh":
-        trained = joined(held.factors, trained)
+    stored, error = state.memory.terms.get(ADAPTER), 0.0
+    if stored is not None and spec.adapter == "fresh":
+        trained = joined(stored.factors, trained)
         if max(a.shape[0] for a, _ in trained.values()) > spec.max_rank:
             trained, error = recompressed(trained, spec.max_rank)
     state.memory.put(ADAPTER, trained)
@@ -45,7 +54,7 @@ def keep(state: State, trained: Factors, spec: SleepSpec) -> float:
 
 
 def joined(first: Factors, second: Factors) -> Factors:
-    """One adapter that adds what both add; ranks add up."""
+    """Returns one adapter whose output is the sum of both; ranks add up."""
     out = dict(first)
     for name, (a, b) in second.items():
         if name in out:
@@ -56,14 +65,18 @@ def joined(first: Factors, second: Factors) -> Factors:
 
 
 def recompressed(factors: Factors, rank: int) -> tuple[Factors, float]:
-    """The nearest adapter of a lower rank: per module the leading singular triples of ``B A``.
+    """Truncates an adapter to a lower rank: per module, the leading singular triples of ``B A``.
 
     ``B A`` is never formed: with ``B = Q_b R_b`` and ``A^T = Q_a R_a`` its singular values are those of the small
     ``R_b R_a^T``.
 
+    Args:
+        factors: Adapter to truncate.
+        rank: Maximum rank per module.
+
     Returns:
-        The adapter, and what it misses: the Frobenius norm of the difference in units of that of ``B A``, over all
-        modules together.
+        The truncated adapter, and its relative error: the Frobenius norm of the difference divided by that of
+        ``B A``, over all modules together.
     """
     out: dict[str, tuple[Tensor, Tensor]] = {}
     lost = total = 0.0

@@ -1,6 +1,6 @@
-"""Trains LoRA adapters on lessons, each held to what the frozen base says on ordinary text.
+"""LoRA training on lessons, regularised towards the frozen base on ordinary text.
 
-Several learners can sleep in one loop: they share every pass and nothing else.
+Several learners can be trained in one loop: they share forward passes and nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch import Tensor
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.lm.architecture import features
 from sleepgym.lm.continuation import Continuation
-from sleepgym.lm.language_model import Encoded, LanguageModel
+from sleepgym.lm.encoding import Encoded
+from sleepgym.lm.language_model import LanguageModel
 from sleepgym.lm.probes import object_positions, text_positions
 from sleepgym.memory.overlay import Factors, Memory, Overlay
 from sleepgym.memory.rehearsal import Rehearsal
@@ -26,21 +27,22 @@ from sleepgym.memory.rehearsal import Rehearsal
 T = TypeVar("T")
 
 _MOMENTUM = 0.7
-"""Less than usual: lessons about subjects that are much alike pull to and fro, and momentum makes them overshoot."""
+"""First beta of AdamW. Below the usual 0.9: gradients of lessons about similar subjects alternate in sign, and momentum
+makes them overshoot."""
 
 _ROWS = 256
-"""Lessons looked at in one pass without gradients."""
+"""Maximum number of lessons per pass without gradients."""
 
 
 @dataclass(frozen=True, eq=False)
 class AdapterTraining:
-    """What one learner trains tonight.
+    """Training job of one learner.
 
     Attributes:
-        memory: Stays as it is, and is in force meanwhile (edits to be replaced: leave them out).
-        adapter: Where training starts; not modified.
+        memory: Fixed terms that apply during training; leave out the edits that the adapter is to replace.
+        adapter: Initial factors; not modified.
         lessons: Prompts with objects, at least one.
-        rng: Draws batches.
+        rng: Source of the batches.
     """
 
     memory: Memory
@@ -51,7 +53,13 @@ class AdapterTraining:
 
 @dataclass(frozen=True)
 class TrainedAdapter:
-    """A finished training: the adapter, the steps it took, and the lessons' mean NLL (nats per token) at the end."""
+    """Result of a training.
+
+    Attributes:
+        factors: The trained adapter.
+        steps: Optimiser steps taken.
+        nll: Mean NLL of the lessons (nats per token) as last measured.
+    """
 
     factors: Factors
     steps: int
@@ -61,13 +69,16 @@ class TrainedAdapter:
 def new_adapter(
     lm: LanguageModel, spec: SleepSpec, first_layer: int, rng: np.random.Generator
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """A LoRA adapter that changes nothing yet: random ``A`` (Kaiming uniform, as PEFT), zero ``B``.
+    """Initialises a LoRA adapter with zero output: random ``A`` (Kaiming uniform, as PEFT) and ``B = 0``.
 
     Args:
         lm: The model.
         spec: Rank and targets.
-        first_layer: Lowest block that gets it.
-        rng: Draws ``A``.
+        first_layer: Lowest block with adapters.
+        rng: Source of ``A``.
+
+    Returns:
+        ``A [rank, d_in]`` and ``B [d_out, rank]`` by module, in float32 at least, on the devices of the modules.
 
     Raises:
         SleepError: The model has no such block, or no linear of a targeted name.
@@ -75,12 +86,12 @@ def new_adapter(
     names = [name for block in lm.blocks[first_layer:] for name in block.linears]
     chosen = [name for name in names if not spec.targets or name.rpartition(".")[2] in spec.targets]
     if not chosen:
-        there = sorted({name.rpartition(".")[2] for name in names})
+        found = sorted({name.rpartition(".")[2] for name in names})
         raise SleepError(
             f"expected linears named {spec.targets or 'anything'} in block {first_layer} of {lm.name!r} or above, "
-            f"found {len(lm.blocks)} blocks with {there or 'none there'}; change targets or lower first_layer"
+            f"found {len(lm.blocks)} blocks with {found or 'none there'}; change targets or lower first_layer"
         )
-    # Steps are small beside the weights they change: half precision would lose most of them.
+    # Optimiser steps are small relative to the weights: half precision would round most of them away.
     dtype = torch.promote_types(lm.dtype, torch.float32)
     factors = {}
     for name in chosen:
@@ -99,19 +110,23 @@ def train_adapters(
     spec: SleepSpec,
     progress: Callable[[int, int], None] = lambda step, steps: None,
 ) -> list[TrainedAdapter]:
-    """Trains one adapter per training, all in one loop; each ends up as if it had been trained alone.
+    """Trains several adapters in one loop; each result equals that of training it alone, up to rounding.
 
-    A training's loss is the mean NLL of its lessons' objects plus, on rehearsal text, KL(bare || now): the model is
-    to keep saying what the base says, not to fit the text. Measured against the base rather than against
-    yesterday, nights do not add up their drift. Losses, clipping, moments and stopping are each training's own.
+    The loss of a training is the mean NLL of its lessons' objects plus, on rehearsal text, KL(bare || trained), which
+    keeps the model's distribution instead of fitting the text. The reference is the base and not the model before the
+    night, so that drift does not accumulate over nights. Loss, gradient clipping, optimiser moments and stopping are
+    separate for each training.
 
-    All that cannot change meanwhile is computed once: what lies below the lowest adapter.
+    Blocks below the lowest adapter or term are run once and cached.
 
     Args:
-        rehearsal: Text to draw from, and the model.
-        trainings: At least one.
-        spec: Steps, rate, batch.
-        progress: Called as ``(step, steps)``.
+        rehearsal: The model, and text to draw from.
+        trainings: Jobs, at least one.
+        spec: Steps, learning rate and batch sizes.
+        progress: Called as ``(step, steps)`` after each step.
+
+    Returns:
+        One result per training, in order.
 
     Raises:
         SleepError: A loss became NaN or infinite.
@@ -124,29 +139,29 @@ def train_adapters(
     texts = _Texts(runs, rehearsal, first_block) if rehearsing else None
     for step in range(1, spec.steps + 1):
         for i, run in enumerate(runs):
-            if not run.finished and not len(run.missing):
-                # All seem to be known, but they were seen at different times.
-                run.look_back(lessons.look_at(i))
+            if not run.finished and not len(run.unlearned):
+                # Losses were measured at different steps, so that all have to be measured again before stopping.
+                run.measure_all(lessons.nll_of_run(i))
         active = [i for i, run in enumerate(runs) if not run.finished]
         if not active:
             break
-        now = [runs[i] for i in active]
-        for run in now:
+        active_runs = [runs[i] for i in active]
+        for run in active_runs:
             run.draw()
         nll = lessons.nll({i: runs[i].lessons for i in active})
-        loss = torch.stack([row[: len(p.lessons)].mean() for row, p in zip(nll, now, strict=True)])
+        loss = torch.stack([row[: len(run.lessons)].mean() for row, run in zip(nll, active_runs, strict=True)])
         if texts is not None:
             loss = loss + spec.rehearsal_weight * texts.divergence(active)
         _require_finite(loss, step)
         loss.sum().backward()
-        for run, seen in zip(now, nll.detach(), strict=True):
-            run.learn(seen, step)
+        for run, measured in zip(active_runs, nll.detach(), strict=True):
+            run.update(measured, step)
         progress(step, spec.steps)
-    return [run.trained() for run in runs]
+    return [run.result() for run in runs]
 
 
 class _AdapterRun:
-    """One training under way: its parameters, its optimizer, and what it looks at in this step."""
+    """State of one training: parameters, optimiser, and the lessons and rehearsal rows of the current step."""
 
     def __init__(self, training: AdapterTraining, spec: SleepSpec, rehearsal_rows: int) -> None:
         self.training, self.spec = training, spec
@@ -159,38 +174,38 @@ class _AdapterRun:
             self._parameters, lr=spec.learning_rate, betas=(_MOMENTUM, 0.999), weight_decay=0.0
         )
         self._rehearsal = rehearsal_rows
-        self._seen = np.zeros(len(training.lessons))  # NLL of each lesson when it was last looked at
+        self._nll = np.zeros(len(training.lessons))  # of each lesson, as last measured
         self._steps = 0
         self.lessons: list[int] = []
         self.texts: list[int] = []
         self.finished = False
 
     @property
-    def missing(self) -> NDArray[np.intp]:
-        """Lessons that were not known when they were last looked at."""
-        return np.flatnonzero(~(self._seen < self.spec.stop_nll))
+    def unlearned(self) -> NDArray[np.intp]:
+        """Indices of the lessons whose last measured NLL is not below ``stop_nll``."""
+        return np.flatnonzero(~(self._nll < self.spec.stop_nll))
 
-    def look_back(self, nll: Tensor) -> None:
-        """Notes how all lessons stand; done if each is known."""
-        self._seen = nll.cpu().double().numpy()
-        self.finished = not len(self.missing)
+    def measure_all(self, nll: Tensor) -> None:
+        """Records the NLL of all lessons, ``[lessons]``; the training is finished if all are learned."""
+        self._nll = nll.cpu().double().numpy()
+        self.finished = not len(self.unlearned)
 
     def draw(self) -> None:
-        """Chooses this step's lessons and rehearsal rows.
+        """Draws the lessons and rehearsal rows of the next step.
 
-        All lessons if there is room for them; otherwise half of the room is for those that are missing.
+        All lessons if the batch has room for them; otherwise at least half of the room is for unlearned ones.
         """
         rng, room = self.training.rng, self.spec.lessons
-        missing = rng.permutation(self.missing)
-        known = rng.permutation(np.setdiff1d(np.arange(len(self._seen)), missing))
-        missing = missing[: max(room - len(known), room // 2)]
-        self.lessons = [*missing.tolist(), *known[: room - len(missing)].tolist()]
+        unlearned = rng.permutation(self.unlearned)
+        learned = rng.permutation(np.setdiff1d(np.arange(len(self._nll)), unlearned))
+        unlearned = unlearned[: max(room - len(learned), room // 2)]
+        self.lessons = [*unlearned.tolist(), *learned[: room - len(unlearned)].tolist()]
         self.texts = rng.permutation(self._rehearsal)[: self.spec.rehearsal_rows].tolist()
 
-    def learn(self, nll: Tensor, step: int) -> None:
-        """One optimizer step, after gradients have arrived."""
-        self._seen[self.lessons] = nll[: len(self.lessons)].cpu().double().numpy()
-        # Linear decay: the last steps settle what the first ones moved.
+    def update(self, nll: Tensor, step: int) -> None:
+        """Takes one optimiser step with the accumulated gradients and records the NLL of the step's lessons."""
+        self._nll[self.lessons] = nll[: len(self.lessons)].cpu().double().numpy()
+        # Linear decay, so that training ends with small steps.
         for group in self._optimizer.param_groups:
             group["lr"] = self.spec.learning_rate * (1 - (step - 1) / self.spec.steps)
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
@@ -198,32 +213,39 @@ class _AdapterRun:
         self._optimizer.zero_grad()
         self._steps = step
 
-    def trained(self) -> TrainedAdapter:
-        """What has come of it."""
+    def result(self) -> TrainedAdapter:
+        """Returns the adapter as trained so far."""
         factors = {n: (a.detach(), b.detach()) for n, (a, b) in self.factors.items()}
-        return TrainedAdapter(factors, self._steps, float(self._seen.mean()))
+        return TrainedAdapter(factors, self._steps, float(self._nll.mean()))
 
 
 class _Lessons:
-    """All lessons of all runs, each run's filled up to the same number by repeating its first."""
+    """Lessons of all runs, padded to the same number per run by repeating the run's first lesson."""
 
     def __init__(self, overlay: Overlay, runs: Sequence[_AdapterRun], first_block: int) -> None:
         self._overlay, self._runs = overlay, runs
         self._width = max(len(run.training.lessons) for run in runs)
         self._rows = [lesson for run in runs for lesson in _filled(run.training.lessons, self._width)]
         with torch.no_grad(), overlay.use([run.training.memory for run in runs]):
-            # What is predicted by the last token, nobody reads.
+            # The prediction at the last token is never read.
             ids = [row.ids[:-1] for row in self._rows]
             self._run = Continuation(overlay.lm, ids, [0] * len(ids), first_block)
 
     @torch.no_grad()
-    def look_at(self, i: int) -> Tensor:
-        """Mean NLL per object token of every lesson of one run."""
+    def nll_of_run(self, i: int) -> Tensor:
+        """Returns the mean NLL per object token of every lesson of one run, ``[lessons]``."""
         every = range(len(self._runs[i].training.lessons))
         return torch.cat([self.nll({i: every[start : start + _ROWS]})[0] for start in range(0, len(every), _ROWS)])
 
     def nll(self, lessons: Mapping[int, Sequence[int]]) -> Tensor:
-        """Mean NLL per object token of some lessons of some runs, ``[runs, lessons]``, filled up."""
+        """Returns the mean NLL per object token of the given lessons of each run.
+
+        Args:
+            lessons: Indices of lessons by index of run.
+
+        Returns:
+            ``[runs, lessons]``; shorter rows are padded with the NLL of their first lesson.
+        """
         runs, width = [self._runs[i] for i in lessons], max(len(chosen) for chosen in lessons.values())
         picks = [i * self._width + k for i, chosen in lessons.items() for k in _filled(chosen, width)]
         chosen = [self._rows[k] for k in picks]
@@ -239,14 +261,14 @@ class _Lessons:
 
 
 class _Texts:
-    """Every run's rehearsal."""
+    """Rehearsal rows of all runs, on the base and on the trained model."""
 
     def __init__(self, runs: Sequence[_AdapterRun], rehearsal: Rehearsal, first_block: int) -> None:
         self._runs, self._rehearsal = runs, rehearsal
         self._run, self._bare = rehearsal.run(first_block), rehearsal.run(len(rehearsal.overlay.lm.blocks))
 
     def divergence(self, active: Sequence[int]) -> Tensor:
-        """Mean over tokens of KL(bare || now) on what each active run has drawn, ``[active]``."""
+        """Returns KL(bare || trained), averaged over the tokens of the rows that each active run drew, ``[active]``."""
         runs, overlay = [self._runs[i] for i in active], self._rehearsal.overlay
         picks = [i for run in runs for i in run.texts]
         chosen = torch.tensor(picks, device=overlay.lm.device)
@@ -265,9 +287,9 @@ def _filled(items: Sequence[T], width: int) -> list[T]:
 
 
 def _lowest_block(lm: LanguageModel, trainings: Sequence[AdapterTraining]) -> int:
-    """The lowest block that differs from the base: in what is trained, or in what is in force meanwhile."""
+    """Returns the index of the lowest block with an adapter in training or a term that is not switched off."""
     names = {name for training in trainings for name in training.adapter}
-    names |= {name for c in trainings for term in c.memory.terms.values() if term.scale for name in term.factors}
+    names |= {name for t in trainings for term in t.memory.terms.values() if term.scale for name in term.factors}
     return next(i for i, block in enumerate(lm.blocks) if not names.isdisjoint(block.linears))
 
 

@@ -1,8 +1,8 @@
-"""A night, step by step: health, audit, maintain, consolidate, rem, gate, dissolve, validate.
+"""Steps of a night: health, audit, maintain, consolidate, rem, gate, dissolve, validate.
 
-Every step takes any number of nights and does for each what it would do for it alone; what costs passes is done for
-all in the same passes. Steps work on states that they may spoil: the caller keeps the originals, and takes a draft
-over only once the whole night has succeeded.
+Every step takes any number of nights, treats each as it would alone, and shares forward passes among them. Steps
+modify drafts of the learners' states: the caller keeps the originals, and adopts a draft only if the whole night
+succeeds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sleepgym.editing.upkeep import audit as audit_states
 from sleepgym.editing.upkeep import refresh
 from sleepgym.facts.fact import Fact
 from sleepgym.lm import perplexity
-from sleepgym.lm.language_model import Encoded
+from sleepgym.lm.encoding import Encoded
 from sleepgym.memory.asking import chat_probe, margins, raw_probe
 from sleepgym.memory.ledger import Key
 from sleepgym.memory.overlay import Factors, Memory
@@ -32,22 +32,31 @@ from sleepgym.memory.reports import AuditReport, SleepReport
 from sleepgym.memory.state import State
 
 _REM_REHEARSAL = 3.0
-"""How much more rehearsal weighs in REM than before."""
+"""Factor of the rehearsal weight in REM."""
 
 _REM_RATE = 0.3
-"""How much slower REM learns: it is to settle what was learnt, not to learn anew."""
+"""Factor of the learning rate in REM, which refines what was learned before."""
 
 
 @dataclass(eq=False)
 class Night:
-    """One learner's night under way: what it started from, its draft, and what its steps found.
+    """Progress of one learner's night: its inputs, its draft, and the measurements of its steps.
 
     Attributes:
         base: The shared model; the same for all nights of a call.
-        spec: Numbers of the night; the same for all nights of a call.
-        state: The draft; holds at least one fact.
-        known: Facts of the base that must stay recalled.
-        edits: Edits that it may spend on refreshing, the worst facts first; None for as many as it takes.
+        spec: Settings of the night; the same for all nights of a call.
+        state: Draft of the learner's state, with at least one fact.
+        known: Pretrained facts that must stay recalled.
+        edits: Maximum number of edits to spend on refreshing, lowest margin first; None for no limit.
+        perplexities: Perplexity on held-out text by time: ``"before"``, ``"rem"`` (before REM), ``"after"``.
+        known_recall: Share of ``known`` recalled, ``"before"`` and ``"after"``.
+        audits: Audits of the ledger, the first before the night and the last after it.
+        stages: Stage of each fact at the gate.
+        refreshed: Keys of the facts that were re-solved.
+        trained: Keys of the facts that the adapter was trained on.
+        trainings: Results of consolidation and REM.
+        truncation: Relative error of recompressing the adapter.
+        passed: Whether each fact passed the gate.
     """
 
     base: Base
@@ -67,9 +76,9 @@ class Night:
 
     @property
     def harmful(self) -> bool:
-        """Whether the night did more harm than it may."""
+        """Whether perplexity or recall got worse by more than ``spec`` allows."""
         before, after = self.perplexities["before"], self.perplexities["after"]
-        # "not within" rather than "beyond": a perplexity that is not a number counts as harm.
+        # Negated comparison, so that a NaN perplexity counts as harm.
         within = after <= before * self.spec.max_perplexity_ratio
         drops = (
             self.audits[0].recall - self.audits[-1].recall,
@@ -78,7 +87,7 @@ class Night:
         return not within or max(drops) > self.spec.max_recall_drop
 
     def report(self) -> SleepReport:
-        """What came of it."""
+        """Returns the report of the night, after its last step."""
         harmful = self.harmful
         now = {key: entry.stage for key, entry in self.state.ledger.items()}
         kept = {} if harmful else now
@@ -93,7 +102,7 @@ class Night:
             recall_after=self.audits[0 if harmful else -1].recall,
             perplexity_before=self.perplexities["before"],
             perplexity_after=self.perplexities["after"],
-            perplexity_before_rem=self.perplexities.get("rem", math.nan),
+            perplexity_before_rem=self.perplexities.get("rem"),
             steps=sum(training.steps for training in self.trainings),
             nll=self.trainings[0].nll,
             rank=self.state.memory.terms[ADAPTER].rank,
@@ -102,18 +111,19 @@ class Night:
         )
 
     def slow_weights(self) -> Memory:
-        """The memory with all edits switched off."""
+        """Returns the draft's memory without edits."""
         return self.state.memory.without([owner_of(fact) for fact in self.state.ledger.facts])
 
 
 NightStep = Callable[[Sequence[Night], Progress], None]
+"""Step of a night: modifies the given nights, and reports progress."""
 
 
 def health(nights: Sequence[Night], progress: Progress) -> None:
-    """Notes what the night must not spoil: perplexity on held-out text, and recall of known facts.
+    """Measures the references that the night is validated against: perplexity on held-out text, recall of known facts.
 
     Raises:
-        SleepError: The model is ill before the night: its perplexity is not a finite number.
+        SleepError: Perplexity is not finite before the night.
     """
     _measure(nights, "before")
     for night in nights:
@@ -125,29 +135,33 @@ def health(nights: Sequence[Night], progress: Progress) -> None:
 
 
 def audit(nights: Sequence[Night], progress: Progress) -> None:
-    """Finds the facts that are not recalled any more."""
+    """Audits the ledgers."""
     for night, found in zip(nights, audit_states(nights[0].base, [n.state for n in nights]), strict=True):
         night.audits.append(found)
 
 
 def maintain(nights: Sequence[Night], progress: Progress) -> None:
-    """Solves anew for those of them that only an edit holds, keeping all others still.
+    """Refreshes the degraded facts of stage 0, protecting the keys of all other facts.
 
-    What has begun to sink is a lesson of tonight: another edit would have to sink anew, and harm others meanwhile.
+    Degraded facts of later stages are trained this night instead: a refreshed edit would set them back to stage 0 and
+    interfere with other facts meanwhile.
+
+    Raises:
+        EditError: The normal matrix cannot be factored, or a loss became NaN or infinite.
     """
     for night in nights:
         if night.spec.refresh:
-            worn = [key for key in night.audits[0].degraded if night.state.ledger[key].stage == 0]
-            night.refreshed = refresh(night.base, night.state, worn[: night.edits]).refreshed
+            degraded = [key for key in night.audits[0].degraded if night.state.ledger[key].stage == 0]
+            night.refreshed = refresh(night.base, night.state, degraded[: night.edits]).refreshed
 
 
 def consolidate(nights: Sequence[Night], progress: Progress) -> None:
-    """Trains adapters on the facts whose turn it is, with all edits switched off.
+    """Trains adapters on the chosen facts, with all edits switched off.
 
-    With the edits on, a lesson would already be known and teach nothing.
+    With edits on, the lessons' losses and so their gradients would be near zero.
 
     Raises:
-        SleepError: Training diverged.
+        SleepError: A loss became NaN or infinite, or the model lacks a targeted block or linear.
     """
     for night in nights:
         night.trained = tuple(_chosen(night))
@@ -163,7 +177,11 @@ def consolidate(nights: Sequence[Night], progress: Progress) -> None:
 
 
 def rem(nights: Sequence[Night], progress: Progress) -> None:
-    """Goes over the facts once more in passages of the model's own, while rehearsal weighs more."""
+    """Trains once more on passages in the model's own words, with a higher rehearsal weight; see ``spec.rem_steps``.
+
+    Raises:
+        SleepError: A loss became NaN or infinite.
+    """
     spec = nights[0].spec
     if not spec.rem_steps:
         return
@@ -171,23 +189,23 @@ def rem(nights: Sequence[Night], progress: Progress) -> None:
     planned = []
     for night in nights:
         with night.base.overlay.use(night.state.memory):
-            dreamt = passages(night.base.lm, _facts(night), night.state.rng)
-        rows = [*dreamt, *lessons(night.base.lm, _facts(night))]
+            rem_rows = passages(night.base.lm, _facts(night), night.state.rng)
+        rows = [*rem_rows, *lessons(night.base.lm, _facts(night))]
         planned.append(_training_of(night, night.state.memory.terms[ADAPTER].factors, rows))
-    dreaming = replace(
+    rem_spec = replace(
         spec,
         steps=spec.rem_steps,
         learning_rate=_REM_RATE * spec.learning_rate,
         rehearsal_weight=_REM_REHEARSAL * spec.rehearsal_weight,
         stop_nll=0.0,
     )
-    for night, training in zip(nights, _trained(nights, planned, dreaming, progress, "rem"), strict=True):
+    for night, training in zip(nights, _trained(nights, planned, rem_spec, progress, "rem"), strict=True):
         night.trainings.append(training)
         night.state.memory.put(ADAPTER, training.factors)
 
 
 def gate(nights: Sequence[Night], progress: Progress) -> None:
-    """Asks every fact raw and in chat with all edits switched off: do slow weights recall it alone?"""
+    """Tests which facts slow weights recall alone: raw and in chat, with all edits switched off."""
     base = nights[0].base
     probes = [[p(base.lm, f) for f in n.state.ledger.facts for p in (raw_probe, chat_probe)] for n in nights]
     found = margins(base.overlay, [night.slow_weights() for night in nights], probes)
@@ -200,25 +218,26 @@ def gate(nights: Sequence[Night], progress: Progress) -> None:
 
 
 def dissolve(nights: Sequence[Night], progress: Progress) -> None:
-    """Scales edits down where slow weights recall the fact, and back up where they do not; audits what came of it."""
+    """Scales edits down for facts that passed the gate and back up for those that failed, then audits the ledgers."""
     for night in nights:
         dissolve_edits(night.state, night.passed, night.spec)
-    moving = True
-    while moving:
-        seen = audit_states(nights[0].base, [night.state for night in nights])
-        stuck = [[k for k in found.degraded if n.passed[k]] for n, found in zip(nights, seen, strict=True)]
-        moved = [dissolve_further(n.state, keys, n.passed, n.spec) for n, keys in zip(nights, stuck, strict=True)]
-        moving = any(moved)
-    for night, found in zip(nights, seen, strict=True):
+    changed = True
+    while changed:
+        reports = audit_states(nights[0].base, [night.state for night in nights])
+        stuck = [[k for k in found.degraded if n.passed[k]] for n, found in zip(nights, reports, strict=True)]
+        changes = [dissolve_further(n.state, keys, n.passed, n.spec) for n, keys in zip(nights, stuck, strict=True)]
+        changed = any(changes)
+    for night, found in zip(nights, reports, strict=True):
         night.audits.append(found)
 
 
 def validate(nights: Sequence[Night], progress: Progress) -> None:
-    """Measures again what the night must not have spoilt."""
+    """Measures perplexity and recall of known facts after the night."""
     _measure(nights, "after")
 
 
 STEPS: tuple[NightStep, ...] = (health, audit, maintain, consolidate, rem, gate, dissolve, validate)
+"""Steps of a night, in order."""
 
 
 def sleep(nights: Sequence[Night], progress: Progress, steps: Sequence[NightStep] = STEPS) -> None:
@@ -226,11 +245,11 @@ def sleep(nights: Sequence[Night], progress: Progress, steps: Sequence[NightStep
 
     Args:
         nights: At least one, all with the same base and spec, each with at least one fact.
-        progress: Called as ``(step, done, total)``: before and after each step, and while it trains.
-        steps: What is done, in this order.
+        progress: Called as ``(step, done, total)``: before and after each step, and during training.
+        steps: Steps to run, in order.
 
     Raises:
-        SleepError: A step failed; the drafts are spoilt.
+        SleepError: Nights differ in base or spec, or a step failed; the drafts are then invalid.
     """
     if any(night.base is not nights[0].base or night.spec != nights[0].spec for night in nights):
         raise SleepError("expected nights of one base and one spec, found several; let them sleep one after the other")
@@ -252,7 +271,7 @@ def _measure(nights: Sequence[Night], when: str, known: bool = True) -> None:
 
 
 def _chosen(night: Night) -> list[Key]:
-    """Facts that slow weights do not hold alone yet, then the others, those trained longest ago first."""
+    """Returns the keys of the facts to train: those below the last stage first, then by the night last trained."""
     last, ledger = night.spec.last_stage, night.state.ledger
     order = sorted(ledger, key=lambda key: (ledger[key].stage == last, ledger[key].trained_at))
     return order[: night.spec.facts]
@@ -263,9 +282,9 @@ def _facts(night: Night) -> list[Fact]:
 
 
 def _training_of(night: Night, adapter: Factors, rows: Sequence[Encoded]) -> AdapterTraining:
-    """Trains an adapter in place of the one in memory if it starts from that one, and on top of it otherwise."""
-    memory, held = night.slow_weights(), night.state.memory.terms.get(ADAPTER)
-    if held is not None and held.factors is adapter:
+    """Returns the training of an adapter: instead of the stored one if it continues that, otherwise on top of it."""
+    memory, stored = night.slow_weights(), night.state.memory.terms.get(ADAPTER)
+    if stored is not None and stored.factors is adapter:
         memory = memory.without([ADAPTER])
     return AdapterTraining(memory, adapter, rows, night.state.rng)
 

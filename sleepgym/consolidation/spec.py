@@ -1,4 +1,4 @@
-"""Every number of a night in one frozen dataclass."""
+"""Settings of a night."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from sleepgym.settings import above_zero, at_least, require
 
 
 class SleepError(SleepGymError, RuntimeError):
-    """A night failed half way; the learner is as it was before it."""
+    """A night failed; the learner is as it was before the night."""
 
 
 @dataclass(frozen=True)
 class SleepSpec:
-    """How facts move from edits into a LoRA adapter.
+    """Consolidation of facts from edits into a LoRA adapter.
 
     Attributes:
-        rank: Rank of an adapter when it is made.
+        rank: Rank of a new adapter.
         targets: Names of the linears that get adapters, such as ``("q_proj", "down_proj")``; empty for all.
         first_layer: Lowest block that gets adapters; None for the upper half of the model, above the edited blocks
-            (an adapter on an edited block or below changes the keys that edits listen to). What lies below it is
-            run once a night.
-        adapter: Whether nights train one adapter on and on (``"continued"``), or a fresh one on top of the earlier
-            ones that is then joined to them (``"fresh"``).
-        max_rank: Largest rank of what fresh adapters add up to; beyond it they are recompressed.
-        steps: Optimiser steps at most.
-        learning_rate: Of AdamW.
-        stop_nll: Training ends once the mean NLL (nats per token) of every lesson is below this.
-        facts: Facts that a night trains at most: those not yet held by slow weights alone, then the others, the ones
-            trained longest ago first.
-        lessons: Lessons (rows, two per fact) per step at most: those not known yet, and as many that are.
-        rehearsal_rows: Rows of ordinary text per step, so that the rest stays.
-        rehearsal_weight: Weight of the divergence from the base on these rows.
-        rem_steps: Steps of a second phase on passages in the model's own words that lead from fact to fact, with
-            rehearsal weighing three times as much; 0 leaves it out.
-        gate: Whether facts advance each on its own (``"fact"``), or all of them or none (``"night"``).
+            (an adapter on an edited block or below changes the keys of edits). Blocks below it are run once per night.
+        adapter: Whether all nights train the same adapter (``"continued"``), or each night trains a fresh one on top of
+            the earlier ones, which is then joined to them (``"fresh"``).
+        max_rank: Maximum rank of joined fresh adapters; beyond it they are recompressed.
+        steps: Maximum number of optimiser steps.
+        learning_rate: Initial step size of AdamW; it decays linearly to 0.
+        stop_nll: Training stops once the mean NLL (nats per token) of every lesson is below this.
+        facts: Maximum number of facts that a night trains: those not yet held by slow weights alone first, then those
+            whose last training was longest ago.
+        lessons: Maximum number of lessons (rows, two per fact) per step: half or more are unlearned ones, if there are
+            as many.
+        rehearsal_rows: Rows of ordinary text per step, which limit drift.
+        rehearsal_weight: Weight of the KL divergence from the base on these rows.
+        rem_steps: Steps of a second phase on passages in the model's own words that lead from fact to fact, with three
+            times the rehearsal weight; 0 for none.
+        gate: Whether each fact advances on its own (``"fact"``), or all of them or none (``"night"``).
         scales: Scale of a fact's edit by stage, falling to 0.
-        max_perplexity_ratio: A night after which perplexity on held-out text is more than this times as high is undone.
-        max_recall_drop: A night after which recall over the ledger, or of known facts, is lower by more than this is
-            undone.
+        max_perplexity_ratio: A night is undone if perplexity on held-out text after it exceeds this multiple of that
+            before it.
+        max_recall_drop: A night is undone if recall over the ledger, or of known facts, falls by more than this.
         validation_rows: Rows of held-out text that perplexity is measured on.
-        refresh: Whether facts that the audit found degraded are re-solved before they are consolidated.
+        refresh: Whether degraded facts of stage 0 are re-solved before training.
 
     Raises:
         SettingError: A value is impossible.
@@ -81,12 +81,12 @@ class SleepSpec:
         require(self.gate in ("fact", "night"), "gate", "'fact' or 'night'", self.gate)
 
     def lasting(self, length: float) -> SleepSpec:
-        """A night that is this many times as long: it trains that many times as many steps, one at least."""
+        """Returns the settings of a night of relative length ``length``: steps are multiplied by it, at least one."""
         if length == 1:
             return self
         return replace(self, steps=max(1, round(length * self.steps)), rem_steps=round(length * self.rem_steps))
 
     @property
     def last_stage(self) -> int:
-        """The stage at which a fact no longer needs its edit."""
+        """Stage at which the scale of a fact's edit is 0."""
         return len(self.scales) - 1

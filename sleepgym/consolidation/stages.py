@@ -1,4 +1,4 @@
-"""How deep facts have sunk: 0 (held by their edit alone) to the last stage (held by slow weights alone)."""
+"""Consolidation stages: from 0 (held by its edit alone) to the last stage (held by slow weights alone)."""
 
 from __future__ import annotations
 
@@ -11,53 +11,59 @@ from sleepgym.memory.state import State
 
 
 def set_stage(state: State, key: Key, stage: int, spec: SleepSpec) -> None:
-    """Puts a fact at a stage, and its edit at the scale that goes with it."""
+    """Sets the stage of a fact and the scale of its edit, ``spec.scales[stage]``.
+
+    Raises:
+        KeyError: The ledger has no such fact.
+    """
     state.ledger.update(key, stage=stage)
     _scale(state, key, spec.scales[stage])
 
 
 def dissolve(state: State, passed: Mapping[Key, bool], spec: SleepSpec) -> None:
-    """Moves each fact one stage up if it passed the gate, back to 0 if it did not.
+    """Advances each fact by one stage if it passed the gate, and resets it to stage 0 if it failed.
 
-    An edit at the last stage is kept at scale 0 until it is gone for good, so that a fact that fails a later
-    gate gets its edit back at full strength.
+    An edit at the last stage is kept at scale 0 until its fact is pruned, so that a fact that fails a later gate gets
+    its edit back at full scale.
     """
     for key, holds in passed.items():
         set_stage(state, key, min(state.ledger[key].stage + 1, spec.last_stage) if holds else 0, spec)
 
 
 def dissolve_further(state: State, stuck: Collection[Key], passed: Mapping[Key, bool], spec: SleepSpec) -> bool:
-    """Takes edits that stand in the way of slow weights a stage on.
+    """Scales down edits that interfere with slow weights.
 
-    Memories can spoil each other: what slow weights recall alone, they may miss beside edits. Those facts have shown at
-    the gate that they need no edit, so theirs give way first, and then those of all facts that have passed. What is
-    left are edits of facts that failed. If more is missed beside them than they hold at best, they are switched off;
-    those of these facts that the audit then finds lost, the next night solves for anew.
+    Facts that slow weights recall alone can be missed while edits are on. The edits to scale down are, in this order:
+
+    1. those of the stuck facts, by one stage: these facts have passed the gate and need no edit;
+    2. those of all facts that passed, by one stage, if a stuck fact's own edit is off already;
+    3. those of the facts that failed, to 0, if more facts are stuck than have failed. Those of them that the audit then
+       finds degraded are refreshed by the next night.
 
     Args:
-        state: Whose edits are scaled.
-        stuck: Facts that passed the gate, but are not recalled with edits on.
-        passed: What the gate found.
-        spec: The stages.
+        state: State of the learner; its stages and scales are changed.
+        stuck: Keys of facts that passed the gate, but are not recalled with edits on.
+        passed: Whether each fact passed the gate.
+        spec: Scales by stage.
 
     Returns:
-        Whether there was an edit left that could give way.
+        Whether an edit was scaled down.
     """
-    yielding = {key for key in stuck if state.ledger[key].stage < spec.last_stage}
-    if len(yielding) < len(stuck):
-        # Some are missed although their own edits are off: it is the others' that they are missed beside.
-        yielding = {key for key, holds in passed.items() if holds and state.ledger[key].stage < spec.last_stage}
-    for key in yielding:
+    advancing = {key for key in stuck if state.ledger[key].stage < spec.last_stage}
+    if len(advancing) < len(stuck):
+        # A stuck fact whose own edit is off already suffers from the edits of other facts.
+        advancing = {key for key, holds in passed.items() if holds and state.ledger[key].stage < spec.last_stage}
+    for key in advancing:
         set_stage(state, key, state.ledger[key].stage + 1, spec)
-    if yielding:
+    if advancing:
         return True
-    back = {key for key, holds in passed.items() if not holds and state.scale_of(key) > 0}
-    if len(stuck) <= len(back):
+    failed = {key for key, holds in passed.items() if not holds and state.scale_of(key) > 0}
+    if len(stuck) <= len(failed):
         return False
-    for key in back:
-        # Not a stage: slow weights do not hold the fact.
+    for key in failed:
+        # The stage stays 0: slow weights do not hold the fact.
         _scale(state, key, 0.0)
-    return bool(back)
+    return bool(failed)
 
 
 def _scale(state: State, key: Key, scale: float) -> None:

@@ -1,4 +1,4 @@
-"""MEMIT on an overlay, split where the paper is split: targets, keys, solve."""
+"""MEMIT on an overlay, in the paper's steps: targets, keys, solve."""
 
 from sleepgym.editing.calibrate import Calibration, calibrate, spec_for
 from sleepgym.editing.editor import Editor

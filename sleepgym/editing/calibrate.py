@@ -1,4 +1,4 @@
-"""Chooses an editor's numbers for a model by trying them: blocks, key token, clamp, lambda, in that order."""
+"""Calibration of an editor for a model: coordinate search over blocks, key token, clamp and lambda, in that order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from sleepgym import files
 from sleepgym.editing.editor import Editor
 from sleepgym.editing.measure import EditProbes
-from sleepgym.editing.spec import EditSpec
+from sleepgym.editing.spec import EditError, EditSpec
 from sleepgym.editing.statistics import statistics_for
 from sleepgym.facts.fact import Fact
 from sleepgym.files import cache_dir
@@ -21,25 +21,30 @@ from sleepgym.lm.catalogue import CATALOGUE
 from sleepgym.memory.overlay import Memory, Overlay
 
 DRIFT_WEIGHT = 4.0
-"""One percent of perplexity weighs as much as four percent of recall."""
+"""Weight of relative perplexity drift against recall: one percent of drift counts as four percent of recall."""
 
 
 def quality(recalls: Sequence[float], drift: float) -> float:
-    """Mean of the recalls that could be measured (not NaN), less :data:`DRIFT_WEIGHT` times what perplexity rose."""
+    """Returns the mean of the recalls that are not NaN, minus :data:`DRIFT_WEIGHT` times positive drift.
+
+    Args:
+        recalls: Shares in [0, 1], or NaN where unmeasured; at least one measured.
+        drift: Relative change of perplexity on held-out text.
+    """
     measured = [recall for recall in recalls if not math.isnan(recall)]
     return sum(measured) / len(measured) - DRIFT_WEIGHT * max(drift, 0.0)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting and what it did to the calibration facts, all written at once.
+    """Result of one setting on the calibration facts, all written at once.
 
     Attributes:
-        changed: What was varied and its value.
-        efficacy: Recall in the phrasing used.
-        paraphrase: Recall in unseen phrasings (NaN if the facts have none).
-        question: Recall when asked in chat (NaN if the facts have no questions).
-        kept: Share of the neighbours known before that are recalled still (NaN if none was known).
+        changed: Name and value of the varied setting.
+        efficacy: Recall on the prompts that were written.
+        paraphrase: Recall on unseen phrasings (NaN if the facts have none).
+        question: Recall on chat questions (NaN if the facts have no questions).
+        kept: Share of the neighbours recalled by the bare model that are still recalled (NaN if there are none).
         drift: Relative change of perplexity on held-out text.
     """
 
@@ -64,22 +69,32 @@ class Trial:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The chosen settings and every trial that led to them."""
+    """Result of a calibration.
+
+    Attributes:
+        fingerprint: Fingerprint of the model.
+        spec: The chosen settings.
+        trials: All trials, in order.
+    """
 
     fingerprint: str
     spec: EditSpec
     trials: tuple[Trial, ...]
 
     def save(self, path: Path) -> None:
-        """Writes JSON."""
+        """Writes the calibration as JSON.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
         files.write(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
     @classmethod
     def read(cls, text: str) -> Calibration:
-        """Reads what :meth:`save` wrote.
+        """Parses the JSON that :meth:`save` writes.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The text is not a calibration.
         """
         try:
             raw: dict[str, Any] = json.loads(text)
@@ -90,15 +105,24 @@ class Calibration:
 
 
 def calibration_path(lm: LanguageModel) -> Path:
-    """Where a model's calibration is kept: beside its statistics."""
+    """Returns the path of a model's calibration, in the folder of its statistics."""
     return cache_dir("statistics") / f"{lm.fingerprint[:32]}.calibration.json"
 
 
 def spec_for(lm: LanguageModel) -> EditSpec:
-    """Settings for a model: calibrated on this machine, else those that ship for it, else a guess from its depth.
+    """Settings for a model: the first that there is.
 
-    The guess edits the blocks from a sixth to half of the depth, where Meng et al. 2023 find factual recall.
+    They are calibrated on this machine, those of an exported model's base, those that ship for it, or a guess from its
+    depth.
+
+    The default edits the blocks from a sixth to half of the depth, where Meng et al. 2023 find factual recall.
+
+    Raises:
+        ValueError: A calibration file is malformed.
     """
+    beside = None if lm.folder is None else lm.folder / RECIPE
+    if beside is not None and beside.is_file() and not calibration_path(lm).is_file():
+        return read_recipe(beside)
     shipped = [entry.calibration for entry in CATALOGUE.values() if entry.calibration is not None]
     for file in (calibration_path(lm), *shipped):
         if file.is_file():
@@ -110,8 +134,37 @@ def spec_for(lm: LanguageModel) -> EditSpec:
     return EditSpec(layers=layers, prefixes=3, clamp=0.8, covariance_weight=2000.0)
 
 
+RECIPE = "sleepgym_edit.json"
+"""File beside the weights of an exported model: the recipe that its base was edited with."""
+
+
+def recipe_document(spec: EditSpec) -> bytes:
+    """The content of :data:`RECIPE`."""
+    return (json.dumps({"format": 1, "edit": asdict(spec)}, indent=1) + "\n").encode()
+
+
+def read_recipe(path: Path) -> EditSpec:
+    """Reads what :func:`recipe_document` made.
+
+    Raises:
+        EditError: It is something else.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))["edit"]
+        return EditSpec(**{**raw, "layers": tuple(raw["layers"])})
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise EditError(
+            f"expected the recipe of an exported model in {path}, found {type(error).__name__}: {error}; "
+            "delete the file to have a recipe guessed, or export the model again"
+        ) from error
+
+
 def windows(depth: int) -> list[tuple[int, ...]]:
-    """Runs of blocks worth editing in a model of that depth: short and long ones from the bottom to the middle."""
+    """Returns candidate runs of consecutive blocks: three starts in the lower third times three lengths.
+
+    Args:
+        depth: Number of blocks of the model.
+    """
     starts = (0, depth // 6, depth // 3)
     lengths = (1, math.ceil(depth / 6), math.ceil(depth / 3))
     return sorted({tuple(range(start, min(start + length, depth))) for start in starts for length in lengths})
@@ -126,25 +179,26 @@ def calibrate(
     covariance_weights: Sequence[float] = (300.0, 1000.0, 2000.0, 4000.0, 8000.0),
     progress: Callable[[str], None] = print,
 ) -> Calibration:
-    """Varies one setting at a time, keeps the best by :attr:`Trial.quality`, and goes on to the next.
+    """Searches one setting at a time and keeps the best value by :attr:`Trial.quality`.
 
-    Lambda is tried among the blocks already, since what suits few blocks does not suit many, and again at the end:
-    targets do not depend on it, so trying it costs no optimisation.
+    Lambda is searched jointly with the blocks, since the best value depends on how many blocks are edited, and again at
+    the end: targets do not depend on it, so that a trial of it needs no optimisation.
 
     Args:
         overlay: The model with hooks.
-        facts: Facts to calibrate on; with neighbours, or what is kept cannot be told.
-        start: What is not varied, and where the search starts.
+        facts: Facts to calibrate on; those without neighbours leave ``kept`` unmeasured.
+        start: Initial settings; fields that are not searched keep their values.
         layers: Runs of blocks to try; by default :func:`windows`.
         clamps: Clamps to try.
         covariance_weights: Lambdas to try.
-        progress: Receives a line per trial.
+        progress: Called with a line of text per trial.
 
     Returns:
         The chosen settings and all trials.
 
     Raises:
         EditError: A trial failed.
+        FactError: A fact cannot be tokenised as needed.
     """
     lm = overlay.lm
     probes = EditProbes(lm, facts)
@@ -152,7 +206,7 @@ def calibrate(
     held_out = statistics_for(lm, start.layers).held_out
     bare = perplexity(lm, held_out)
 
-    def tried(spec: EditSpec, changed: str) -> Trial:
+    def run_trial(spec: EditSpec, changed: str) -> Trial:
         memory = Memory()
         Editor(overlay, statistics_for(lm, spec.layers), spec, cache_dir("targets")).write(memory, facts)
         with overlay.use(memory):
@@ -164,7 +218,7 @@ def calibrate(
         return trial
 
     def choose(options: Sequence[EditSpec], describe: Callable[[EditSpec], str]) -> EditSpec:
-        qualities = [tried(option, describe(option)).quality for option in options]
+        qualities = [run_trial(option, describe(option)).quality for option in options]
         return options[qualities.index(max(qualities))]
 
     weights = sorted(covariance_weights)

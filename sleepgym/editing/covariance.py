@@ -1,4 +1,4 @@
-"""Second moments of the keys that ordinary text produces (C of Meng et al. 2023, eq. 15)."""
+"""Second moments of keys on ordinary text (C of Meng et al. 2023, eq. 15)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def second_moments(
     batch_rows: int = 16,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> dict[int, Tensor]:
-    """``E[k k^T]`` of the inputs of each layer's down-projection over all tokens.
+    """Computes ``E[k k^T]`` of the inputs of each layer's down-projection over all tokens.
 
-    About ``10 d_in`` tokens are enough for a matrix that generalises.
+    About ``10 d_in`` tokens suffice for a matrix that generalises.
 
     Args:
         lm: The bare model.
@@ -30,7 +30,7 @@ def second_moments(
         progress: Called with the number of rows done after each pass.
 
     Returns:
-        Per layer a ``[d_in, d_in]`` float32 matrix on the CPU (summed in float64).
+        Matrix ``[d_in, d_in]`` by layer, float32 on the CPU (accumulated in float64).
     """
     sums: dict[int, Tensor] = {}
     tokens = 0
@@ -47,7 +47,10 @@ def second_moments(
 
             return add
 
-        with hooked(*(lm.linear(lm.blocks[i].down_proj).register_forward_pre_hook(catch(i)) for i in layers)):
+        with (
+            lm.guard.exclusive(),
+            hooked(*(lm.linear(lm.blocks[i].down_proj).register_forward_pre_hook(catch(i)) for i in layers)),
+        ):
             lm.model(input_ids=input_ids, use_cache=False)
         tokens += int(lengths.sum())
         progress(min(start + batch_rows, len(texts)))

@@ -1,4 +1,4 @@
-"""Keys: what the edited down-projections read at a fact's key token (Meng et al. 2023, eq. 19)."""
+"""Keys: inputs of the edited down-projections at a fact's key token (Meng et al. 2023, eq. 19)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from sleepgym.lm.language_model import LanguageModel, StopForward, hooked
 
 At = tuple[Sequence[int], int]
-"""A row of tokens and the position in it that is read."""
+"""Token row, and the position in it that is read."""
 
 
 def measured_keys(lm: LanguageModel, groups: Sequence[Sequence[At]], layer: int) -> Tensor:
-    """Inputs of a layer's down-projection, averaged over each group's contexts.
+    """Measures the inputs of a layer's down-projection, averaged over each group's contexts.
 
-    Whatever memory is in use is seen: the keys are those of the partly edited model.
+    The memory in use applies: the keys are those of the partly edited model.
 
     Args:
         lm: The model.
-        groups: Per key the contexts it is averaged over.
+        groups: Contexts to average over, one group per key.
         layer: Index of the block.
 
     Returns:
@@ -35,14 +35,23 @@ def measured_keys(lm: LanguageModel, groups: Sequence[Sequence[At]], layer: int)
 
 
 def measured_states(lm: LanguageModel, rows: Sequence[At], layer: int) -> Tensor:
-    """The residual stream after a block, ``[rows, d]`` in float64 on the model's device."""
+    """Measures the residual stream after a block.
+
+    Args:
+        lm: The model, with the memory in use.
+        rows: Token rows with the positions to read.
+        layer: Index of the block.
+
+    Returns:
+        States ``[rows, d]``, float64 on the model's device.
+    """
     return _seen(lm, rows, lm.linear(lm.blocks[layer].name), before=False)
 
 
 @torch.no_grad()
 def _seen(lm: LanguageModel, rows: Sequence[At], module: nn.Module, before: bool) -> Tensor:
-    """What goes into a module, or comes out of it, at the given positions; nothing above it is run."""
-    # Nothing after the last position is read, and causal attention never looks ahead.
+    """Returns a module's inputs (``before``) or outputs at the given positions; the forward pass stops there."""
+    # Attention is causal: tokens after the last position that is read do not matter.
     width = max(at for _, at in rows) + 1
     input_ids = lm.pad([ids[:width] for ids, _ in rows])
     positions = torch.tensor([at for _, at in rows])
@@ -59,6 +68,6 @@ def _seen(lm: LanguageModel, rows: Sequence[At], module: nn.Module, before: bool
         handle = module.register_forward_hook(
             lambda module, args, out: catch(out if isinstance(out, Tensor) else out[0])
         )
-    with hooked(handle), suppress(StopForward):
+    with lm.guard.exclusive(), hooked(handle), suppress(StopForward):
         lm.model(input_ids=input_ids, use_cache=False)
     return caught[0].to(lm.device)

@@ -1,4 +1,4 @@
-"""What an edit did: to the facts, to their neighbours, to the rest. The readings that editing papers use."""
+"""Metrics of edits, as in the editing literature: efficacy, paraphrase, question, neighbourhood."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from torch import Tensor
 
 from sleepgym.facts.fact import Fact
 from sleepgym.lm import continuations, score
-from sleepgym.lm.language_model import Encoded, LanguageModel
+from sleepgym.lm.encoding import Encoded
+from sleepgym.lm.language_model import LanguageModel
 
 _BATCH = 64
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One set of prompts read in the three usual ways; each a share of the prompts, NaN where there are none.
+    """Three metrics of one set of prompts, each a share of the prompts; NaN without prompts.
 
     Attributes:
         likelier: The right object has a higher mean log-probability per token than the wrong one (ROME's efficacy,
-            paraphrase and neighbourhood *scores*). Prompts without a wrong object do not count.
+            paraphrase and neighbourhood *scores*); over prompts with a wrong object only.
         exact: Every token of the right object is the likeliest (EasyEdit's and this project's *recall*).
-        written: The right object occurs in what greedy decoding goes on to write; NaN unless asked for.
+        written: The right object occurs in the greedily decoded continuation; NaN if nothing was decoded.
     """
 
     likelier: float
@@ -33,14 +34,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class EditReport:
-    """State of all facts written so far.
+    """Metrics of all facts written so far.
 
     Attributes:
-        efficacy: The prompts that facts were taught with.
-        paraphrase: Their unseen phrasings.
-        question: Questions about them, asked in the model's chat format.
-        neighbourhood: Prompts about other subjects; right is what the bare model should go on to say.
-        kept: Of the neighbours that the bare model recalls exactly, the share that is recalled still.
+        efficacy: On the prompts that facts were written with.
+        paraphrase: On unseen phrasings.
+        question: On questions in the model's chat format.
+        neighbourhood: On prompts about other subjects, whose right object is the one from before the edit.
+        kept: Share of the neighbours that the bare model recalls exactly that are still recalled exactly.
     """
 
     efficacy: Reading
@@ -52,7 +53,7 @@ class EditReport:
 
 @dataclass(frozen=True)
 class _Prompts:
-    """Prompts with the object that is right and the one that is wrong after the edit (None: unknown)."""
+    """Prompts with the object that is right and the one that is wrong after the edit (empty: unknown)."""
 
     prompts: Sequence[str]
     right: Sequence[str]
@@ -63,11 +64,14 @@ class _Prompts:
 
 
 class EditProbes:
-    """Everything that is asked about some facts; what the bare model knows is asked once, at the start.
+    """Probes of a set of facts; neighbours are probed on the bare model when it is made.
 
     Args:
         lm: The model; no memory may be in use.
         facts: Facts that are going to be written.
+
+    Raises:
+        FactError: A fact cannot be tokenised as needed.
     """
 
     def __init__(self, lm: LanguageModel, facts: Sequence[Fact]) -> None:
@@ -77,12 +81,12 @@ class EditProbes:
         self._neighbours = neighbours
 
     def read(self, facts: Sequence[Fact] | None = None, generate: bool = False) -> EditReport:
-        """Asks with whatever memory is in use.
+        """Measures the model with the memory in use.
 
         Args:
-            facts: Facts written so far; None for all. Neighbours are those of all facts in any case, so that
-                what is kept means the same however many are written.
-            generate: Whether to decode as well, which takes a pass per token.
+            facts: Facts written so far; None for all. Neighbours are always those of all facts, so that ``kept`` is
+                comparable however many are written.
+            generate: Whether to decode greedily as well, which takes a pass per token.
         """
         facts = self.facts if facts is None else facts
         used = self._of([(fact.prompt, fact) for fact in facts])

@@ -1,4 +1,4 @@
-"""Published recipes as settings of one editor, so that they differ in what their papers differ in and nothing else.
+"""Published recipes as settings of one editor, so that they differ only where their papers do.
 
 All find targets by gradient (Meng et al. 2023, eq. 4) and write ``D = R K^T (M + K K^T)^-1`` (eq. 14). With keys
 ``K``, residuals ``R``, keys of earlier edits ``K_p`` and the second moment ``C`` of text, they are:
@@ -61,19 +61,19 @@ PRESETS: Mapping[str, EditSpec] = MappingProxyType(
         "sleepgym": EditSpec(),
     }
 )
-"""Recipes by name, on the block that suits the bundled model."""
+"""Recipes by name, with the layers of the bundled model."""
 
 
 def preset(name: str, layers: tuple[int, ...] | None = None, **changes: object) -> EditSpec:
-    """A named recipe, on the given blocks and with single numbers changed.
+    """Returns a named recipe for the given blocks, with some fields replaced.
 
     Args:
-        name: One of :data:`PRESETS`.
+        name: Key of :data:`PRESETS`.
         layers: Blocks to edit; by default the bundled model's.
-        changes: Fields of :class:`EditSpec`.
+        **changes: Fields of :class:`EditSpec` to replace.
 
     Raises:
-        SettingError: There is no such recipe, or a value is impossible.
+        SettingError: The name is unknown, or a value is out of range.
     """
     if name not in PRESETS:
         raise SettingError("preset", f"one of {', '.join(PRESETS)}", name)

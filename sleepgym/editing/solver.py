@@ -1,4 +1,4 @@
-"""One solver for all edits: least squares that fits new keys, outvoted by what should stay.
+"""Regularised least squares for edits.
 
 The update of Meng et al. 2023, eq. 14, ``D = R K^T M^-1`` with the normal matrix ``M + K K^T``, whose terms
 compose: text (``lambda C``), a ridge (``rho I``), the keys of memories to protect (``K_p K_p^T``), and the
@@ -7,9 +7,9 @@ projection onto keys that text does not use (Fang et al. 2025, eq. 11).
 ``D`` is never formed. With ``M^-1 = W W^T`` and whitened keys ``Z = K W``, the push-through identity gives
 ``D = R A`` with ``A = (I + Z Z^T)^-1 Z W^T``: every key owns one row of ``A``, and its term can be reverted or
 scaled alone. ``W`` is computed once per model. The Cholesky factor of ``I + Z Z^T`` grows by a row with each key,
-so the n-th fact costs ``O(d^2 + n d + n^2)`` and never the ``O(n^2 d + n^3)`` of solving for all again.
+so the n-th fact costs ``O(d^2 + n d + n^2)`` instead of the ``O(n^2 d + n^3)`` of solving for all again.
 
-Everything is float64: ``I + Z Z^T`` is near singular when two subjects are much alike.
+All computations are in float64: ``I + Z Z^T`` is near singular when the keys of two subjects are similar.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from sleepgym.editing.spec import EditError
 
 
 class NormalMatrix:
-    """``M``, kept as what whitens keys.
+    """``M = lambda C + rho I``, stored as its Cholesky factor, which whitens keys.
 
     Args:
         second_moment: ``C = E[k k^T]`` over text, ``[d_in, d_in]``.
-        covariance_weight: How many text tokens' keys one fact has to outvote.
-        ridge: Multiple of the identity in units of the mean eigenvalue of ``C``.
-        null_space: Closes directions whose eigenvalue of ``C`` is above this multiple of the mean one.
+        covariance_weight: ``lambda``: weight of ``C`` against one fact, in text tokens.
+        ridge: ``rho`` in units of the mean eigenvalue of ``C``.
+        null_space: Multiple of the mean eigenvalue of ``C`` above which eigenvectors are projected out (Fang et al.
+            2025, eq. 8); None for no projection.
 
     Raises:
-        EditError: ``M`` is not positive definite, or nothing is left of the space of keys.
+        EditError: ``M`` is not positive definite, or the projection leaves no direction.
     """
 
     def __init__(
@@ -61,27 +62,27 @@ class NormalMatrix:
         self._factor, self._open = factor, U
 
     def empty(self) -> Solved:
-        """A system without keys yet."""
+        """Returns the system without keys."""
         k = len(self._factor)
         return Solved(self._factor.new_zeros(0, k), self._factor.new_zeros(0, 0))
 
     def whiten(self, keys: Tensor) -> Tensor:
-        """``Z = K W`` for keys ``[n, d_in]``."""
-        # One by one: how many keys are whitened together must not show in the last bits.
+        """Returns ``Z = K W`` for keys ``K [n, d_in]``, shape ``[n, k]``."""
+        # One by one, so that results are bitwise independent of how many keys are whitened together.
         columns = [key[:, None] if self._open is None else self._open.T @ key[:, None] for key in keys]
         return torch.stack([torch.linalg.solve_triangular(self._factor, k, upper=False)[:, 0] for k in columns])
 
     def unwhiten(self, white: Tensor) -> Tensor:
-        """``Z W^T`` for rows ``[n, ...]`` in whitened coordinates; shape ``[n, d_in]``."""
+        """Returns ``Z W^T`` for rows ``Z [n, k]`` in whitened coordinates, shape ``[n, d_in]``."""
         rows = torch.linalg.solve_triangular(self._factor.T, white.T, upper=True).T
         return rows if self._open is None else rows @ self._open.T
 
     def solve(self, keys: Tensor, protected: Tensor | None = None) -> Tensor:
-        """Rows ``A`` such that adding ``r_i A_i`` per key maps key ``i`` to about ``r_i`` and little else.
+        """Solves for rows ``A`` such that ``sum_i r_i A_i`` maps key ``i`` to about ``r_i`` (Meng et al. 2023, eq. 14).
 
         Args:
-            keys: ``[n, d_in]`` of the facts to write.
-            protected: ``[m, d_in]`` whose outputs should stay as they are.
+            keys: Keys of the facts to write, ``[n, d_in]``.
+            protected: Keys whose outputs should stay unchanged, ``[m, d_in]``.
 
         Returns:
             ``A [n, d_in]`` in float64.
@@ -92,20 +93,21 @@ class NormalMatrix:
 
 @dataclass(frozen=True)
 class Solved:
-    """Whitened keys and the Cholesky factor of their ``I + Z Z^T``; grows without being redone.
+    """Whitened keys and the Cholesky factor of their ``I + Z Z^T``, which can be extended by further keys.
 
     Attributes:
-        white: ``Z [n, k]``.
-        factor: Lower triangular, ``[n, n]``.
+        white: Whitened keys ``Z [n, k]``.
+        factor: Lower Cholesky factor of ``I + Z Z^T``, ``[n, n]``.
     """
 
     white: Tensor
     factor: Tensor
 
     def extended(self, white: Tensor) -> Solved:
-        """The same with ``m`` more keys ``[m, k]``, row by row of a Cholesky factorisation.
+        """Returns the system with ``m`` further whitened keys ``[m, k]``.
 
-        Row by row, so that a system is the same to the last bit in however many calls it was grown.
+        The Cholesky factor is extended row by row, so that a system is bitwise independent of the number of calls that
+        extended it.
         """
         n, m = len(self.white), len(white)
         Z = torch.cat([self.white, white])
@@ -115,15 +117,14 @@ class Solved:
             if i:
                 inner = (Z[:i] @ Z[i])[:, None]
                 L[i, :i] = torch.linalg.solve_triangular(L[:i, :i], inner, upper=False)[:, 0]
-            # What is left under the root is 1 plus something that only rounding could make negative.
+            # The pivot is at least 1 in exact arithmetic; the clamp guards against rounding.
             L[i, i] = (1.0 + Z[i] @ Z[i] - L[i, :i] @ L[i, :i]).clamp(min=1e-12).sqrt()
         return Solved(Z, L)
 
     def rows(self, count: int) -> Tensor:
-        """The last ``count`` rows of ``(I + Z Z^T)^-1 Z``, ``[count, k]``.
+        """Returns the last ``count`` rows of ``(I + Z Z^T)^-1 Z``, ``[count, k]``.
 
-        Keys before them enter like facts with zero residual: it is the joint solve, of which only these rows
-        are kept.
+        Earlier keys count as facts with zero residual: the solve is joint, and only these rows of it are returned.
         """
         n = len(self.white)
         select = torch.eye(n, dtype=self.factor.dtype, device=self.factor.device)[:, n - count :]

@@ -1,4 +1,4 @@
-"""Every number of the editor in one frozen dataclass."""
+"""Settings of the editor."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class EditError(SleepGymError, RuntimeError):
 
 
 def require_layers(layers: Sequence[int], depth: int, model: str) -> None:
-    """Checks that a model has the blocks that are named.
+    """Checks that a model has the given blocks.
 
     Args:
         layers: Indices of blocks.
-        depth: Blocks that the model has.
-        model: What it is called.
+        depth: Number of blocks of the model.
+        model: Name of the model, for the message.
 
     Raises:
-        EditError: It has no such block.
+        EditError: The model has no such block.
     """
     if any(layer >= depth for layer in layers):
         raise EditError(
@@ -33,38 +33,39 @@ def require_layers(layers: Sequence[int], depth: int, model: str) -> None:
 
 @dataclass(frozen=True)
 class EditSpec:
-    """How targets are found and how they are written. Dimensionless: nothing depends on a model's scale.
+    """Settings of finding and writing targets. All are dimensionless, so that they do not depend on a model's scale.
 
     The defaults are this project's recipe for the bundled model; ``sleepgym.editing.presets`` has the published ones.
 
     Attributes:
         layers: Indices of the edited blocks, ascending.
-        prefixes: Contexts put before the prompt, besides the bare prompt; sampled from the model itself.
-        steps: Adam steps of the target at most.
-        learning_rate: Of Adam, in units of the norm of what is perturbed, per step.
-        clamp: Largest norm of a target, in units of the norm of what is perturbed.
+        prefixes: Number of contexts before the prompt, besides the bare prompt; sampled from the model itself.
+        steps: Maximum number of Adam steps per target.
+        learning_rate: Step size of Adam, in units of the norm of the perturbed activation.
+        clamp: Maximum norm of a target, in units of the norm of the perturbed activation.
         stop: When a target is finished: once the object's mean NLL per token is below ``stop_nll`` in every
-            context (``"nll"``), or once every token of it is the likeliest in every context (``"argmax"``).
-        stop_nll: Nats per token.
+            context (``"nll"``), or once each of its tokens is the likeliest in every context (``"argmax"``).
+        stop_nll: Threshold of ``stop = "nll"``, in nats per token.
         kl_weight: Weight of KL(p0 || p) on "{subject} is a" (Meng et al. 2023, eq. 5 uses 0.0625).
-        norm_weight: Weight of the squared norm of the target in units of the squared norm of what is perturbed.
-        site: What a target perturbs: the output of every edited down-projection, jointly (``"down_proj"``), or the
-            residual stream after the last edited block, whose change the edited layers then share out among
-            themselves (``"residual"``, Meng et al. 2023, sec. 4.3).
-        key_token: Where the key is read and the perturbation added: the last token of the subject or of the prompt.
-        object_tokens: Whether the whole object is taught or its first token only.
+        norm_weight: Weight of the target's squared norm, in units of that of the perturbed activation.
+        site: Activation that a target perturbs: the output of every edited down-projection, jointly (``"down_proj"``),
+            or the residual stream after the last edited block, whose change is then divided among the edited layers
+            (``"residual"``, Meng et al. 2023, sec. 4.3).
+        key_token: Token at which the key is read and the perturbation added: the last of the subject or of the prompt.
+        object_tokens: Whether all tokens of the object are targets or its first one only.
         frozen: Whether targets and keys are those of the frozen base, so that each is computed once and any number
-            of them can be solved for together. Off, they are those of the model as it is edited by then.
+            of them can be solved for together. If false, they are those of the model with its present edits.
         covariance_weight: Weight of the text's second moment C against one fact (lambda of Meng et al. 2023,
             eq. 15: the number of text tokens that a fact has to outvote).
         ridge: Multiple of the identity in the normal matrix, in units of tr(C) / d_in.
-        null_space: Directions of keys that text uses are closed to edits altogether (AlphaEdit, Fang et al. 2025,
-            eq. 8): those whose eigenvalue of C is above this multiple of tr(C) / d_in. None closes none.
-        max_weight: A fact that is not recalled after the solve is solved for again with four times the weight in the
-            least squares, until it is or its weight would pass this; lambda can then suit the easy facts, not the
-            hardest one. 1 gives every fact the same weight.
-        protect: Whether an injection holds the keys of the facts already written still and, with ``frozen``, makes up
-            for what their terms add at its own. Off, it is as fast and as harmful as a naive edit.
+        null_space: Multiple of tr(C) / d_in above which eigenvectors of C are excluded from edits (AlphaEdit, Fang et
+            al. 2025, eq. 8); None excludes none.
+        max_weight: Maximum weight of a fact in the least squares. A fact that is not recalled after the solve is solved
+            for again with four times the weight while this allows it, so that lambda need not be chosen for the
+            hardest fact. 1 gives every fact the same weight.
+        protect: Whether an injection protects the keys of the facts already written and, with ``frozen``, compensates
+            for what their terms add at the new keys. If false, edits are naive: faster, and more harmful to earlier
+            facts.
 
     Raises:
         SettingError: A value is impossible.

@@ -1,4 +1,4 @@
-"""What is measured about a model once: second moments of keys, and the text it is held to."""
+"""Statistics of a model: second moments of keys, rehearsal and held-out text, and prefixes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from sleepgym.editing.covariance import second_moments
 from sleepgym.editing.spec import EditError, require_layers
 from sleepgym.files import cache_dir
 from sleepgym.lm.catalogue import CATALOGUE
-from sleepgym.lm.language_model import LanguageModel, sampled
+from sleepgym.lm.generation import Sampling, sampled
+from sleepgym.lm.language_model import LanguageModel
 
 Rows = tuple[tuple[int, ...], ...]
+"""Rows of token ids."""
 
 
 @dataclass(frozen=True)
 class ModelStatistics:
-    """Measured once per model and shipped or cached.
+    """Statistics that are measured once per model and shipped or cached.
 
     Attributes:
         moments: Second moment ``[d_in, d_in]`` of keys by layer index.
-        rehearsal: Token rows of ordinary text, replayed in sleep so that the rest stays.
+        rehearsal: Token rows of ordinary text that sleep replays to limit drift.
         held_out: Token rows on which perplexity is measured, disjoint from rehearsal.
-        prefixes: Short contexts in the model's own words, put before prompts.
+        prefixes: Short contexts before prompts: the first words of rehearsal rows.
     """
 
     moments: dict[int, Tensor]
@@ -39,8 +41,17 @@ class ModelStatistics:
     prefixes: tuple[str, ...]
 
     def save(self, path: Path, fingerprint: str) -> None:
-        """Writes safetensors with the model's fingerprint in the header."""
-        # A half-precision Cholesky factor halves the file, and its square is positive whatever the rounding.
+        """Writes safetensors with the model's fingerprint in the header.
+
+        Args:
+            path: File to write.
+            fingerprint: Fingerprint of the model.
+
+        Raises:
+            EditError: A second moment is not positive semi-definite.
+            OSError: The file cannot be written.
+        """
+        # Half-precision Cholesky factors halve the file, and their products stay positive semi-definite.
         tensors = {f"factor.{layer}": _factor(moment).half().contiguous() for layer, moment in self.moments.items()}
         for name, rows in (("rehearsal", self.rehearsal), ("held_out", self.held_out)):
             tensors[f"{name}.ids"] = torch.tensor([t for row in rows for t in row], dtype=torch.int32)
@@ -49,14 +60,18 @@ class ModelStatistics:
 
     @classmethod
     def read(cls, path: Path, fingerprint: str) -> ModelStatistics | None:
-        """Reads a file written by :meth:`save`; None if it is missing, corrupt or of another model."""
+        """Reads a file written by :meth:`save`.
+
+        Returns:
+            The statistics; None if the file is missing, corrupt or of another model.
+        """
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("fingerprint") != fingerprint:
                     return None
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except Exception:  # missing or damaged: it is only a cache
+        except Exception:  # missing or damaged files are measured anew
             return None
 
         def rows(name: str) -> Rows:
@@ -74,15 +89,15 @@ def statistics_for(
     rows: int = 512,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> ModelStatistics:
-    """Statistics of a model: those that ship with it, else from the cache, else measured now and cached.
+    """Returns the statistics of a model: cached ones, else shipped ones, else measured and cached now.
 
-    A model without text of its own is held to text that it writes itself (sampled from its start token).
+    Text of a model for which none ships is sampled from the model itself, starting at its start token.
 
     Args:
         lm: The bare model.
         layers: Blocks whose second moments are needed.
-        rows: Rows of text to sample where none ships.
-        progress: Called as ``(what, done, total)``.
+        rows: Number of rows to sample if no text ships.
+        progress: Called as ``(task, done, total)``.
 
     Raises:
         EditError: The model has no such block.
@@ -105,12 +120,12 @@ def statistics_for(
     else:
         statistics = ModelStatistics(found.moments | measured, found.rehearsal, found.held_out, found.prefixes)
     statistics.save(cached, lm.fingerprint)
-    # Read back what later runs will read: half precision must not make the first run differ from them.
+    # Reads the file back, so that the first run uses the same half-precision values as later ones.
     return ModelStatistics.read(cached, lm.fingerprint) or statistics
 
 
 def _factor(moment: Tensor) -> Tensor:
-    """Lower Cholesky factor of a second moment; as little of the identity as needed makes it definite."""
+    """Returns the lower Cholesky factor of a second moment, with the smallest ridge of a few that makes it definite."""
     mean = moment.diagonal().double().mean()
     for share in (1e-6, 1e-5, 1e-4, 1e-3):
         factor, failed = torch.linalg.cholesky_ex(
@@ -126,7 +141,14 @@ def _factor(moment: Tensor) -> Tensor:
 def prefixes_from(
     lm: LanguageModel, text: Sequence[Sequence[int]], count: int = 8, tokens: int = 10
 ) -> tuple[str, ...]:
-    """The first tokens of rows of text, as contexts to put before prompts."""
+    """Returns the first tokens of rows of text, as contexts before prompts.
+
+    Args:
+        lm: The model.
+        text: Token rows.
+        count: Maximum number of prefixes.
+        tokens: Tokens per prefix after the start token; rows without a start token give one more.
+    """
     special = {lm.tokenizer.bos_token_id}
     starts = [[t for t in row[: tokens + 1] if t not in special] for row in text[:count]]
     return tuple(str(lm.tokenizer.decode(ids)).strip() for ids in starts)
@@ -141,9 +163,20 @@ def sample_text(
     batch_rows: int = 64,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> list[tuple[int, ...]]:
-    """Rows of text sampled from the model itself, starting at its start token.
+    """Samples rows of text from the model itself, starting at its start token.
 
-    torch's global random state is put back afterwards: sampling must not disturb a seeded program.
+    torch's global random state is restored afterwards, so that sampling does not affect a seeded program.
+
+    Args:
+        lm: The bare model.
+        rows: Number of rows.
+        tokens: Maximum number of new tokens per row.
+        seed: Seed of torch's generator.
+        batch_rows: Rows per pass.
+        progress: Called as ``(task, done, total)``.
+
+    Returns:
+        Token rows without padding.
     """
     start = lm.tokenizer.bos_token_id
     start = start if start is not None else lm.tokenizer.eos_token_id or 0
@@ -153,7 +186,7 @@ def sample_text(
         torch.manual_seed(seed)
         while len(out) < rows:
             ids = torch.full((min(batch_rows, rows - len(out)), 1), start, device=lm.device)
-            grown = sampled(lm, ids, max_new_tokens=tokens, min_new_tokens=min(8, tokens), do_sample=True, top_k=0)
+            grown = sampled(lm, ids, sampling=Sampling(), max_new_tokens=tokens, min_new_tokens=min(8, tokens))
             out += [_trim(row, lm.tokenizer.pad_token_id) for row in grown.tolist()]
             progress("sampling text", len(out), rows)
     return out

@@ -1,4 +1,4 @@
-"""Targets on disk: they belong to the frozen base, so each is optimised once per model, fact and recipe."""
+"""Cache of targets on the frozen base: each is optimised once per model, fact and recipe."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from sleepgym.editing.targets import Target
 from sleepgym.facts.fact import Fact
 
 _SOLVING = ("covariance_weight", "ridge", "null_space", "max_weight", "protect", "frozen")
-"""What says how a target is written, and nothing about the target."""
+"""Fields of :class:`EditSpec` that affect how a target is written, but not the target."""
 
-_REMEMBERED = 4096
-"""Targets kept in memory; a target of the bundled model takes 9 kB."""
+_CACHED_TARGETS = 4096
+"""Maximum number of targets kept in memory; a target of the bundled model takes 9 kB."""
 
 
 class TargetCache:
     """Targets by (model, fact, facts beside it, recipe), in memory and as one small safetensors file each.
 
     Args:
-        folder: Where files are kept; None keeps them in memory only.
-        fingerprint: Of the model.
-        spec: Only the numbers that shape a target are part of its name; how it is solved is not.
-        prefixes: The contexts it was optimised in.
+        folder: Folder of the files; None keeps targets in memory only.
+        fingerprint: Fingerprint of the model.
+        spec: Recipe; only the fields that affect targets are part of their names.
+        prefixes: Contexts that targets are optimised in.
     """
 
     def __init__(self, folder: Path | None, fingerprint: str, spec: EditSpec, prefixes: Sequence[str]) -> None:
@@ -44,11 +44,12 @@ class TargetCache:
 
     def name(self, fact: Fact, beside: Sequence[Fact] = ()) -> str:
         """What a target is kept under: equal names mean equal targets."""
-        text = json.dumps([self._recipe, [[f.subject, f.prompt, f.object] for f in (fact, *beside)]])
+        told = [[f.subject, f.prompt, f.object, *([] if f.joiner is None else [f.joiner])] for f in (fact, *beside)]
+        text = json.dumps([self._recipe, told])
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def get(self, name: str) -> Target | None:
-        """The target of that name, or None if it was never computed (or its file is damaged)."""
+        """Returns the target of that name; None if it is not cached or its file is damaged."""
         if name in self._memory:
             self._memory.move_to_end(name)
         elif self._folder is not None:
@@ -56,19 +57,19 @@ class TargetCache:
             if path.is_file():
                 try:
                     self._keep(name, Target(**load_file(path)))
-                except Exception:  # damaged: recomputed and replaced, since nothing in it is unique
+                except Exception:  # a damaged file is computed again
                     path.unlink(missing_ok=True)
         return self._memory.get(name)
 
     def put(self, name: str, target: Target) -> None:
-        """Remembers a target, on disk too."""
+        """Stores a target in memory and, with a folder, on disk."""
         self._keep(name, target)
         if self._folder is not None:
             tensors = {"value": target.value.contiguous(), "keys": target.keys.contiguous()}
             files.write(self._folder / f"{name}.safetensors", save(tensors))
 
     def _keep(self, name: str, target: Target) -> None:
-        """In memory, instead of the target used longest ago if there are many: episodes never run out of facts."""
+        """Stores a target in memory; evicts the least recently used one, since the number of facts is unbounded."""
         self._memory[name] = target
-        if len(self._memory) > _REMEMBERED:
+        if len(self._memory) > _CACHED_TARGETS:
             self._memory.popitem(last=False)

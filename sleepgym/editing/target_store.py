@@ -1,4 +1,4 @@
-"""Targets of facts in the order in which they came: those about one subject build on each other."""
+"""Targets of sequences of facts, in which a target depends on the earlier ones about the same subject."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Link:
     """A fact's target on the frozen base.
 
     Attributes:
-        name: What the target is cached under: equal names mean equal keys and values.
+        name: Cache key of the target: equal names mean equal keys and values.
         target: The target.
     """
 
@@ -26,14 +26,14 @@ class Link:
 
 
 class TargetStore:
-    """Finds targets on the frozen base, from the cache where it has them.
+    """Provides targets on the frozen base, from the cache or by optimisation.
 
     Args:
         overlay: The model with hooks.
-        cache: Where targets are kept.
+        cache: Cache of targets.
         prefixes: Contexts besides the bare prompt.
         spec: The recipe.
-        batch_facts: Facts optimised in one pass.
+        batch_facts: Number of facts whose targets are optimised in one pass.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class TargetStore:
         self.batch_facts = batch_facts
 
     def of(self, facts: Sequence[Fact]) -> list[Link]:
-        """Targets of one learner's facts, each made to stand beside those before it about its subject.
+        """Returns the targets of one learner's facts, each optimised jointly with the earlier ones about its subject.
 
-        Missing ones are optimised together, in as many rounds as there are facts about one subject.
+        Missing ones are optimised in as many rounds as a subject has facts at most.
 
         Raises:
             EditError: A loss became NaN or infinite.
@@ -54,10 +54,17 @@ class TargetStore:
         return self.of_each([facts])[0]
 
     def of_each(self, groups: Sequence[Sequence[Fact]]) -> list[list[Link]]:
-        """Targets of several learners' facts, optimised together; see :meth:`of`.
+        """Returns the targets of several learners' facts, optimised in shared passes; see :meth:`of`.
 
-        Facts stand beside those of their own group only: two learners that are told of one person know nothing of each
-        other.
+        A target depends on facts of its own group only, so that learners are independent even if they are taught about
+        the same subject.
+
+        Args:
+            groups: Facts of each learner, in order.
+
+        Raises:
+            EditError: A loss became NaN or infinite.
+            FactError: A fact cannot be tokenised as needed.
         """
         names: list[list[str]] = []
         facts: dict[str, Fact] = {}
@@ -76,7 +83,7 @@ class TargetStore:
         found = {name: target for name in facts if (target := self.cache.get(name)) is not None}
         for depth in range(max(map(len, before.values()), default=0) + 1):
             missing = [name for name in facts if len(before[name]) == depth and name not in found]
-            # Rows of one pass are padded to the longest: facts of like length belong together.
+            # Rows of one pass are padded to the longest, so that batches of similar length waste least.
             missing.sort(key=lambda name: len(facts[name].prompt) - facts[name].prompt.rfind(facts[name].subject))
             for start in range(0, len(missing), self.batch_facts):
                 batch = missing[start : start + self.batch_facts]

@@ -1,8 +1,8 @@
-"""Targets: what edits should add at a fact's key so that its object follows.
+"""Targets: perturbations at a fact's key that make the model predict its object.
 
 Meng et al. 2023, "Mass-Editing Memory in a Transformer", eq. 4, with three changes. By default the perturbation
-sits on the *output of the down-projection* (one per edited layer, optimised jointly), which also holds where a
-norm follows the MLP. All facts of a call are optimised as one tensor, from which finished facts drop out. And
+is added to the *output of the down-projection* (one per edited layer, optimised jointly), which is also correct where a
+norm follows the MLP. All facts of a call are optimised as one tensor, from which finished facts are removed. And
 only what depends on the perturbation is run: tokens from the key's on, blocks from the first edited one on.
 """
 
@@ -19,17 +19,19 @@ from torch import Tensor, nn
 from sleepgym.editing.spec import EditError, EditSpec
 from sleepgym.facts.fact import Fact
 from sleepgym.lm.continuation import Continuation
-from sleepgym.lm.language_model import Encoded, LanguageModel, hooked
+from sleepgym.lm.encoding import Encoded
+from sleepgym.lm.language_model import LanguageModel, hooked
+from sleepgym.memory.asking import in_context
 
 
 @dataclass(frozen=True)
 class Target:
-    """What one fact's edit should achieve.
+    """Target of one fact's edit.
 
     Attributes:
-        value: Site ``"down_proj"``: what to add to each edited down-projection's output, ``[layers, d_out]``.
-            Site ``"residual"``: what the residual stream after the last edited block should be, ``[1, d_out]``.
-        keys: Inputs of the edited down-projections with the target in place, averaged over the contexts,
+        value: Site ``"down_proj"``: change of each edited down-projection's output, ``[layers, d_out]``.
+            Site ``"residual"``: value of the residual stream after the last edited block, ``[1, d_out]``.
+        keys: Inputs of the edited down-projections with the perturbation applied, averaged over the contexts,
             ``[layers, d_in]``.
     """
 
@@ -38,20 +40,20 @@ class Target:
 
 
 Beside = Sequence[tuple[Fact, Target]]
-"""Earlier facts about a subject and their targets. They share its key, so what is added for one is added for all."""
+"""Earlier facts about a subject with their targets. They share its key, so that their perturbations add up."""
 
 
 def contexts(lm: LanguageModel, fact: Fact, prefixes: Sequence[str]) -> list[Encoded]:
-    """The fact's prompt and object, bare and after each prefix.
+    """Encodes a fact's prompt and object, bare and after each prefix.
 
     Raises:
         FactError: The object tokenises to nothing or the subject is not in the prompt.
     """
-    return [lm.encode(fact.prompt, fact.object, fact.subject, prefix) for prefix in ("", *prefixes)]
+    return [in_context(lm, fact, prefix) for prefix in ("", *prefixes)]
 
 
 def key_position(row: Encoded, spec: EditSpec) -> int:
-    """Where the key of a context is read."""
+    """Returns the position of the key token in a context."""
     return row.subject_last if spec.key_token == "subject" else row.object_start - 1
 
 
@@ -62,18 +64,18 @@ def optimize_targets(
     spec: EditSpec,
     beside: Sequence[Beside] = (),
 ) -> list[Target]:
-    """Finds the targets of many facts at once on the model as it is.
+    """Optimises the targets of many facts at once on the model with the memory in use (Meng et al. 2023, eq. 4).
 
     Args:
         lm: The model; with ``spec.frozen`` no memory may be in use.
         facts: ``n`` facts.
         prefixes: Contexts besides the bare prompt.
-        spec: Steps, clamp, weights.
-        beside: Per fact those that stand already at its subject: its target must serve alone and together with
-            theirs, and leave them true. Empty for none at all.
+        spec: Steps, clamp and weights.
+        beside: Per fact the earlier ones about its subject with their targets. The loss covers the fact alone, the fact
+            with their perturbations added, and those facts themselves. Empty if no fact has any.
 
     Returns:
-        Targets in float32, on the CPU.
+        One target per fact, in float32 on the CPU.
 
     Raises:
         EditError: The loss of a fact became NaN or infinite.
@@ -82,7 +84,7 @@ def optimize_targets(
     batch = perturbed = _Batch(lm, facts, prefixes, spec, beside or [()] * len(facts))
     with torch.no_grad():
         bare = perturbed.run(None)
-    # A unit step of every component has the norm of what is perturbed, in the bare prompt.
+    # `u` is in units of the perturbed activation's root mean square in the bare prompt, per fact and site.
     width = bare.outputs.shape[-1]
     unit = (bare.outputs.norm(dim=-1) / width**0.5)[..., None]
     u = torch.zeros(len(facts), bare.outputs.shape[1], width, device=unit.device, requires_grad=True)
@@ -104,7 +106,7 @@ def optimize_targets(
             break
         kl = (bare.essence[live].exp() * (bare.essence[live] - now.essence)).sum(-1)
         norm = u[live].square().mean((1, 2))
-        # Finished facts are in this pass already, but move no more.
+        # Facts that finished in this pass are still part of it, but not of the loss.
         loss = (now.nll + spec.kl_weight * kl + spec.norm_weight * norm)[going].sum()
         adam.zero_grad()
         loss.backward()
@@ -122,12 +124,12 @@ def optimize_targets(
 
 
 _OWN, _SHARED, _ESSENCE = range(3)
-"""What a row is for: a fact's own context, one in which facts about its subject stand together, "{subject} is a"."""
+"""Roles of a row: context of the fact alone, context with the targets of earlier facts added, "{subject} is a"."""
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """What one forward pass over ``n`` facts saw. Outputs and keys are those at the perturbed tokens."""
+    """Measurements of one forward pass over ``n`` facts. Outputs and keys are those at the perturbed tokens."""
 
     nll: Tensor  # [n], mean over contexts of the mean over the object's tokens
     worst_nll: Tensor  # [n], that of the worst context
@@ -138,7 +140,7 @@ class _Pass:
 
 
 class _Batch:
-    """Rows of all facts, and the model with perturbations added at their keys."""
+    """Rows of a batch of facts, run with perturbations at their key tokens."""
 
     def __init__(
         self,
@@ -166,7 +168,7 @@ class _Batch:
                 role += [kind] * len(encoded)
                 offsets += [offset] * len(encoded)
         starts = [key_position(row, spec) for row in rows]
-        # Nothing follows the last token that is read.
+        # Tokens after the last position that is read do not matter.
         ids = [row.ids[: _read(row, spec).stop] for row in rows]
         self._run = Continuation(lm, ids, starts, spec.layers[0])
         device = lm.device
@@ -176,17 +178,17 @@ class _Batch:
         self._offsets = _stacked(offsets, device)
         read = [(i, c) for i, row in enumerate(rows) for c in _read(row, spec)]
         self._read_row, self._read_column = torch.tensor(read, device=device).T
-        # What follows an essence prompt is unknown, and its entry is never used.
+        # An essence prompt has no next token; its entry is a placeholder.
         following = [rows[i].ids[c + 1] if c + 1 < len(rows[i].ids) else 0 for i, c in read]
         self._next = torch.tensor(following, device=device)
         if spec.site == "residual":
             self._sites = [lm.linear(lm.blocks[spec.layers[-1]].name)]
         else:
             self._sites = [lm.linear(lm.blocks[i].down_proj) for i in spec.layers]
-        self._listened = [lm.linear(lm.blocks[i].down_proj) for i in spec.layers]
+        self._key_modules = [lm.linear(lm.blocks[i].down_proj) for i in spec.layers]
 
     def of_facts(self, facts: Tensor) -> _Batch:
-        """The same with some of the facts only, numbered anew in the order given (ascending)."""
+        """Returns the batch restricted to the given (ascending) indices of facts, which are renumbered from 0."""
         chosen = copy.copy(self)
         kept = torch.isin(self._fact_of, facts).nonzero().squeeze(1)
         reads = torch.isin(self._read_row, kept)
@@ -199,7 +201,7 @@ class _Batch:
         return chosen
 
     def run(self, delta: Tensor | None) -> _Pass:
-        """One forward pass with perturbations ``[n, sites, d]``; None for the bare model."""
+        """Runs one forward pass with perturbations ``[n, sites, d]``; None for none."""
         n = int(self._fact_of[-1]) + 1
         where = self._at - self._run.starts
         outputs: list[Tensor] = []
@@ -212,7 +214,7 @@ class _Batch:
             def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> object:
                 hidden = output if isinstance(output, Tensor) else output[0]
                 shape = hidden.shape
-                # Some models flatten rows and tokens before the MLP.
+                # Reshaped, since some models flatten rows and tokens before the MLP.
                 hidden = hidden.reshape(len(where), -1, shape[-1])
                 index = (torch.arange(len(where), device=hidden.device), where.to(hidden.device))
                 outputs.append(hidden[index].detach().float().to(where.device))
@@ -224,14 +226,14 @@ class _Batch:
 
             return add
 
-        def listen(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        def record_key(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             x = args[0].reshape(len(where), -1, args[0].shape[-1])
             index = (torch.arange(len(where), device=x.device), where.to(x.device))
             keys.append(x[index].detach().float().to(where.device))
 
         with ExitStack() as stack:
-            for module in self._listened:
-                stack.enter_context(hooked(module.register_forward_pre_hook(listen)))
+            for module in self._key_modules:
+                stack.enter_context(hooked(module.register_forward_pre_hook(record_key)))
             for site, module in enumerate(self._sites):
                 stack.enter_context(hooked(module.register_forward_hook(perturb(site))))
             logits = self._run.logits(self._read_row, self._read_column)
@@ -258,21 +260,21 @@ class _Batch:
 
 
 def _read(row: Encoded, spec: EditSpec) -> range:
-    """Positions whose next token is read: those before the object's tokens, or the end of an essence prompt."""
+    """Returns the positions whose logits are read: before each object token, or the end of an essence prompt."""
     end = len(row.ids) - 1 if spec.object_tokens == "all" else row.object_start
     return range(row.object_start - 1, max(row.object_start, end))
 
 
 def _mean(values: Tensor, index: Tensor, n: int) -> Tensor:
-    """Mean of values per index, ``[n, ...]``."""
+    """Returns the mean of the values of each index, ``[n, ...]``."""
     total = values.new_zeros(n, *values.shape[1:]).index_add(0, index, values)
     count = values.new_zeros(n).index_add(0, index, values.new_ones(len(index))).clamp_min(1)
     return total / count.view(n, *[1] * (values.ndim - 1))
 
 
 def _stacked(offsets: Sequence[Tensor | None], device: torch.device) -> Tensor | None:
-    """Offsets of all rows, zeros where there is none, ``[rows, sites, d]``; None if there are none at all."""
-    some = next((offset for offset in offsets if offset is not None), None)
-    if some is None:
+    """Stacks the offsets of all rows, zeros for rows without, ``[rows, sites, d]``; None if no row has any."""
+    first = next((offset for offset in offsets if offset is not None), None)
+    if first is None:
         return None
-    return torch.stack([torch.zeros_like(some) if offset is None else offset for offset in offsets]).to(device)
+    return torch.stack([torch.zeros_like(first) if offset is None else offset for offset in offsets]).to(device)

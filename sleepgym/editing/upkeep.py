@@ -1,4 +1,4 @@
-"""What a learner does about its facts awake as well as asleep: audit them, and solve anew for the degraded."""
+"""Audit and refresh of a learner's facts, used awake and at night."""
 
 from __future__ import annotations
 
@@ -15,23 +15,39 @@ from sleepgym.memory.state import State
 
 
 def audit(base: Base, states: Sequence[State]) -> list[AuditReport]:
-    """Probes every fact of every ledger, each on the pathway that its stage is judged on, and notes what it saw."""
+    """Probes every fact of every ledger on the probe of its stage, and records margins in the ledgers.
+
+    Args:
+        base: Base that all states share.
+        states: States of learners; their ledgers are updated.
+
+    Returns:
+        One report per state.
+    """
     probes = [[judged_probe(base.lm, entry) for entry in state.ledger.values()] for state in states]
     found = margins(base.overlay, [state.memory for state in states], probes)
     reports = []
     for state, seen in zip(states, found, strict=True):
         by_key = dict(zip(state.ledger, seen.tolist(), strict=True))
         for key, margin in by_key.items():
-            state.ledger.update(key, margin=margin, audited_at=state.tick)
+            state.ledger.update(key, margin=None if math.isnan(margin) else margin, audited_at=state.tick)
         reports.append(AuditReport(by_key, tuple(state.ledger.degraded)))
     return reports
 
 
 def refresh(base: Base, state: State, keys: Sequence[Key]) -> RefreshReport:
-    """Re-solves facts jointly from the frozen base, holding the keys of all others still.
+    """Re-solves facts jointly, protecting the keys of all other facts in the ledger.
 
-    A refreshed edit takes the place of the old one, never a place beside it; it is at full strength again, so that
-    the fact starts its way down anew.
+    A refreshed edit replaces the old one at full scale, and its fact returns to stage 0.
+
+    Args:
+        base: The shared model.
+        state: State of the learner; memory and ledger are updated.
+        keys: Facts to re-solve.
+
+    Raises:
+        EditError: A loss became NaN or infinite, or the normal matrix cannot be factored.
+        KeyError: The ledger has no such fact.
     """
     if not keys:
         return RefreshReport((), 1.0, 1.0, edits=0)
@@ -40,8 +56,8 @@ def refresh(base: Base, state: State, keys: Sequence[Key]) -> RefreshReport:
     (before,) = margins(base.overlay, [state.memory], [[raw_probe(base.lm, fact) for fact in facts]])
     after = base.editor.write(state.memory, facts, [e.fact for k, e in state.ledger.items() if k not in chosen])
     for key in keys:
-        # What was seen before the refresh says nothing about the fact as it is now.
-        changes = {"stage": 0, "margin": math.nan, "audited_at": -1}
+        # The margin from before the refresh is out of date.
+        changes = {"stage": 0, "margin": None, "audited_at": -1}
         state.ledger.update(key, writes=state.ledger[key].writes + 1, **changes)
     return RefreshReport(tuple(keys), _share(before), _share(after), edits=len(facts))
 

@@ -121,7 +121,7 @@ class Observer:
             "stage": entry.stage / self.card.sleep.last_stage,
             "scale": episode.learner.state.scale_of(entry.fact.key),
             "audited": entry.audited,
-            "margin": entry.margin / MARGIN_SCALE if entry.audited else 0,
+            "margin": 0 if entry.margin is None else entry.margin / MARGIN_SCALE,
             "recalled": entry.recalled,
             "audit_age": (episode.tick - entry.audited_at) / horizon if entry.audited else 1,
             "edits": entry.writes / EDITS_SCALE,

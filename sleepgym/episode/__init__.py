@@ -1,1 +1,1 @@
-"""An episode without Gymnasium: card, stream, clock, actions, examiner, score, snapshots."""
+"""Episodes without Gymnasium: card, stream, state, operators, reward, score and snapshots."""

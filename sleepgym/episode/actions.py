@@ -1,4 +1,4 @@
-"""The six actions: what an agent can choose, and what came of it."""
+"""Actions, and the records of choosing, planning and performing them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sleepgym.memory.reports import SleepReport
 
 
 class Action(IntEnum):
-    """What an agent can do; the values are those of the action space."""
+    """Operators that an agent can choose; the values are those of the action space."""
 
     WAIT = 0
     INJECT = 1
@@ -24,11 +24,11 @@ class Action(IntEnum):
 
 @dataclass(frozen=True)
 class Choice:
-    """An action and how far it goes.
+    """An operator with its parameters.
 
     Attributes:
         action: The operator.
-        facts: Facts that it writes at most; 0 for one that writes none.
+        facts: Maximum number of facts that it writes; 0 for an operator that writes none.
         ticks: Ticks that it takes.
     """
 
@@ -39,13 +39,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Task:
-    """What a choice comes to in an episode as it stands.
+    """A choice resolved in the present state of an episode.
 
     Attributes:
         choice: The choice.
-        edits_left: Edits that it may spend.
+        edits_left: Maximum number of edits that it may spend.
         facts: Facts that INJECT writes.
-        keys: Facts that REFRESH re-solves.
+        keys: Keys of the facts that REFRESH re-solves.
     """
 
     choice: Choice
@@ -56,13 +56,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an action did.
+    """Outcome of an action.
 
     Attributes:
-        edits: Edits it spent.
-        invalid: Whether it was forbidden or failed; then nothing was changed.
-        error: Why it failed, if it was tried.
-        night: The report of a night.
+        edits: Edits spent.
+        invalid: Whether the action was not allowed or failed; nothing was changed then.
+        error: Error message of an action that failed; empty otherwise.
+        night: Report of SLEEP; None for other actions.
     """
 
     edits: int = 0

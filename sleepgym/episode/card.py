@@ -1,4 +1,4 @@
-"""Environment cards: every number of an environment in one validated TOML file."""
+"""Environment cards: all settings of an environment in one validated TOML file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from sleepgym.settings import SettingError, require
 
 
 class CardError(SleepGymError, ValueError):
-    """A card cannot be used: the message names the file, the key, what was expected and what was found."""
+    """A card is invalid; the message names the file, the key, what was expected and what was found."""
 
 
 def _ordered(value: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -46,9 +46,9 @@ def _ascending(value: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _every_field_of(spec: type) -> BeforeValidator:
-    """Checks the keys of a section that is a plain dataclass: all of them, and no others.
+    """Returns a validator that requires a section to have exactly the fields of a dataclass as keys.
 
-    Those that are None by default may be left out, since TOML cannot say None.
+    Fields with a default of None may be left out, since TOML has no null.
     """
     names = {field.name for field in fields(spec)}
     needed = {field.name for field in fields(spec) if field.default is not None}
@@ -60,7 +60,7 @@ def _every_field_of(spec: type) -> BeforeValidator:
             raise SettingError(key, f"one of the keys {', '.join(sorted(names))}", key)
         for key in sorted(needed - section.keys()):
             raise SettingError(key, "a value", None)
-        # A validator in Python ends JSON mode for what it returns, where strictness wants a tuple for a tuple.
+        # Pydantic validates what a Python validator returns outside JSON mode, where strict tuples must be tuples.
         return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
 
     return BeforeValidator(check)
@@ -76,7 +76,7 @@ CheckedSleepSpec = Annotated[SleepSpec, _every_field_of(SleepSpec)]
 
 
 class Section(BaseModel):
-    """A table of a card: no unknown keys, no conversions between types, no changes afterwards."""
+    """Table of a card: frozen, without unknown keys and without conversions between types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -86,9 +86,9 @@ class ModelCard(Section):
 
     Attributes:
         name: ``"tiny"``, ``"gemma-3-270m"``, a folder, a GGUF file or a hub id.
-        device: Where it runs; left out, CUDA if there is one. ``"auto"`` spreads it over all devices.
-        dtype: Floating type; left out, float32 on the CPU and bfloat16 elsewhere.
-        quantization: How its weights are rounded (extra ``quant``); left out, not at all.
+        device: Device that it runs on; by default CUDA if available. ``"auto"`` distributes it over all devices.
+        dtype: Floating-point type; by default float32 on the CPU and bfloat16 elsewhere.
+        quantization: Quantization of its weights (extra ``quant``); by default none.
     """
 
     name: str
@@ -98,25 +98,26 @@ class ModelCard(Section):
 
 
 class StreamCard(Section):
-    """What arrives and what is asked. Ranges are drawn from once per episode.
+    """Arrivals of facts and traffic of questions. Ranges are sampled once per episode.
 
     Attributes:
         source: ``"world"`` (people of the bundled model's world) or ``"real"`` (changed facts of the real world).
-        path: File of source ``"real"`` in the form of ``sleepgym/facts/real.toml``, which is the default.
-        ticks_per_day: Ticks of a day.
-        arrival_rate: Arriving facts per tick, on average over a day.
+        path: File of source ``"real"``, in the format of ``sleepgym/facts/real.toml``, which is the default.
+        ticks_per_day: Ticks per day.
+        arrival_rate: Mean arrivals of facts per tick, over a day.
         update_share: Share of arrivals that change an earlier fact.
         night_start: Tick of the day at which the night begins.
         night_ticks: Length of the night.
         night_traffic: Traffic at night relative to its peak.
-        popularity_exponent: Tail of the Pareto law of popularity; smaller is more unequal.
-        popularity_cap: Largest popularity, in units of the smallest.
-        recency_boost: How many times more often a fact is asked when it has just arrived, beyond once.
-        recency_ticks: Time after which that boost has fallen by 1/e.
-        max_new_facts: New facts per episode at most; later arrivals are updates or do not come.
-        known_facts: Pretrained facts that are asked, of those that the bare model recalls; as many as there are, if
-            they are fewer.
-        known_share: Their share of the questions.
+        popularity_exponent: Exponent of the Pareto distribution of popularity; smaller is more unequal.
+        popularity_cap: Maximum popularity, in units of the minimum.
+        recency_boost: Relative increase of a fact's question rate when it arrives: the rate is multiplied by
+            1 + boost.
+        recency_ticks: Time constant of the boost's exponential decay.
+        max_new_facts: Maximum number of new facts per episode; later arrivals are updates or are left out.
+        known_facts: Number of pretrained facts that are asked, out of those that the bare model recalls; all of them if
+            there are fewer.
+        known_share: Share of the questions that ask pretrained facts.
     """
 
     source: Literal["world", "real"]
@@ -145,14 +146,14 @@ class StreamCard(Section):
 
 
 class BudgetCard(Section):
-    """Bounds on what may be written.
+    """Limits on writing facts.
 
     Attributes:
-        edits: Edits allowed per expected arrival; the range is drawn from once per episode.
-        capacity: Facts in the ledger.
-        pending: Facts that wait; one more loses the oldest.
-        inject: Facts per INJECT at most.
-        refresh: Facts per REFRESH at most.
+        edits: Edit budget per expected arrival; the range is sampled once per episode.
+        capacity: Maximum number of facts in the ledger.
+        pending: Maximum number of facts in the inbox; a further arrival drops the oldest.
+        inject: Maximum number of facts per INJECT.
+        refresh: Maximum number of facts per REFRESH.
     """
 
     edits: FloatRange
@@ -163,7 +164,7 @@ class BudgetCard(Section):
 
 
 class TicksCard(Section):
-    """Ticks each action takes, and the actions during which no question is answered."""
+    """Duration of each action in ticks, and the actions during which no question is answered."""
 
     wait: PositiveInt
     inject: PositiveInt
@@ -175,16 +176,16 @@ class TicksCard(Section):
 
 
 class PressureCard(Section):
-    """Sleep pressure, a sum of three parts that each reach their weight at a declared level.
+    """Sleep pressure: a sum of three terms, each of which saturates at its weight.
 
     Attributes:
-        edits: Sum of the scales of all edits at which the first part is full.
-        ticks: Ticks awake at which the second part is full.
-        perplexity: Relative rise of perplexity at which the third part is full.
-        edits_weight: Weight of the first part.
-        ticks_weight: Weight of the second part.
-        perplexity_weight: Weight of the third part.
-        exponent: Of the first part: few edits press little.
+        edits: Sum of the scales of all edits at which the first term saturates.
+        ticks: Ticks since the last night at which the second term saturates.
+        perplexity: Relative rise of perplexity at which the third term saturates.
+        edits_weight: Weight of the first term.
+        ticks_weight: Weight of the second term.
+        perplexity_weight: Weight of the third term.
+        exponent: Exponent of the first term; above 1, few edits contribute little.
     """
 
     edits: PositiveFloat
@@ -197,13 +198,13 @@ class PressureCard(Section):
 
 
 class ParametersCard(Section):
-    """What the agent chooses beside the operator, in the order of the action space.
+    """Parameters that the agent chooses with the operator, in the order of the action space.
 
     Attributes:
-        facts: Facts that INJECT and REFRESH write at most, ascending; ``budget.inject`` and ``budget.refresh`` are
-            among them.
-        sleep: Ticks that SLEEP takes, ascending; ``ticks.sleep`` is among them. A night trains as many steps as
-            section ``sleep`` says, in proportion to its ticks.
+        facts: Options for the maximum number of facts that INJECT and REFRESH write, ascending; ``budget.inject`` and
+            ``budget.refresh`` are among them.
+        sleep: Options for the ticks that SLEEP takes, ascending; ``ticks.sleep`` is among them. The training steps of a
+            night are those of section ``sleep``, in proportion to its ticks.
     """
 
     facts: Ascending
@@ -219,13 +220,13 @@ class RewardCard(Section):
 
 
 class EpisodeCard(Section):
-    """Length and end of an episode, and how its numbers are measured.
+    """Length, termination and measurements of an episode.
 
     Attributes:
-        days: Length.
-        max_perplexity_ratio: Perplexity relative to the bare model beyond which the episode terminates.
-        perplexity_rows: Rows of held-out text on which perplexity is measured at every change.
-        served_memory_ticks: Time constant of the lately served recall.
+        days: Length of the episode in days.
+        max_perplexity_ratio: Perplexity relative to the bare model above which the episode terminates.
+        perplexity_rows: Rows of held-out text on which perplexity is measured after every change of the memory.
+        served_memory_ticks: Time constant of the exponential mean ``lately_served``, in ticks.
     """
 
     days: PositiveInt
@@ -235,7 +236,7 @@ class EpisodeCard(Section):
 
 
 class Card(Section):
-    """A whole environment. Without ``parameters``, the agent chooses the operator alone."""
+    """Settings of an environment. Without ``parameters``, an action is an operator alone."""
 
     model: ModelCard
     edit: CheckedEditSpec
@@ -261,12 +262,12 @@ class Card(Section):
 
     @property
     def horizon(self) -> int:
-        """Ticks of an episode."""
+        """Length of an episode in ticks."""
         return self.episode.days * self.stream.ticks_per_day
 
     @property
     def max_edits(self) -> int:
-        """The largest edit budget an episode can have."""
+        """Maximum edit budget of an episode."""
         return round(self.budget.edits[1] * self.stream.arrival_rate[1] * self.horizon)
 
 
@@ -274,11 +275,11 @@ def load_card(path_or_id: str | Path | Card, **overrides: Mapping[str, Any]) -> 
     """Reads a card.
 
     Args:
-        path_or_id: A registered id such as ``"SleepLLM-v0"``, a TOML file, or a card that has been read already.
-        **overrides: Sections with the keys to replace, such as ``episode={"days": 2}``.
+        path_or_id: Registered id such as ``"SleepLLM-v0"``, TOML file, or card.
+        **overrides: Keys to replace by section, such as ``episode={"days": 2}``.
 
     Raises:
-        CardError: The card is missing, is not TOML, or a key is unknown, missing or has an impossible value.
+        CardError: The card is missing or not TOML, or a key is unknown, missing or has an invalid value.
     """
     if isinstance(path_or_id, Card):
         data = path_or_id.model_dump(mode="json", exclude_none=True)
@@ -300,15 +301,15 @@ def load_card(path_or_id: str | Path | Card, **overrides: Mapping[str, Any]) -> 
 
 
 def parse_card(data: Mapping[str, Any], name: str, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Card:
-    """Checks what was read of a card.
+    """Validates the data of a card.
 
     Args:
-        data: Its sections.
-        name: What errors call it.
-        overrides: Sections with the keys to replace.
+        data: Sections of the card.
+        name: Name of the card in error messages.
+        overrides: Keys to replace by section.
 
     Raises:
-        CardError: A key is unknown, missing or has an impossible value.
+        CardError: A key is unknown, missing or has an invalid value.
     """
     data = dict(data)
     for section, changes in (overrides or {}).items():
@@ -321,14 +322,14 @@ def parse_card(data: Mapping[str, Any], name: str, overrides: Mapping[str, Mappi
         data[section] = {**data[section], **changes}
     _require_plain(data, name)
     try:
-        # As JSON, strict validation still reads a list as a tuple, but takes no "3" for a 3.
+        # In JSON mode, strict validation accepts a list for a tuple, but no "3" for a 3.
         return Card.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        raise CardError("; ".join(_in_words(name, dict(e)) for e in error.errors())) from error
+        raise CardError("; ".join(_message(name, dict(e)) for e in error.errors())) from error
 
 
 def _require_plain(data: Mapping[str, Any], name: str) -> None:
-    """Checks that values are such as JSON has: a card is written into specs, recordings and snapshots."""
+    """Checks that values are JSON-serialisable, since cards are written into specs, recordings and snapshots."""
     for section, table in data.items():
         values = {f"{section}.{key}": v for key, v in table.items()} if isinstance(table, dict) else {section: table}
         for key, value in values.items():
@@ -342,23 +343,23 @@ def _require_plain(data: Mapping[str, Any], name: str) -> None:
 
 
 def differences(expected: Card, found: Card) -> list[str]:
-    """Where two cards differ, as ``section.key: expected ..., found ...``; empty for equal cards."""
-    one, other = _leaves(expected), _leaves(found)
+    """Lists the differences of two cards, as ``section.key: expected ..., found ...``; empty for equal cards."""
+    left, right = _leaves(expected), _leaves(found)
     return [
-        f"{key}: expected {one.get(key)!r}, found {other.get(key)!r}"
-        for key in dict.fromkeys([*one, *other])
-        if one.get(key) != other.get(key)
+        f"{key}: expected {left.get(key)!r}, found {right.get(key)!r}"
+        for key in dict.fromkeys([*left, *right])
+        if left.get(key) != right.get(key)
     ]
 
 
 def _leaves(card: Card) -> dict[str, Any]:
-    """Values by ``section.key``."""
+    """Returns the card's values by ``section.key``."""
     sections = card.model_dump(mode="json", exclude_none=True)
     return {f"{section}.{key}": value for section, values in sections.items() for key, value in values.items()}
 
 
-def _in_words(file: str, error: dict[str, Any]) -> str:
-    """One finding of pydantic in this project's voice."""
+def _message(file: str, error: dict[str, Any]) -> str:
+    """Formats one of pydantic's errors as ``expected ..., found ...``."""
     key, found = ".".join(str(part) for part in error["loc"]), error["input"]
     match error["type"]:
         case "extra_forbidden":

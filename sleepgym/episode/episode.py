@@ -1,4 +1,4 @@
-"""One episode without Gymnasium: the clock that ties stream, inbox, learner, budget and score together."""
+"""Episode: advances stream, inbox, learner, budget and score by one action at a time, without Gymnasium."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from sleepgym.sleeper import SleepingLM
 
 @dataclass(frozen=True)
 class Performed:
-    """The first half of a step: an action whose effect is there, and whose ticks have not passed yet.
+    """First half of a step: an action that has taken effect, but whose ticks have not passed yet.
 
     Attributes:
-        choice: What was chosen.
-        outcome: What it did.
-        before: The episode before it; None if there is no need to go back.
+        choice: The choice.
+        outcome: Outcome of the action.
+        before: State before the action, for :meth:`Episode.take_back`; None if it cannot be undone.
     """
 
     choice: Choice
@@ -39,7 +39,13 @@ class Performed:
 
 @dataclass(frozen=True)
 class Step:
-    """What an action brought: its outcome, the ticks it took, and the reward's terms."""
+    """Result of a step.
+
+    Attributes:
+        outcome: Outcome of the action.
+        ticks: Ticks that passed.
+        reward_terms: Terms of the reward by name, summed over the ticks.
+    """
 
     outcome: Outcome
     ticks: tuple[Tick, ...]
@@ -47,16 +53,20 @@ class Step:
 
 
 class Episode:
-    """A learner in the stream of an episode.
+    """Episode of a learner on a stream.
 
-    At every tick the facts of that tick arrive; the agent acts; the action's effect is there at once, and then
-    questions are asked for as many ticks as the action takes, while further facts arrive.
+    The facts of a tick arrive, then the agent acts. The action takes effect at once; then questions are asked for as
+    many ticks as the action takes, while further facts arrive.
 
     Args:
-        card: Every number.
+        card: Settings of the environment.
         stream: Arrivals and traffic.
-        learner: A learner that was taught nothing.
+        learner: Learner without facts.
         bare_perplexity: Perplexity of its model without a memory.
+
+    Attributes:
+        examiner: Probes of the learner's memory.
+        reward: Reward of the card.
     """
 
     def __init__(self, card: Card, stream: Stream, learner: SleepingLM, bare_perplexity: float) -> None:
@@ -64,7 +74,7 @@ class Episode:
         self.examiner = Examiner(learner, bare_perplexity, card.episode.perplexity_rows)
         self.reward = Reward.of(card)
         self.performed: Performed | None = None
-        """The first half of a step, until its second half follows."""
+        """First half of a step whose second half is due; None otherwise."""
         inbox = Inbox(card.budget.pending)
         inbox.arrive(stream.arrivals[0])
         self._state = EpisodeState(learner.state, inbox, History(stream.rhythm), self.examiner.answers)
@@ -73,24 +83,24 @@ class Episode:
 
     @property
     def state(self) -> EpisodeState:
-        """All of the episode that changes."""
-        # Operators of a learner put a new state in the place of the old one.
+        """Mutable state of the episode."""
+        # Operators replace the learner's state object.
         self._state.learner = self.learner.state
         return self._state
 
     @property
     def inbox(self) -> Inbox:
-        """What has arrived and waits."""
+        """Arrived and pending facts."""
         return self._state.inbox
 
     @property
     def history(self) -> History:
-        """What happened at each tick."""
+        """Record of the ticks that have passed."""
         return self._state.history
 
     @property
     def tick(self) -> int:
-        """The present tick."""
+        """Current tick."""
         return self._state.tick
 
     @property
@@ -105,49 +115,49 @@ class Episode:
 
     @property
     def truncated(self) -> bool:
-        """Whether the clock has run out."""
+        """Whether the horizon is reached."""
         return self.tick >= self.stream.horizon
 
     @property
     def collapsed(self) -> bool:
-        """Whether the model is damaged beyond the card's limit."""
+        """Whether perplexity relative to the bare model exceeds the card's limit."""
         return self.examiner.perplexity_ratio() > self.card.episode.max_perplexity_ratio
 
     @property
     def score(self) -> float:
-        """Share of all questions so far that were answered correctly; what a collapse leaves unasked is wrong."""
+        """Share of the questions so far answered correctly; after a collapse, all later questions count as wrong."""
         lost = sum(self.stream.traffic[self.tick :]) if self.collapsed else 0.0
         asked = self._state.asked + lost
         return self._state.answered / asked if asked else 1.0
 
     def mask(self) -> NDArray[np.bool_]:
-        """Which actions are allowed."""
+        """Returns the action mask, bool ``[actions]``."""
         return operators.mask(self.state, self.card)
 
     def degraded(self) -> list[Key]:
-        """Facts known to be degraded and still true, the worst first."""
+        """Returns the keys of the facts that are known to be degraded and still true, lowest margin first."""
         return operators.degraded(self.state)
 
     def correct(self) -> NDArray[np.bool_]:
-        """For each fact that has arrived, whether it would be answered correctly now."""
+        """Returns for each arrived fact whether it would be answered correctly now, bool ``[facts]``."""
         answerable = np.array([self.inbox.is_answerable(key) for key in self.inbox.current], dtype=bool)
         answerable[answerable] = self.examiner.correct(self._answerable())
         return answerable
 
     def asked(self) -> list[Fact]:
-        """Facts whose answers are needed as long as memory stays as it is."""
+        """Returns the facts whose answers are needed until memory changes: answerable and pretrained ones."""
         return [*self._answerable(), *self.stream.known]
 
     def _answerable(self) -> list[Fact]:
         return [arrival.fact for key, arrival in self.inbox.current.items() if self.inbox.is_answerable(key)]
 
     def recall(self) -> float:
-        """True recall over all facts that have arrived; 1 before the first."""
+        """Returns the true recall over all arrived facts; 1 before the first."""
         correct = self.correct()
         return float(correct.mean()) if len(correct) else 1.0
 
     def standings(self) -> str:
-        """How the facts that have arrived stand, a letter of :class:`Standing` for each, in order of first arrival."""
+        """Returns the status of the arrived facts, one letter of :class:`Standing` each, in order of first arrival."""
         inbox = self.inbox
 
         def standing(key: Key, right: bool) -> Standing:
@@ -160,12 +170,16 @@ class Episode:
         return "".join(map(standing, inbox.current, self.correct().tolist()))
 
     def pressure(self) -> float:
-        """Sleep pressure, 0 to 1."""
+        """Returns the sleep pressure, 0 to 1; see :func:`~sleepgym.episode.pressure.sleep_pressure`."""
         awake = self.tick - self._state.slept_at
         return sleep_pressure(self.card.pressure, load_of(self.learner.state), awake, self.examiner.perplexity_ratio())
 
     def prospect(self, until: int) -> float:
-        """Reward from now until a tick if nothing were done and nothing arrived: what the model as it is would earn."""
+        """Estimates the reward from now until a tick, for an unchanged model and no further arrivals.
+
+        Args:
+            until: Tick at which the sum ends, exclusive.
+        """
         if self.collapsed:
             return 0.0
         ratio, correctness = self.examiner.perplexity_ratio(), self._served()
@@ -175,11 +189,11 @@ class Episode:
     # --------------------------------------------------------- pause, resume
 
     def pause(self) -> EpisodeState:
-        """The episode as it is now; what happens in it later does not show there."""
+        """Returns a copy of the state, independent of later steps."""
         return self.state.copy()
 
     def resume(self, state: EpisodeState) -> None:
-        """Goes on from where an episode with the same card and stream was paused, any number of times."""
+        """Restores a state of an episode with the same card and stream; the state can be restored again."""
         self._state = state.copy()
         self.learner.state, self.examiner.answers = self._state.learner, self._state.answers
         self.performed = None
@@ -187,33 +201,33 @@ class Episode:
     # ------------------------------------------------------------------- step
 
     def step(self, choice: Choice) -> Step:
-        """Does what was chosen and lets its ticks pass; those beyond the horizon are not lived through.
+        """Performs a choice and lets its ticks pass, up to the horizon.
 
-        If several episodes have acted together, the choice has been performed already. Should another one arrive (a
-        wrapper may have changed it on the way), what was performed is taken back, and the one that arrived is done.
+        If :func:`~sleepgym.episode.together.act_together` has performed the choice already, only its ticks pass. If it
+        performed a different one, since a wrapper changed the action in between, that one is undone first.
         """
         if self.performed is not None and self.performed.choice != choice:
             self.take_back()
         if self.performed is None:
             outcome = operators.perform(self.learner, self.state, self.card, self.task(choice))
             self.performed = Performed(choice, outcome)
-            # All that the ticks will ask, at once: memory stays as it is until the next action.
+            # All questions of these ticks in one pass, since memory does not change until the next action.
             examine_together([self.examiner], [self.asked()])
         return self._elapse()
 
     def task(self, choice: Choice) -> Task | None:
-        """What a choice comes to now; None if it is not allowed."""
+        """Returns the task of a choice in the present state; None if it is not allowed."""
         self.learner.state.tick = self.tick
         return operators.task_of(self.state, self.card, choice)
 
     def take_back(self) -> None:
-        """Undoes the first half of a step, if there is one that can be undone."""
+        """Undoes the first half of a step, if there is one with a state to go back to."""
         if self.performed is not None and self.performed.before is not None:
             self.resume(self.performed.before)
         self.performed = None
 
     def _elapse(self) -> Step:
-        """The second half of a step: lets the ticks of the performed action pass."""
+        """Runs the second half of a step: lets the ticks of the performed action pass."""
         assert self.performed is not None
         choice, outcome, self.performed = self.performed.choice, self.performed.outcome, None
         state = self.state

@@ -1,4 +1,4 @@
-"""Puts the users' questions to the model, once per state of its memory."""
+"""Examiner: probes a learner with the users' questions, once per version of its memory."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from torch import Tensor
 
 from sleepgym.episode.state import Answers
 from sleepgym.facts.fact import Fact
-from sleepgym.lm.language_model import Encoded
+from sleepgym.lm.encoding import Encoded
 from sleepgym.memory.asking import chat_probe, margins
 from sleepgym.sleeper import SleepingLM
 
 
 class Examiner:
-    """Answers "is this fact answered correctly now?" and "how far has perplexity drifted?".
+    """Measures correctness of answers and perplexity, cached per version of the memory.
 
-    Equal versions of a memory mean equal logits, so that what was asked at a version is never asked again
-    and a tick that changes no weights costs no forward pass.
+    Equal versions of a memory mean equal logits, so that a tick that changes no weights costs no forward pass.
 
     Args:
-        learner: Whose memory is examined.
+        learner: Learner to probe.
         bare_perplexity: Perplexity of its model without a memory, on the same rows.
         perplexity_rows: Rows of held-out text on which perplexity is measured.
 
     Attributes:
-        answers: What was found out so far; part of the episode's state. What is put back with a memory must be its
-            answers as well: asked again in other company, a row's last bits, and so a very close answer, may be others.
+        answers: Cached measurements; part of the episode's state. They must be restored together with a memory: probed
+            again in another batch, logits differ by rounding, which can flip a margin close to 0.
     """
 
     def __init__(self, learner: SleepingLM, bare_perplexity: float, perplexity_rows: int) -> None:
@@ -40,34 +39,34 @@ class Examiner:
         self._encoded: dict[Fact, Encoded] = {}
 
     def correct(self, facts: Sequence[Fact]) -> NDArray[np.bool_]:
-        """Whether each fact, asked in chat, is answered with exactly its object."""
+        """Returns whether each fact, asked in chat, is answered with exactly its object, bool ``[facts]``."""
         examine_together([self], [facts])
         return np.array([self.answers.correct[fact] for fact in facts], dtype=bool)
 
     def perplexity_ratio(self) -> float:
-        """Perplexity on held-out text relative to that of the bare model."""
+        """Returns the perplexity on held-out text relative to that of the bare model; infinity for NaN."""
         self._forget_old_version()
         if self.answers.ratio is None:
             self.answers.ratio = 1.0
             if self.learner.state.memory.terms:
                 self.answers.forward_passes += 1
                 found = self.learner.perplexity(self._rows)
-                # One that is not a number is damage beyond measure.
+                # NaN compares false with every limit: infinity makes it count as damage.
                 self.answers.ratio = math.inf if math.isnan(found) else found / self._bare_perplexity
         return self.answers.ratio
 
     def missing(self, facts: Sequence[Fact]) -> list[Fact]:
-        """Those that have not been asked since memory changed, none twice."""
+        """Returns the facts that have not been probed since memory changed, without duplicates."""
         self._forget_old_version()
         return [fact for fact in dict.fromkeys(facts) if fact not in self.answers.correct]
 
     def note(self, facts: Sequence[Fact], margins: Tensor) -> None:
-        """Takes down answers, by their margins."""
+        """Records the answers of facts by their margins, ``[facts]``."""
         self.answers.forward_passes += 1
         self.answers.correct.update(zip(facts, (margins > 0).tolist(), strict=True))
 
     def probe(self, fact: Fact) -> Encoded:
-        """The fact as users ask it."""
+        """Returns the chat probe of a fact, cached."""
         if fact not in self._encoded:
             self._encoded[fact] = chat_probe(self.learner.lm, fact)
         return self._encoded[fact]
@@ -80,19 +79,21 @@ class Examiner:
 
 
 def examine_together(examiners: Sequence[Examiner], facts: Sequence[Sequence[Fact]]) -> None:
-    """Asks what several examiners need to know in the same passes.
+    """Probes the missing facts of several examiners in shared passes.
 
     Args:
-        examiners: Of learners on one base.
-        facts: What each is going to be asked.
+        examiners: Examiners of learners on one base.
+        facts: Facts that each examiner needs answers for.
     """
     needed = [
-        (each, missing) for each, of_each in zip(examiners, facts, strict=True) if (missing := each.missing(of_each))
+        (examiner, missing)
+        for examiner, asked in zip(examiners, facts, strict=True)
+        if (missing := examiner.missing(asked))
     ]
     if not needed:
         return
-    probes = [[each.probe(fact) for fact in missing] for each, missing in needed]
-    memories = [each.learner.state.memory for each, _ in needed]
+    probes = [[examiner.probe(fact) for fact in missing] for examiner, missing in needed]
+    memories = [examiner.learner.state.memory for examiner, _ in needed]
     found = margins(examiners[0].learner.base.overlay, memories, probes)
-    for (each, missing), seen in zip(needed, found, strict=True):
-        each.note(missing, seen)
+    for (examiner, missing), measured in zip(needed, found, strict=True):
+        examiner.note(missing, measured)

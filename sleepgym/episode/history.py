@@ -1,4 +1,4 @@
-"""The record of an episode, tick by tick; what pictures and logs are made of."""
+"""Record of an episode by tick, from which pictures and logs are made."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from sleepgym.episode.stream import Rhythm
 
 
 class Standing(StrEnum):
-    """What would become of a question about a fact that has arrived.
+    """Status of an arrived fact: whether a question about it would be answered, and if not, why.
 
-    The values are single letters: those of a tick make a short string, which copies by reference and is JSON.
+    The values are single letters, so that those of a tick form a short string, which copies by reference and is JSON.
     """
 
     RIGHT = "r"
-    """It is answered with exactly the fact's object."""
+    """The fact was written and is recalled."""
     WRONG = "w"
-    """The fact was written, and is not recalled."""
+    """The fact was written and is not recalled."""
     OUTDATED = "o"
-    """An earlier version of the fact was written; the present one waits or was lost."""
+    """An earlier version of the fact was written; the current one is pending or was dropped."""
     WAITING = "p"
-    """The fact was never written and waits in the inbox."""
+    """The fact was never written and is pending in the inbox."""
     LOST = "l"
-    """The fact was never written, and the inbox was too full to keep it."""
+    """The fact was never written and was dropped from the full inbox."""
 
 
 @dataclass
 class History:
-    """What happened at each tick; all lists have one entry per tick that has passed.
+    """Record of the ticks that have passed; all lists have one entry per tick.
 
     Attributes:
-        rhythm: The episode's day, for the shading of nights.
+        rhythm: Day and night of the episode.
         doing: Name of the action.
         offline: Whether no question was answered.
-        arrivals: Facts that arrived.
-        standings: A letter of :class:`Standing` per fact that had arrived, in order of first arrival.
+        arrivals: Number of facts that arrived.
+        standings: One letter of :class:`Standing` per arrived fact, in order of first arrival.
         served: Probability that a question was answered correctly.
         budget_left: Share of the edit budget left.
         pressure: Sleep pressure, 0 to 1.
         perplexity_ratio: Perplexity relative to the bare model.
 
     Raises:
-        ValueError: The lists are of different lengths.
+        ValueError: The lists differ in length.
     """
 
     rhythm: Rhythm
@@ -66,7 +66,7 @@ class History:
 
     @property
     def recall(self) -> list[float]:
-        """True recall over all facts that had arrived, per tick; 1 before the first."""
+        """True recall over all arrived facts, per tick; 1 before the first arrival."""
         return [tick.count(Standing.RIGHT) / len(tick) if tick else 1.0 for tick in self.standings]
 
     def append(
@@ -81,7 +81,7 @@ class History:
         pressure: float,
         perplexity_ratio: float,
     ) -> None:
-        """Adds a tick."""
+        """Appends a tick; arguments are as the attributes."""
         self.doing.append(doing)
         self.offline.append(offline)
         self.arrivals.append(arrivals)
@@ -92,9 +92,9 @@ class History:
         self.perplexity_ratio.append(perplexity_ratio)
 
     def copy(self) -> History:
-        """An independent record, equal in everything."""
+        """Returns an independent copy."""
         return History(self.rhythm, **{name: list(values) for name, values in self.columns().items()})
 
     def columns(self) -> dict[str, list[Any]]:
-        """The lists by name."""
+        """Returns the lists by name."""
         return {name: values for name, values in vars(self).items() if name != "rhythm"}

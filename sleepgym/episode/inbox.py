@@ -1,4 +1,4 @@
-"""What has arrived so far: which facts are true, which wait to be written, which were written."""
+"""Inbox: the current, pending and written versions of arrived facts."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from sleepgym.memory.ledger import Key
 
 
 class Inbox:
-    """The bounded buffer of pending facts and the record of what is true.
+    """Bounded first-in-first-out buffer of pending facts, with the current version of every arrived fact.
 
     Args:
-        size: Facts that can wait; one more loses the one that has waited longest.
+        size: Maximum number of pending facts; a further arrival drops the oldest.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.current: dict[Key, Arrival] = {}
-        """The newest version of every fact that has arrived."""
+        """Newest version of every arrived fact."""
         self.pending: dict[Key, Arrival] = {}
-        """Versions that wait to be written, oldest first."""
+        """Versions that are to be written, oldest first."""
         self.lost = 0
-        """Arrivals that were lost because the buffer was full."""
+        """Number of arrivals that were dropped because the buffer was full."""
         self.written: dict[Key, Fact] = {}
-        """The version of every fact that was written last."""
+        """Last written version of every written fact."""
 
     def arrive(self, arrivals: Sequence[Arrival]) -> None:
-        """Makes facts true and queues them. A newer version replaces one that still waits."""
+        """Makes facts current and appends them to the buffer; a newer version replaces a pending one."""
         for arrival in arrivals:
             key = arrival.fact.key
             self.current[key] = arrival
@@ -39,12 +39,12 @@ class Inbox:
                 self.lost += 1
 
     def batch(self, limit: int, held: Collection[Key], room: int) -> list[Fact]:
-        """The pending facts to write next, oldest first.
+        """Returns the pending facts to write next, oldest first.
 
         Args:
-            limit: Facts at most.
+            limit: Maximum number of facts.
             held: Keys in the ledger; a new version of one of them needs no room.
-            room: Places left in the ledger.
+            room: Number of facts that the ledger has room for.
         """
         chosen: list[Fact] = []
         for key, arrival in self.pending.items():
@@ -58,17 +58,21 @@ class Inbox:
         return chosen
 
     def mark_written(self, facts: Sequence[Fact]) -> None:
-        """Takes facts out of the buffer: they are in the model's memory now."""
+        """Moves pending facts to ``written``.
+
+        Raises:
+            KeyError: A fact is not pending.
+        """
         for fact in facts:
             del self.pending[fact.key]
             self.written[fact.key] = fact
 
     def is_answerable(self, key: Key) -> bool:
-        """Whether the fact as it is now was ever written; a guess at one that was not is not an answer."""
+        """Returns whether the current version of a fact was written; a guess at an unwritten one is no answer."""
         return self.written.get(key) == self.current[key].fact
 
     def copy(self) -> Inbox:
-        """An independent inbox with the same (immutable) arrivals."""
+        """Returns an independent inbox with the same (immutable) arrivals."""
         other = Inbox(self.size)
         other.current, other.pending, other.written = dict(self.current), dict(self.pending), dict(self.written)
         other.lost = self.lost

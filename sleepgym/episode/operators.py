@@ -1,4 +1,4 @@
-"""What an action asks of the learner: functions of an episode's state and a choice."""
+"""Operators: validity, resolution and execution of actions, as functions of an episode's state and a choice."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from sleepgym.memory.ledger import Key, LedgerFullError
 from sleepgym.sleeper import SleepingLM
 
 FAILURES = (EditError, FactError, LedgerFullError, SleepError)
-"""What an operator may run into; the learner is then as it was."""
+"""Errors that make an action invalid; the learner is unchanged after them."""
 
 
 def batch(state: EpisodeState, limit: int) -> list[Fact]:
-    """Facts that INJECT would write, at most as many."""
+    """Returns the facts that INJECT would write, at most ``limit``, oldest first."""
     ledger = state.learner.ledger
     return state.inbox.batch(limit, ledger.keys(), ledger.capacity - len(ledger))
 
 
 def degraded(state: EpisodeState) -> list[Key]:
-    """Facts known to be degraded, the worst first; those that are no longer true are not worth an edit."""
+    """Returns the keys of the facts that are known to be degraded and still true, lowest margin first."""
     current, ledger = state.inbox.current, state.learner.ledger
     return [key for key in ledger.degraded if current[key].fact == ledger[key].fact]
 
 
 def allowed(state: EpisodeState, card: Card, action: Action) -> bool:
-    """Whether an action would do something."""
+    """Returns whether an action is allowed, that is, would have an effect."""
     ledger = state.learner.ledger
     match action:
         case Action.WAIT:
@@ -47,12 +47,12 @@ def allowed(state: EpisodeState, card: Card, action: Action) -> bool:
 
 
 def mask(state: EpisodeState, card: Card) -> NDArray[np.bool_]:
-    """Which actions would do something, in the order of :class:`Action`."""
+    """Returns the action mask, bool ``[actions]`` in the order of :class:`Action`."""
     return np.array([allowed(state, card, action) for action in Action])
 
 
 def task_of(state: EpisodeState, card: Card, choice: Choice) -> Task | None:
-    """What a choice comes to now; None if it is not allowed. No task can exceed the edit budget."""
+    """Returns the task of a choice within the edit budget; None if the choice is not allowed."""
     left = state.edits_left
     writes = min(choice.facts, left)
     match choice.action:
@@ -66,18 +66,18 @@ def task_of(state: EpisodeState, card: Card, choice: Choice) -> Task | None:
 
 
 def night_length(card: Card, choice: Choice) -> float:
-    """How long a night is, relative to the one that the card describes."""
+    """Returns the length of a night relative to ``ticks.sleep`` of the card."""
     return choice.ticks / card.ticks.sleep
 
 
 def perform(learner: SleepingLM, state: EpisodeState, card: Card, task: Task | None) -> Outcome:
-    """Does a task. A failure leaves the learner as it was.
+    """Performs a task; on failure the learner is unchanged and the outcome is invalid.
 
     Args:
-        learner: Who does it; its state is that of the episode.
-        state: The episode's.
-        card: How long the night takes that its section ``sleep`` describes.
-        task: What to do; None for what is not allowed.
+        learner: Learner that performs the task; its state is ``state.learner``.
+        state: State of the episode; inbox and learner are changed.
+        card: Card of the environment, for the usual length of a night.
+        task: Task to perform; None for a choice that is not allowed.
     """
     if task is None:
         return Outcome(invalid=True)
@@ -90,7 +90,7 @@ def perform(learner: SleepingLM, state: EpisodeState, card: Card, task: Task | N
 def _performed(learner: SleepingLM, state: EpisodeState, card: Card, task: Task) -> Outcome:
     match task.choice.action:
         case Action.INJECT:
-            report = learner.inject(task.facts)
+            report = learner.inject(task.facts, explain=False)
             state.inbox.mark_written(task.facts)
             return Outcome(edits=report.edits)
         case Action.REFRESH:

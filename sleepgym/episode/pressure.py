@@ -1,4 +1,4 @@
-"""Sleep pressure: how badly sleep is needed."""
+"""Sleep pressure: a scalar estimate of the need to sleep."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from sleepgym.memory.state import State
 
 
 def load_of(state: State) -> float:
-    """Sum of the scales of all edits: how many full-strength edits share the fast weights."""
+    """Returns the sum of the scales of all edits."""
     return sum(state.scale_of(key) for key in state.ledger)
 
 
 def sleep_pressure(card: PressureCard, load: float, ticks_awake: int, perplexity_ratio: float) -> float:
-    """How badly sleep is needed, 0 to 1 with the usual weights (0.6, 0.3, 0.1).
+    """Returns the sleep pressure, at most 1: a weighted sum of saturating terms in edits, time and perplexity.
 
     Args:
-        card: Weights and what counts as much.
-        load: See :func:`load_of`.
-        ticks_awake: Since the last night.
-        perplexity_ratio: Relative to the bare model.
+        card: Weights and saturation levels of the terms.
+        load: Sum of the scales of all edits, see :func:`load_of`.
+        ticks_awake: Ticks since the last night.
+        perplexity_ratio: Perplexity relative to the bare model.
     """
     return min(
         1.0,

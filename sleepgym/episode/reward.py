@@ -1,4 +1,4 @@
-"""The reward: named terms that add up, each a function of what happened in one tick."""
+"""Reward: a sum of named terms, each a function of a tick."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sleepgym.episode.card import Card
 
 @dataclass(frozen=True)
 class Tick:
-    """What one tick brought.
+    """Measurements of one tick.
 
     Attributes:
-        traffic: Questions, relative to the peak of the day.
+        traffic: Number of questions, relative to the peak of the day.
         served: Probability that a question was answered correctly.
         perplexity_ratio: Perplexity relative to the bare model.
         invalid: Whether the tick was spent on an invalid action.
@@ -30,19 +30,19 @@ class Tick:
 
 
 class RewardTerm(Protocol):
-    """One part of the reward."""
+    """Term of the reward."""
 
     @property
     def name(self) -> str:
-        """Its key in ``info["reward_terms"]``."""
+        """Key in ``info["reward_terms"]``."""
 
     def __call__(self, tick: Tick) -> float:
-        """What the tick is worth."""
+        """Value of the term for a tick."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """Questions answered correctly."""
+    """Reward for questions that are answered correctly."""
 
     weight: float
     name: str = "served"
@@ -54,12 +54,13 @@ class Served:
 
 @dataclass(frozen=True)
 class Drift:
-    """Damage to everything else the model says. Text that got easier is no merit.
+    """Penalty for a rise of perplexity on held-out text; a fall is not rewarded.
 
     Attributes:
-        weight: Of the relative rise.
-        limit: Ratio from which on the rise counts no further: that at which the episode ends. A ruined model's
-            perplexity can be infinite, a reward must not be.
+        weight: Weight of the relative rise.
+        limit: Ratio at which the rise is clipped, that at which the episode ends: perplexity can be infinite, but a
+            reward must be finite.
+        name: Key in ``info["reward_terms"]``.
     """
 
     weight: float
@@ -68,14 +69,14 @@ class Drift:
 
     def __call__(self, tick: Tick) -> float:
         """Minus the relative rise of perplexity."""
-        # "Not below the limit": a ratio that is no number is damage too.
+        # Compared so that a NaN ratio is clipped to the limit.
         ratio = tick.perplexity_ratio if tick.perplexity_ratio < self.limit else self.limit
         return -self.weight * max(0.0, ratio - 1.0)
 
 
 @dataclass(frozen=True)
 class Invalid:
-    """A price on actions that the mask forbids."""
+    """Penalty for actions that are not allowed or fail."""
 
     weight: float
     name: str = "invalid"
@@ -87,31 +88,31 @@ class Invalid:
 
 @dataclass(frozen=True)
 class Reward:
-    """A sum of terms."""
+    """Sum of reward terms."""
 
     terms: tuple[RewardTerm, ...]
 
     @classmethod
     def of(cls, card: Card) -> Reward:
-        """The reward of a card."""
+        """Builds the reward of a card."""
         weights, limit = card.reward, card.episode.max_perplexity_ratio
         return cls((Served(weights.served), Drift(weights.drift, limit), Invalid(weights.invalid)))
 
     def __call__(self, ticks: Sequence[Tick]) -> dict[str, float]:
-        """Each term summed over the ticks of an action."""
+        """Returns each term by name, summed over the ticks of an action."""
         return {term.name: sum(term(tick) for tick in ticks) for term in self.terms}
 
 
 def question_weights(
     popularity: NDArray[np.float64], age: NDArray[np.float64], recency_boost: float, recency_ticks: float
 ) -> NDArray[np.float64]:
-    """Share of the questions that go to each arrived fact; they sum to 1.
+    """Returns the share of the questions that ask each arrived fact; shares sum to 1.
 
     Args:
-        popularity: Of each fact.
-        age: Ticks since its present version arrived.
-        recency_boost: How many times more often a fact is asked at age 0, beyond once.
-        recency_ticks: Time after which the boost has fallen by 1/e.
+        popularity: Popularity of each fact, ``[facts]``.
+        age: Ticks since the current version of each fact arrived, ``[facts]``.
+        recency_boost: Relative increase of the question rate at age 0.
+        recency_ticks: Time constant of the boost's exponential decay, in ticks.
     """
     weights = popularity * (1 + recency_boost * np.exp(-age / recency_ticks))
     return weights / weights.sum()
@@ -120,14 +121,14 @@ def question_weights(
 def served(
     weights: NDArray[np.float64], correct: NDArray[np.bool_], known_correct: NDArray[np.bool_], known_share: float
 ) -> float:
-    """Probability that a question of one tick is answered correctly.
+    """Returns the probability that a question of one tick is answered correctly; 1 if there are no facts.
 
     Args:
-        weights: Share of each arrived fact among the questions about arrived facts.
-        correct: Whether each of them is answered correctly.
-        known_correct: Whether each sampled pretrained fact is.
-        known_share: Share of the questions that ask pretrained facts. A kind of fact of which there are
-            none gets no questions.
+        weights: Share of each arrived fact among the questions about arrived facts, ``[facts]``.
+        correct: Whether each of them is answered correctly, ``[facts]``.
+        known_correct: Whether each pretrained fact is answered correctly, ``[known facts]``.
+        known_share: Share of the questions that ask pretrained facts; ignored if there are no arrived or no pretrained
+            facts.
     """
     if not len(weights):
         return float(known_correct.mean()) if len(known_correct) else 1.0

@@ -1,14 +1,13 @@
-"""A moment of an environment, to go back to, to branch from, to hand to another process, or to keep in a folder."""
+"""Snapshots: the full state of an environment, to restore, branch, pickle or save."""
 
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sleepgym.editing.base import Base
 from sleepgym.episode.card import Card, differences, parse_card
@@ -21,39 +20,44 @@ from sleepgym.facts.world import SPLITS, Split
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.memory import checkpoint
 from sleepgym.memory.checkpoint import CheckpointError
-from sleepgym.memory.overlay import Memory, Term
 from sleepgym.memory.state import State
 from sleepgym.sleeper import SleepingLM
 
 FORMAT = 2
+"""Format version of the episode in a saved snapshot."""
 _EPISODE = "episode"
 
 
 class SnapshotError(SleepGymError, ValueError):
-    """A snapshot does not belong to an environment; the environment is as it was."""
+    """A snapshot does not fit an environment; the environment is unchanged."""
 
 
 @dataclass(frozen=True)
 class ModelId:
-    """Which model a memory belongs to, without the model."""
+    """Identity of a model, without the model.
+
+    Attributes:
+        name: Name of the model, for error messages.
+        fingerprint: Hash of the model.
+    """
 
     name: str
     fingerprint: str
 
     @classmethod
     def of(cls, lm: LanguageModel) -> ModelId:
-        """That of a loaded model."""
+        """Returns the identity of a loaded model."""
         return cls(lm.name, lm.fingerprint)
 
 
 @dataclass(frozen=True)
 class Randomness:
-    """Where an environment's random draws stand.
+    """Random state of an environment.
 
     Attributes:
-        generator: Draws the seeds of the next episodes.
-        seed: What it was seeded with; -1 if that is not known.
-        stream: Seed of the present episode's stream.
+        generator: Generator of the seeds of later episodes.
+        seed: Seed of the generator; -1 if unknown.
+        stream: Seed of the current episode's stream.
     """
 
     generator: np.random.Generator
@@ -63,21 +67,20 @@ class Randomness:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that decides how an environment goes on; :meth:`SleepEnv.snapshot` takes one.
+    """Full state of an environment without its model; made by :meth:`SleepEnv.snapshot`.
 
-    It can be restored any number of times. It holds no model: it can be pickled for another process that has
-    loaded the model itself (unpickle only what you pickled yourself), and :meth:`save` writes files that hold
-    nothing that can run.
+    A snapshot can be restored any number of times. It can be pickled for another process that has loaded the model
+    itself (unpickle only what you pickled yourself), and :meth:`save` writes files without executable content.
 
     Attributes:
-        card: The environment's card.
-        model: The model that the card named.
+        card: Card of the environment.
+        model: Identity of the model.
         split: Split that facts are drawn from.
-        stream: The episode's stream; immutable, and so shared.
-        state: The episode.
-        randomness: Of the environment; the learner's own is in its state.
+        stream: Stream of the episode; immutable, and so shared.
+        state: State of the episode.
+        randomness: Random state of the environment; that of the learner is in its state.
         over: Whether the episode has ended.
-        seconds: Measured seconds so far.
+        seconds: Measured time of the episode so far, in seconds.
     """
 
     card: Card
@@ -90,25 +93,25 @@ class Snapshot:
     seconds: float
 
     def episode(self, base: Base, card: Card, bare_perplexity: float) -> Episode:
-        """The episode, ready to go on.
+        """Restores the episode.
 
         Args:
-            base: What learners of the environment share.
-            card: The environment's card.
+            base: Base of the environment.
+            card: Card of the environment.
             bare_perplexity: See :class:`~sleepgym.episode.episode.Episode`.
 
         Raises:
-            SnapshotError: The card or the model is another than that of the snapshot.
+            SnapshotError: The card or the model differs from that of the snapshot.
         """
         self._require_fit(base.lm, card)
         learner = SleepingLM(base, card.sleep, card.budget.capacity, known=self.stream.known)
         episode = Episode(card, self.stream, learner, bare_perplexity)
         episode.resume(self.state)
-        learner.state.memory = _placed(learner.state.memory, base.lm)
+        learner.state.memory = learner.state.memory.placed(base.lm)
         return episode
 
     def generator(self) -> np.random.Generator:
-        """A generator of its own that draws the seeds of the next episodes."""
+        """Returns an independent copy of the generator of later episodes' seeds."""
         return deepcopy(self.randomness.generator)
 
     def _require_fit(self, lm: LanguageModel, card: Card) -> None:
@@ -125,10 +128,10 @@ class Snapshot:
             )
 
     def save(self, folder: str | Path) -> None:
-        """Writes safetensors and JSON, all or nothing. The folder is a checkpoint of the learner as well.
+        """Writes safetensors and JSON atomically. The folder is a checkpoint of the learner as well.
 
         Raises:
-            CheckpointError: The folder cannot be written; what was saved in it before is whole.
+            CheckpointError: The folder cannot be written; an earlier checkpoint in it is unchanged.
         """
         randomness = self.randomness
         document = {
@@ -146,15 +149,15 @@ class Snapshot:
 
     @classmethod
     def load(cls, folder: str | Path, lm: LanguageModel) -> Snapshot:
-        """Reads what :meth:`save` wrote.
+        """Reads a snapshot that :meth:`save` wrote.
 
         Args:
-            folder: Where it was saved.
-            lm: The model it was taken with, such as ``env.unwrapped.base.lm``.
+            folder: Folder of the snapshot.
+            lm: Model that it was taken with, such as ``env.unwrapped.base.lm``.
 
         Raises:
-            CheckpointError: The files are missing or damaged, of another model or of a learner without an episode;
-                or the episode's stream cannot be drawn again, because its facts have changed.
+            CheckpointError: The files are missing, damaged, of another model or of a learner without an episode; or the
+                stream cannot be reproduced, because its source of facts has changed.
         """
         learner, notes = checkpoint.load_with_notes(Path(folder), lm)
         document = notes.get(_EPISODE)
@@ -173,7 +176,7 @@ class Snapshot:
             return cls._read(document, learner, lm)
         except CheckpointError:
             raise
-        except Exception as error:  # whatever a forged file does to the parsers
+        except Exception as error:  # a forged file can make the parsers raise anything
             raise CheckpointError(
                 f"expected a well-formed episode in {folder}, found {type(error).__name__}: {error}; use another copy"
             ) from error
@@ -194,41 +197,3 @@ class Snapshot:
             over=bool(document["over"]),
             seconds=float(document["seconds"]),
         )
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Copies of tensors: a view would take all of what it is a view of along, and whoever unpickles it need not
-        # have the same devices.
-        learner = self.state.learner
-        state = replace(self.state, learner=replace(learner, memory=_detached(learner.memory)))
-        return {**vars(self), "state": state}
-
-
-def _detached(memory: Memory) -> Memory:
-    """A copy in the main memory that shares nothing."""
-    terms = {
-        owner: replace(
-            term, factors={name: (a.cpu().clone(), b.cpu().clone()) for name, (a, b) in term.factors.items()}
-        )
-        for owner, term in memory.terms.items()
-    }
-    return Memory(terms, memory.version)
-
-
-def _placed(memory: Memory, lm: LanguageModel) -> Memory:
-    """The memory with every factor where its module is; the same memory if it is there already."""
-    device: dict[str, torch.device] = {}
-
-    def strays(term: Term) -> bool:
-        for name in term.factors:
-            if name not in device:
-                device[name] = next(lm.linear(name).parameters()).device
-        return any(a.device != device[name] or b.device != device[name] for name, (a, b) in term.factors.items())
-
-    moved = {
-        owner: replace(
-            term, factors={name: (a.to(device[name]), b.to(device[name])) for name, (a, b) in term.factors.items()}
-        )
-        for owner, term in memory.terms.items()
-        if strays(term)
-    }
-    return Memory({**memory.terms, **moved}, memory.version) if moved else memory

@@ -1,4 +1,4 @@
-"""All of an episode that changes: it can be copied, put back, saved and compared."""
+"""Mutable state of an episode, which can be copied, restored, saved and compared."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sleepgym.memory.state import State
 
 @dataclass
 class Answers:
-    """What was found out about one version of a memory.
+    """Measurements of one version of a memory.
 
     Attributes:
-        version: The version; -1 before the first question.
-        ratio: Perplexity relative to the bare model, if it was measured.
-        correct: Whether facts were answered correctly.
-        forward_passes: Passes that it took, those for earlier versions included.
+        version: Version of the memory; -1 before the first question.
+        ratio: Perplexity relative to the bare model; None if not measured.
+        correct: Whether each probed fact was answered correctly.
+        forward_passes: Number of passes so far, those for earlier versions included.
     """
 
     version: int = -1
@@ -27,30 +27,30 @@ class Answers:
     forward_passes: int = 0
 
     def copy(self) -> Answers:
-        """Independent answers, equal in everything."""
+        """Returns an independent copy."""
         return replace(self, correct=dict(self.correct))
 
 
 @dataclass
 class EpisodeState:
-    """The state of an episode; its card, its stream and its model do not change.
+    """State of an episode; card, stream and model are constant and not part of it.
 
     Copies are cheap: terms, entries, facts and arrivals are immutable and shared.
 
     Attributes:
-        learner: Memory, ledger and random generator.
-        inbox: What has arrived and waits.
-        history: What happened at each tick.
-        answers: What was asked of the memory as it is.
-        tick: The present tick.
+        learner: State of the learner.
+        inbox: Arrived and pending facts.
+        history: Record of the ticks that have passed.
+        answers: Measurements of the current version of the memory.
+        tick: Current tick.
         edits_used: Edits spent.
-        sleeps: Nights.
-        naps: Naps.
+        sleeps: Number of nights.
+        naps: Number of naps.
         slept_at: Tick at which the last night ended; 0 before the first.
         audited_at: Tick at which the last nap or night ended; 0 before the first.
-        lately_served: Exponential mean of the served recall.
-        asked: Questions so far, relative to a tick at the peak of traffic.
-        answered: Those of them that were answered correctly.
+        lately_served: Exponential mean of the probability that a question is answered correctly.
+        asked: Number of questions so far, in units of a tick at peak traffic.
+        answered: Number of correctly answered questions so far, in the same units.
     """
 
     learner: State
@@ -74,11 +74,11 @@ class EpisodeState:
 
     @property
     def counters(self) -> dict[str, float]:
-        """The plain numbers by name."""
+        """Scalar fields by name."""
         parts = ("learner", "inbox", "history", "answers")
         return {name: value for name, value in vars(self).items() if name not in parts}
 
     def copy(self) -> EpisodeState:
-        """An independent state, equal in everything."""
+        """Returns an independent copy."""
         parts = {name: getattr(self, name).copy() for name in ("learner", "inbox", "history", "answers")}
         return replace(self, **parts)

@@ -1,6 +1,6 @@
-"""The state of an episode as JSON, beside a checkpoint of its learner.
+"""Serialisation of an episode's state as JSON, without its learner's state.
 
-Facts are not written twice: they are drawn again from the stream's seed, and named by their place in the stream.
+Facts are not stored: the stream is drawn again from its seed, and facts are referenced by their index in it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from sleepgym.memory.state import State
 
 
 def state_document(state: EpisodeState, stream: Stream) -> dict[str, Any]:
-    """All of a state but the learner's, as JSON."""
+    """Returns a state without the learner's as JSON.
+
+    Args:
+        state: State of the episode.
+        stream: Stream of the episode.
+    """
     arrivals, facts = _arrivals(stream), _facts(stream)
     answers = state.answers
     return {
@@ -45,16 +50,16 @@ def state_document(state: EpisodeState, stream: Stream) -> dict[str, Any]:
 
 
 def read_state(document: Mapping[str, Any], card: Card, stream: Stream, learner: State) -> EpisodeState:
-    """The state that :func:`state_document` wrote down.
+    """Returns the state that :func:`state_document` serialised.
 
     Args:
-        document: What it returned.
-        card: The episode's.
-        stream: The episode's.
-        learner: What is not in the document.
+        document: JSON from :func:`state_document`.
+        card: Card of the episode.
+        stream: Stream of the episode.
+        learner: State of the learner.
 
     Raises:
-        KeyError: Something is missing; a forged document can raise anything.
+        KeyError: A key is missing; a forged document can raise anything.
     """
     arrivals, facts = _arrivals(stream), _facts(stream)
     raw = document["inbox"]
@@ -64,25 +69,30 @@ def read_state(document: Mapping[str, Any], card: Card, stream: Stream, learner:
     inbox.written = {facts[i].key: facts[i] for i in raw["written"]}
     inbox.lost = int(raw["lost"])
     raw = document["answers"]
-    correct = {facts[i]: bool(yes) for i, yes in zip(raw["facts"], raw["correct"], strict=True)}
+    correct = {facts[i]: bool(right) for i, right in zip(raw["facts"], raw["correct"], strict=True)}
     answers = Answers(int(raw["version"]), raw["ratio"], correct, int(raw["forward_passes"]))
     history = History(stream.rhythm, **document["history"])
     return EpisodeState(learner, inbox, history, answers, **document["counts"])
 
 
 def stream_document(stream: Stream, seed: int) -> dict[str, Any]:
-    """What a stream is drawn from, as JSON."""
+    """Returns the seed, the known facts and the checksum of a stream as JSON."""
     known = [list(fact.key) for fact in stream.known]
     return {"stream_seed": seed, "stream_sha256": stream.digest(), "known": known}
 
 
 def read_stream(document: Mapping[str, Any], card: Card, split: Split) -> Stream:
-    """Draws the stream again that :func:`stream_document` wrote down.
+    """Draws the stream that :func:`stream_document` serialised.
+
+    Args:
+        document: JSON from :func:`stream_document`.
+        card: Card of the episode.
+        split: Split that facts are drawn from.
 
     Raises:
-        CheckpointError: What is drawn is another stream, because its facts have changed.
+        CheckpointError: The drawn stream differs, because its source of facts has changed.
     """
-    # As noted rather than asked of the model anew: another device might round a very close answer otherwise.
+    # Taken from the document and not probed again: rounding on another device can flip a margin close to 0.
     known = {(subject, relation) for subject, relation in document["known"]}
     rng = np.random.default_rng(int(document["stream_seed"]))
     stream = draw_stream(card, source_of(card.stream), split, rng, lambda fact: fact.key in known)
@@ -103,6 +113,6 @@ def _facts(stream: Stream) -> list[Fact]:
 
 
 def _places(chosen: Iterable[Any], among: Sequence[Any]) -> list[int]:
-    """Where things stand in the stream."""
-    place = {thing: i for i, thing in enumerate(among)}
-    return [place[thing] for thing in chosen]
+    """Returns the indices of the chosen items."""
+    index = {item: i for i, item in enumerate(among)}
+    return [index[item] for item in chosen]

@@ -1,4 +1,4 @@
-"""One episode's stream of arrivals and questions, drawn whole at reset so that no action can shift it."""
+"""Stream of an episode's arrivals and traffic, drawn completely at reset, so that it is independent of actions."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Arrival:
 
     Attributes:
         fact: The fact.
-        tick: When it arrives.
-        popularity: How often it is asked, in (0, 1]; an update keeps the popularity of its fact.
+        tick: Tick of its arrival.
+        popularity: Relative rate of questions about it, in (0, 1]; an update keeps the popularity of its fact.
         is_update: Whether it changes a fact that arrived earlier in the episode.
     """
 
@@ -38,13 +38,13 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Rhythm:
-    """The episode's day: what an agent may know of it, since it can be seen on any calendar and meter.
+    """Parameters of an episode that the agent may observe: day and night, rates and edit budget.
 
     Attributes:
-        ticks_per_day: Ticks of a day.
+        ticks_per_day: Ticks per day.
         night_start: Tick of the day at which the night begins.
         night_ticks: Length of the night.
-        arrival_rate: Expected arrivals per tick, on average over a day.
+        arrival_rate: Expected arrivals per tick, averaged over a day.
         update_share: Expected share of updates among arrivals.
         edit_budget: Edits allowed in the episode.
     """
@@ -57,15 +57,20 @@ class Rhythm:
     edit_budget: int
 
     def since_nightfall(self, tick: int) -> int:
-        """Ticks since the last night began."""
+        """Returns the ticks since the last night began."""
         return (tick - self.night_start) % self.ticks_per_day
 
     def is_night(self, tick: int) -> bool:
-        """Whether a tick is in the night."""
+        """Returns whether a tick is in the night."""
         return self.since_nightfall(tick) < self.night_ticks
 
     def activity(self, tick: int, night_level: float) -> float:
-        """Traffic relative to its peak: low at night, a dome in the day."""
+        """Returns the traffic relative to its peak: constant at night, the root of a half sine by day.
+
+        Args:
+            tick: The tick.
+            night_level: Traffic at night.
+        """
         phase = self.since_nightfall(tick) - self.night_ticks
         if phase < 0:
             return night_level
@@ -75,13 +80,13 @@ class Rhythm:
 
 @dataclass(frozen=True)
 class Stream:
-    """Everything random about an episode's demand.
+    """All random inputs of an episode.
 
     Attributes:
-        rhythm: What was drawn for the episode.
-        arrivals: Per tick, the facts that arrive.
-        traffic: Per tick, the number of questions relative to the peak.
-        known: The pretrained facts that are asked; the bare model recalls them all.
+        rhythm: Sampled parameters.
+        arrivals: Arriving facts by tick.
+        traffic: Number of questions by tick, relative to the peak.
+        known: Pretrained facts that are asked; the bare model recalls all of them.
     """
 
     rhythm: Rhythm
@@ -91,22 +96,21 @@ class Stream:
 
     @property
     def horizon(self) -> int:
-        """Ticks of the episode."""
+        """Length of the episode in ticks."""
         return len(self.traffic)
 
     def digest(self) -> str:
         """SHA-256 of all of it."""
-        stated = asdict(self, dict_factory=_without_usual_joiner)
-        return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
+        def plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
+            # What facts of most sources do not have says nothing about them.
+            return {name: value for name, value in items if (name, value) != ("joiner", None)}
 
-def _without_usual_joiner(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The fields of a record, without a joiner of None: streams that were noted before facts had one stay the same."""
-    return {name: value for name, value in fields if name != "joiner" or value is not None}
+        return hashlib.sha256(json.dumps(asdict(self, dict_factory=plain), sort_keys=True).encode()).hexdigest()
 
 
 def source_of(spec: StreamCard) -> FactSource:
-    """Where a card's facts come from."""
+    """Returns the source of a card's facts."""
     if spec.source == "world":
         return World(seed=0)
     return RealFacts.read(Path(spec.path) if spec.path else None)
@@ -122,12 +126,12 @@ def draw_stream(
     """Draws an episode's stream.
 
     Args:
-        card: Ranges and laws.
-        source: Where facts come from.
-        split: Whose subjects.
-        rng: Source of all randomness; nothing else draws from it.
-        is_known: Whether the bare model recalls a pretrained fact: no other is worth asking. Asked for as many as are
-            needed; by default it knows them all.
+        card: Ranges and distributions.
+        source: Source of the facts.
+        split: Split that facts are drawn from.
+        rng: Source of all randomness; must not be shared.
+        is_known: Whether the bare model recalls a pretrained fact; other pretrained facts are not asked. Called until
+            enough are found; by default all are recalled.
     """
     spec = card.stream
     rhythm = _rhythm(card, rng)
@@ -135,7 +139,7 @@ def draw_stream(
     day = sum(traffic[: spec.ticks_per_day]) / spec.ticks_per_day
     counts = rng.poisson([rhythm.arrival_rate * level / day for level in traffic])
     updates = [rng.random(int(count)) < rhythm.update_share for count in counts]
-    # At most as many new facts as arrivals; drawn at once so that no subject comes twice.
+    # At most as many new facts as arrivals; drawn in one call, so that subjects are distinct.
     fresh = iter(source.new_facts(rng, min(int(counts.sum()), spec.max_new_facts), split))
     current: dict[tuple[str, str], Arrival] = {}
     arrivals: list[tuple[Arrival, ...]] = []
@@ -147,14 +151,14 @@ def draw_stream(
             if fact is not None:
                 now.append(Arrival(fact, tick, _popularity(spec, rng)))
             elif earlier:
-                # Each fact changes at most once per tick: two objects of one tick would have no order.
+                # At most one update per fact and tick, since arrivals of one tick have no order.
                 old = current[earlier.pop(int(rng.integers(len(earlier))))]
                 now.append(Arrival(source.update(rng, old.fact), tick, old.popularity, is_update=True))
         current.update({arrival.fact.key: arrival for arrival in now})
         arrivals.append(tuple(now))
     keys = list(source.truth)
-    told = (source.known_fact(*keys[i]) for i in rng.permutation(len(keys)).tolist())
-    known = tuple(islice(filter(is_known, told), spec.known_facts))
+    candidates = (source.known_fact(*keys[i]) for i in rng.permutation(len(keys)).tolist())
+    known = tuple(islice(filter(is_known, candidates), spec.known_facts))
     return Stream(rhythm, tuple(arrivals), tuple(traffic), known)
 
 
@@ -172,5 +176,5 @@ def _rhythm(card: Card, rng: np.random.Generator) -> Rhythm:
 
 
 def _popularity(spec: StreamCard, rng: np.random.Generator) -> float:
-    """A draw of a Pareto law, capped and divided by its cap."""
+    """Draws from a Pareto distribution, capped and divided by the cap."""
     return min(1 + float(rng.pareto(spec.popularity_exponent)), spec.popularity_cap) / spec.popularity_cap

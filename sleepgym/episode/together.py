@@ -1,4 +1,4 @@
-"""Several episodes that act together: what is of a kind is done in the same passes."""
+"""Joint execution of several episodes' actions, with shared forward passes and training loops."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from sleepgym.sleeper import audit_together, prepare_together, sleep_together
 
 
 def act_together(pairs: Sequence[tuple[Episode, Choice]], share_nights: bool | None = None) -> None:
-    """Performs the first half of a step in several episodes: each does what was chosen, and its questions are asked.
+    """Performs the first half of a step in several episodes: their actions, and the probes of their questions.
 
-    Each comes out as it would alone: targets of all facts to be written are optimised in one batch, all naps ask in the
-    same passes, and all sleepers of equally long nights can train in one loop. The outcome waits in
-    :attr:`Episode.performed` for :meth:`Episode.step` to be called with the same choice.
+    Results equal those of acting alone, up to rounding. Targets of all facts to write are optimised in one batch, all
+    naps share passes, and nights of equal length can share a training loop. Each outcome is stored in
+    :attr:`Episode.performed` until :meth:`Episode.step` is called with the same choice.
 
     Args:
         pairs: Episodes on one base, each with its choice.
-        share_nights: Whether sleepers train in one loop; None: see :func:`nights_pay_together`.
+        share_nights: Whether nights share a training loop; None for :func:`nights_pay_together`.
 
     Raises:
-        ValueError: The episodes are not on one base; nothing has happened.
+        ValueError: The episodes are not on one base; none of them has changed.
     """
     episodes = [episode for episode, _ in pairs]
     require_one_base([(episode.learner.base, episode.card) for episode in episodes])
@@ -46,10 +46,10 @@ def require_one_base(used: Sequence[tuple[Base, Card]]) -> None:
     """Checks that episodes can share passes.
 
     Args:
-        used: Base and card of each.
+        used: Base and card of each episode.
 
     Raises:
-        ValueError: They are on several models or editing recipes.
+        ValueError: The episodes have several bases.
     """
     bases = {id(base): card for base, card in used}
     if len(bases) > 1:
@@ -61,28 +61,28 @@ def require_one_base(used: Sequence[tuple[Base, Card]]) -> None:
 
 
 def nights_pay_together(lm: LanguageModel) -> bool:
-    """Whether one loop over several sleepers is faster than one after the other.
+    """Returns whether a shared training loop is faster than training nights one after the other.
 
-    One night fills a CPU: sixteen in one loop outgrow its caches, and take half as long again as alone.
+    On a CPU it is slower: a batch of sixteen nights exceeds the caches and takes 1.5 times as long.
     """
     return lm.device.type != "cpu"
 
 
 def _shared(episodes: Sequence[Episode], tasks: Sequence[Task | None], share_nights: bool | None) -> dict[int, Outcome]:
-    """Does what pays to be done in one go; outcomes by index, for those that need no more."""
+    """Performs the tasks that are faster together; returns the outcomes of completed ones by index."""
     outcomes: dict[int, Outcome] = {}
     nights = nights_pay_together(episodes[0].learner.lm) if share_nights is None else share_nights
-    alike: dict[tuple[Action, float], dict[int, Task]] = {}
+    groups: dict[tuple[Action, float], dict[int, Task]] = {}
     for i, (episode, task) in enumerate(zip(episodes, tasks, strict=True)):
         if task is not None:
             action = task.choice.action
             length = operators.night_length(episode.card, task.choice) if action == Action.SLEEP else 0.0
-            alike.setdefault((action, length), {})[i] = task
-    for (action, length), members in alike.items():
+            groups.setdefault((action, length), {})[i] = task
+    for (action, length), members in groups.items():
         if len(members) < 2:
             continue
         learners = [episodes[i].learner for i in members]
-        # Whatever fails here fails again where each is on its own, and its error is its own.
+        # A failure here recurs when the tasks are performed one by one, and is then reported by the task that failed.
         with suppress(*operators.FAILURES):
             if action == Action.INJECT:
                 prepare_together(learners, [task.facts for task in members.values()])

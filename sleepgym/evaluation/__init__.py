@@ -1,9 +1,9 @@
-"""Evaluation: episodes, scores, how sure they are, and how to show them.
+"""Evaluation: episodes, scores, confidence intervals, tables and plots.
 
-``evaluate`` plays a scheduler on seeds, and ``in_processes`` lets several processes do so. ``ScoreMatrix`` holds what
-training runs scored on streams; ``summarise`` and ``compare`` say how good a scheduler is and by how much it beats
-another; sheets show it. Single statistics are in :mod:`sleepgym.evaluation.statistics`, and pictures, which need
-matplotlib, in :mod:`sleepgym.evaluation.plots`.
+``evaluate`` runs a scheduler on seeds, and ``in_processes`` distributes work over processes. ``ScoreMatrix`` holds the
+scores of training runs on streams; ``summarise`` and ``compare`` compute statistics with intervals; sheets present
+them. Single statistics are in :mod:`sleepgym.evaluation.statistics`, and plots, which need matplotlib, in
+:mod:`sleepgym.evaluation.plots`.
 """
 
 from sleepgym.evaluation.bootstrap import Band, Estimate, Over, bootstrap_band, stratified_bootstrap

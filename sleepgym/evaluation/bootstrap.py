@@ -1,18 +1,18 @@
-"""How sure a statistic is: percentile-bootstrap intervals over runs and streams.
+"""Percentile-bootstrap intervals of statistics over runs and streams.
 
-What is drawn again must be what would differ if the experiment were repeated.
+The factors that would vary if the experiment were repeated are resampled.
 
-- **Each scheduler is a stratum**: its runs are drawn again among its own, never among another's.
-- **Runs are drawn as whole rows.** Agarwal et al. 2021 train anew for every task, and so draw runs for each task
-  independently. Here one training run plays all streams, and a lucky run is lucky on all of them; to draw each stream's
-  runs apart would pretend to as many independent runs as there are streams.
-- **Streams are drawn too**, since they are a sample of endless ones and not a fixed suite like Atari's games. Runs and
-  streams together are Owen's 2007 pigeonhole bootstrap: no bootstrap of crossed factors is exact (McCullagh 2000), but
-  this one counts what is particular to a run on a stream too often rather than too rarely.
-- **Matrices share the streams that are drawn**, so that differences are paired: how hard a stream is cancels out.
+- **Each scheduler is a stratum**: its runs are resampled among its own, never among another's.
+- **Runs are resampled as whole rows.** Agarwal et al. 2021 train separately for every task, and so resample runs for
+  each task independently. Here one training run plays all streams, and scores of one run are correlated over streams;
+  resampling each stream's runs independently would count as many independent runs as there are streams.
+- **Streams are resampled too**, since they are a sample of an unlimited population and not a fixed suite like Atari's
+  games. Runs and streams together are Owen's 2007 pigeonhole bootstrap: no bootstrap of crossed factors is exact
+  (McCullagh 2000), but this one overestimates the variance of the interaction rather than underestimating it.
+- **Matrices share the resampled streams**, so that differences are paired: the difficulty of a stream cancels out.
 
-A percentile interval knows nothing beyond the values it was drawn from. Of few of them, say fewer than ten streams, it
-is too narrow; of one stream and one run, it is a point.
+A percentile interval is based on the observed values only. With few of them, say fewer than ten streams, it is too
+narrow; with one stream and one run, it is a point.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from numpy.typing import NDArray
 from sleepgym.evaluation.scores import ScoreError, ScoreMatrix, check_same_streams
 
 Over = Literal["runs", "streams", "both"]
-"""What is drawn again. ``"runs"`` alone asks how training varies on just these streams; ``"streams"`` alone, how just
-these trained policies do elsewhere; ``"both"``, how another training would do elsewhere."""
+"""Resampled factors: ``"runs"`` for the variation of training on the given streams, ``"streams"`` for the given trained
+policies on other streams, ``"both"`` for other training runs on other streams."""
 
 RESAMPLES = 5_000
-"""Enough for the ends of a 95 % interval to be those of a 95 +- 0.5 % one: each tail has a standard error of 0.2 %."""
+"""Default number of resamples: the coverage of each tail of a 95 % interval has a standard error of 0.2 %."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic with its interval. Its format is that of its numbers: ``f"{estimate:.3f}"``.
+    """Statistic with its interval. A format specification applies to its numbers: ``f"{estimate:.3f}"``.
 
     Attributes:
-        point: Of the scores as they are.
+        point: Statistic of the observed scores.
         low: Lower end of the interval.
-        high: Upper end.
+        high: Upper end of the interval.
     """
 
     point: float
@@ -58,12 +58,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Band:
-    """A statistic that is a curve, with its interval at every point.
+    """Statistic that is a curve, with its interval at every point.
 
     Attributes:
-        point: ``[points]``, of the scores as they are.
-        low: ``[points]``.
-        high: ``[points]``.
+        point: Statistic of the observed scores, ``[points]``.
+        low: Lower ends of the intervals, ``[points]``.
+        high: Upper ends of the intervals, ``[points]``.
     """
 
     point: NDArray[np.float64]
@@ -79,19 +79,19 @@ def stratified_bootstrap(
     confidence: float = 0.95,
     over: Over = "both",
 ) -> Estimate:
-    """A statistic with its percentile interval (Efron and Tibshirani 1993, ch. 13); see the module for what is drawn.
+    """Computes a statistic with its percentile interval (Efron and Tibshirani 1993, ch. 13); see the module.
 
     Args:
-        statistic: Takes as many arrays ``[runs, streams]`` as there are matrices.
-        matrices: Of the same streams; each may have a number of runs of its own.
-        rng: Draws the resamples.
+        statistic: Function of one array ``[runs, streams]`` per matrix.
+        *matrices: Scores on the same streams; numbers of runs may differ.
+        rng: Source of the resamples.
         resamples: Number of resamples.
-        confidence: Coverage.
-        over: What is drawn again.
+        confidence: Nominal coverage.
+        over: Resampled factors.
 
     Raises:
-        ScoreError: Matrices are not of the same streams, or runs are to be drawn of which there is one each.
-        ValueError: There are no resamples, the confidence is not between 0 and 1, or ``over`` is none of its values.
+        ScoreError: Matrices differ in streams, or only runs are resampled and every matrix has a single one.
+        ValueError: There are no resamples, the confidence is not between 0 and 1, or ``over`` is invalid.
     """
     low, high = _interval(statistic, matrices, rng, resamples, confidence, over)
     return Estimate(float(statistic(*(matrix.scores for matrix in matrices))), float(low), float(high))
@@ -105,21 +105,21 @@ def bootstrap_band(
     confidence: float = 0.95,
     over: Over = "both",
 ) -> Band:
-    """What :func:`stratified_bootstrap` is to numbers, for statistics that are arrays ``[points]``, such as profiles.
+    """Computes a statistic that is an array ``[points]``, such as a profile, with its pointwise percentile intervals.
 
-    The interval is that of each point alone; that the whole curve lies within the band is less likely.
+    As :func:`stratified_bootstrap` for numbers. Coverage is pointwise; that of the whole curve is lower.
 
     Args:
-        statistic: Takes as many arrays ``[runs, streams]`` as there are matrices, and returns an array ``[points]``.
-        matrices: Of the same streams; each may have a number of runs of its own.
-        rng: Draws the resamples.
+        statistic: Function of one array ``[runs, streams]`` per matrix, returning an array ``[points]``.
+        *matrices: Scores on the same streams; numbers of runs may differ.
+        rng: Source of the resamples.
         resamples: Number of resamples.
-        confidence: Coverage, at each point.
-        over: What is drawn again.
+        confidence: Nominal coverage at each point.
+        over: Resampled factors.
 
     Raises:
-        ScoreError: Matrices are not of the same streams, or runs are to be drawn of which there is one each.
-        ValueError: There are no resamples, the confidence is not between 0 and 1, or ``over`` is none of its values.
+        ScoreError: Matrices differ in streams, or only runs are resampled and every matrix has a single one.
+        ValueError: There are no resamples, the confidence is not between 0 and 1, or ``over`` is invalid.
     """
     low, high = _interval(statistic, matrices, rng, resamples, confidence, over)
     return Band(statistic(*(matrix.scores for matrix in matrices)), low, high)
@@ -149,7 +149,7 @@ def _interval(
 
 
 def _drawn(matrices: tuple[ScoreMatrix, ...], rng: np.random.Generator, over: Over) -> list[NDArray[np.float64]]:
-    """The matrices with rows and columns drawn with replacement, the same columns of all."""
+    """Returns the scores with rows and columns drawn with replacement; all matrices share the drawn columns."""
     count = len(matrices[0].streams)
     columns = np.arange(count) if over == "runs" else rng.integers(count, size=count)
     drawn = []

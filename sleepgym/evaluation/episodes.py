@@ -1,4 +1,4 @@
-"""Plays schedulers on episodes, any number of which share a model's passes."""
+"""Evaluation of schedulers on episodes, which run in parallel slots and share forward passes."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from sleepgym.episode.actions import Action
 
 @runtime_checkable
 class Predictor(Protocol):
-    """A scheduler of this package, or a model of Stable-Baselines3 or sb3-contrib.
+    """Policy: a scheduler of this package, or a model of Stable-Baselines3 or sb3-contrib.
 
-    It is always given a batch: observations ``[rows, ...]``, one row per episode, and ``action_masks``
-    ``[rows, actions]`` (see :meth:`SleepEnv.action_masks`) if its ``predict`` has an argument of that name.
+    It receives a batch: observations ``[rows, ...]``, one row per episode, and ``action_masks`` ``[rows, actions]``
+    (see :meth:`SleepEnv.action_masks`) if its ``predict`` has an argument of that name.
     """
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
     ) -> tuple[Any, Any]:
-        """Actions ``[rows, ...]``, and the state to be given to the next call.
+        """Returns actions ``[rows, ...]`` and the state for the next call.
 
         On a card with parameters, an action is an array of three, or the number of the operator alone.
         """
 
 
 Maker = Callable[[SleepEnv, int], Predictor]
-"""Makes a scheduler for one episode, from the environment that it acts in, just reset, and the episode's seed."""
+"""Factory of a scheduler for one episode, called with its environment after the reset, and its seed."""
 
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """How an episode went.
+    """Result of an episode.
 
     Attributes:
-        seed: Its seed.
+        seed: Seed of the episode.
         score: Share of all questions that were answered correctly.
         recall: True recall over all arrived facts at the end.
         edits_used: Edits spent.
-        budget: Edits that were allowed.
-        sleeps: Nights.
-        naps: Naps.
+        budget: Edit budget.
+        sleeps: Number of nights.
+        naps: Number of naps.
         ppl_ratio: Perplexity at the end relative to the bare model.
-        seconds: Measured time of the environment; what episodes did in the same passes is divided evenly.
+        seconds: Measured time of the environment, in seconds; time of shared passes is divided evenly.
         episode_return: Undiscounted sum of rewards.
-        collapsed: Whether the model was damaged beyond the limit.
-        actions: In order, as ``step`` takes them; with the seed, they repeat the episode.
-        degraded: Facts that the last audit found degraded and that are still true.
+        collapsed: Whether the episode terminated because of perplexity.
+        actions: Actions in order, as passed to ``step``; with the seed, they reproduce the episode.
+        degraded: Number of facts that the last audit found degraded and that are still true.
     """
 
     seed: int
@@ -79,17 +79,17 @@ def run_episode(
     seed: int,
     on_step: Callable[[Mapping[str, Any]], None] = lambda info: None,
 ) -> EpisodeResult:
-    """Plays one episode to its end.
+    """Runs one episode to its end.
 
     Args:
-        env: A SleepEnv, wrapped or not.
-        scheduler: What decides; see :func:`evaluate`.
+        env: SleepEnv, wrapped or not.
+        scheduler: Scheduler or policy to evaluate; see :func:`evaluate`.
         seed: Seed of the episode.
         on_step: Called with the info of every step.
 
     Raises:
         TypeError: The environment is no SleepEnv, or a wrapper changes actions.
-        ValueError: The scheduler's answer is no action.
+        ValueError: The scheduler returned an invalid action.
     """
     [(_, result)] = _play([env], scheduler, [seed], on_step)
     return result
@@ -102,26 +102,26 @@ def evaluate(
     slots: int = 16,
     on_episode: Callable[[EpisodeResult], None] = lambda result: None,
 ) -> list[EpisodeResult]:
-    """Plays one episode per seed; the same seeds make schedulers comparable.
+    """Runs one episode per seed; equal seeds make schedulers comparable.
 
-    Several episodes are under way at once and do in the same passes what they can. Each comes out as it would alone:
-    the same facts recalled, rewards within rounding. When one ends, the next seed takes its slot.
+    Episodes run in parallel slots and share forward passes. Results equal those of running each alone: the same facts
+    recalled, rewards up to rounding. When an episode ends, the next seed takes its slot.
 
     Args:
-        make_env: Makes a SleepEnv, wrapped or not; called once per slot that is needed.
-        scheduler: What decides. One that draws at random would draw differently with other slots, and one that looks
-            into its environment needs one of its own: for those, a function that makes one per episode, as
-            ``lambda env, seed: RandomScheduler(seed)`` or ``lambda env, seed: LookAhead(env, rule)``.
-        seeds: Of the episodes.
-        slots: Most episodes at once.
-        on_episode: Called with each result as its episode ends, whatever the order of the seeds.
+        make_env: Factory of a SleepEnv, wrapped or not; called once per slot that is needed.
+        scheduler: Scheduler or policy to evaluate, shared by all slots; or a factory of one scheduler per episode, as
+            ``lambda env, seed: RandomScheduler(seed)`` or ``lambda env, seed: LookAhead(env, rule)``. Random schedulers
+            need a factory to be independent of the number of slots, and planners to have their own environment.
+        seeds: Seeds of the episodes.
+        slots: Maximum number of parallel episodes.
+        on_episode: Called with each result when its episode ends; the order may differ from that of the seeds.
 
     Returns:
         Results in the order of the seeds.
 
     Raises:
         TypeError: The environment is no SleepEnv, or a wrapper changes actions.
-        ValueError: There are no slots, or the scheduler's answer is no action.
+        ValueError: ``slots`` is below 1, or the scheduler returned an invalid action.
     """
     if slots < 1:
         raise ValueError(f"expected at least one slot to play in, found slots={slots}")
@@ -139,7 +139,7 @@ def evaluate(
 
 
 class _Slot:
-    """An environment, the episode that it is living through, and who acts in it."""
+    """Environment with its current episode and the chooser of its actions."""
 
     chooser: _Chooser
 
@@ -157,14 +157,15 @@ class _Slot:
         self.episode_return = 0.0
 
     def step(self) -> None:
-        """Does what was chosen."""
+        """Steps the environment with the chosen action."""
         self.observation, reward, self.terminated, truncated, self.info = self.env.step(self.action)
         self.over = self.terminated or truncated
-        done = self.action.tolist()
-        self.actions.append(tuple(done) if isinstance(done, list) else done)
+        action = self.action.tolist()
+        self.actions.append(tuple(action) if isinstance(action, list) else action)
         self.episode_return += float(reward)
 
     def result(self) -> EpisodeResult:
+        """Returns the result of the finished episode."""
         info = self.info
         return EpisodeResult(
             seed=self.seed,
@@ -184,20 +185,23 @@ class _Slot:
 
 
 class _Chooser:
-    """A scheduler, the slots it acts in, and what it remembers of them."""
+    """Scheduler with the slots that it acts in and its recurrent state."""
 
     def __init__(self, scheduler: Predictor, slots: Sequence[_Slot]) -> None:
         self._scheduler, self._slots = scheduler, slots
         self._state: Any = None
-        # Plain SB3 models know no masks; sb3-contrib's and this package's do.
+        # Stable-Baselines3's own models take no masks; sb3-contrib's and this package's do.
         self._takes_masks = "action_masks" in inspect.signature(scheduler.predict).parameters
 
     def choose(self) -> None:
-        """Sets the next action of every slot."""
+        """Sets the next action of every slot.
+
+        Raises:
+            ValueError: The scheduler did not return one valid action per slot.
+        """
         slots = self._slots
         masks = np.stack([slot.inner.action_masks() for slot in slots])
-        # Slots that have nothing left to play keep their rows: a recurrent state has one for each, on an axis that
-        # is the model's own affair.
+        # Finished slots keep their rows: a recurrent state has a row per slot, on an axis that depends on the model.
         answer, self._state = self._scheduler.predict(
             _stack([slot.observation for slot in slots]),
             self._state,
@@ -220,9 +224,9 @@ class _Chooser:
 
 
 def _action(env: SleepEnv, answer: Any) -> NDArray[Any] | None:
-    """What the environment is to be told, or None if the answer is no action.
+    """Converts a scheduler's answer into an action of the environment; None if it is invalid.
 
-    Of a card with parameters, an operator alone will do: hand-written schedulers know no more.
+    On a card with parameters, an operator alone is completed by the card's usual parameters.
     """
     if env.action_space.contains(answer):
         return np.asarray(answer)
@@ -236,15 +240,15 @@ def _play(
     seeds: Sequence[int],
     on_step: Callable[[Mapping[str, Any]], None] = lambda info: None,
 ) -> Iterator[tuple[int, EpisodeResult]]:
-    """Index of each seed and how its episode went, in the order in which they end."""
+    """Yields the index of each seed with the result of its episode, in the order in which episodes end."""
     slots = [_Slot(env) for env in envs]
-    waiting = deque(enumerate(seeds))
+    pending = deque(enumerate(seeds))
     shared = _Chooser(scheduler, slots) if isinstance(scheduler, Predictor) else None
 
     def begin(slot: _Slot) -> None:
-        index, seed = waiting.popleft()
+        index, seed = pending.popleft()
         slot.begin(index, seed)
-        # After the reset: what is made may look at the episode that it will act in.
+        # After the reset, so that the factory can read the episode.
         slot.chooser = shared or _Chooser(scheduler(slot.inner, seed), [slot])  # type: ignore[operator]
 
     for slot in slots:
@@ -258,12 +262,16 @@ def _play(
             on_step(slot.info)
             if slot.over:
                 yield slot.index, slot.result()
-                if waiting:
+                if pending:
                     begin(slot)
 
 
 def _sleep_env(env: gym.Env[Any, Any]) -> SleepEnv:
-    """The environment inside wrappers, whose actions must be those that are chosen: they are done before its step."""
+    """Returns the environment inside wrappers.
+
+    Raises:
+        TypeError: It is no SleepEnv; or a wrapper changes actions, which are performed before ``step`` is called.
+    """
     inner, layer = env.unwrapped, env
     if not isinstance(inner, SleepEnv):
         raise TypeError(f"expected a SleepEnv, wrapped or not, found {type(inner).__name__}")
@@ -275,7 +283,7 @@ def _sleep_env(env: gym.Env[Any, Any]) -> SleepEnv:
 
 
 def _stack(observations: Sequence[Any]) -> Mapping[str, NDArray[Any]] | NDArray[Any]:
-    """Observations as a batch, with a leading axis."""
+    """Stacks observations along a new leading axis."""
     if isinstance(observations[0], Mapping):
-        return {name: np.stack([one[name] for one in observations]) for name in observations[0]}
+        return {name: np.stack([observation[name] for observation in observations]) for name in observations[0]}
     return np.stack(observations)

@@ -1,8 +1,8 @@
-"""Pictures of an evaluation: intervals, performance profiles and learning curves.
+"""Plots of an evaluation: intervals, performance profiles and learning curves.
 
-Not imported with the package, since matplotlib takes long to load. Every function returns a figure of 640 x 480 pixels
-of its own, to be saved with ``figure.savefig("name.png")``; pyplot and its global state are not involved. Schedulers
-take Okabe and Ito's colours in order, and differ in marker and dashes as well, for print and any colour vision.
+Not imported with the package, since matplotlib takes long to load. Every function returns a new figure of 640 x 480
+pixels, to be saved with ``figure.savefig("name.png")``; pyplot and its global state are not used. Schedulers take Okabe
+and Ito's colours in order, and differ in marker and line style as well, for print and colour-blind readers.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 DASHES = ("-", "--", "-.", ":")
 SMALL = 9
-"""Points of what is not an axis label."""
+"""Font size in points of all text except axis labels."""
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """How training went, run by run.
+    """Scores of training runs over environment steps.
 
     Attributes:
-        steps: ``[points]``, environment steps at which the policy was evaluated, ascending.
-        scores: ``[runs, points]``.
+        steps: Environment steps at which policies were evaluated, ascending, ``[points]``.
+        scores: Scores of each run, ``[runs, points]``.
 
     Raises:
         ValueError: Shapes do not fit.
@@ -49,11 +49,11 @@ class LearningCurve:
 
 
 def interval_figure(panels: Mapping[str, Mapping[str, Estimate]]) -> Figure:
-    """Points with their intervals, a row per scheduler and a panel per statistic.
+    """Plots estimates with their intervals: a row per scheduler and a panel per statistic.
 
     Args:
-        panels: Estimate of each scheduler, by what the statistic is called; the first panel's schedulers set the
-            order, from top to bottom. Up to three panels fit.
+        panels: Estimate of each scheduler, by name of the statistic; the first panel sets the order of schedulers, from
+            top to bottom. Up to three panels fit.
 
     Raises:
         ValueError: There are no panels, or they are of different schedulers.
@@ -66,9 +66,11 @@ def interval_figure(panels: Mapping[str, Mapping[str, Estimate]]) -> Figure:
     row_of_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (statistic, estimates) in zip(row_of_axes, panels.items(), strict=True):
         for row, (name, (colour, marker, _)) in enumerate(zip(names, _looks(), strict=False)):
-            one = estimates[name]
-            axes.plot([one.low, one.high], [row, row], color=colour, linewidth=6, alpha=0.35, solid_capstyle="butt")
-            axes.plot(one.point, row, color=colour, marker=marker, markersize=7)
+            bounds = estimates[name]
+            axes.plot(
+                [bounds.low, bounds.high], [row, row], color=colour, linewidth=6, alpha=0.35, solid_capstyle="butt"
+            )
+            axes.plot(bounds.point, row, color=colour, marker=marker, markersize=7)
         _tidy(axes)
         axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
         axes.locator_params(axis="x", nbins=4)
@@ -80,16 +82,16 @@ def interval_figure(panels: Mapping[str, Mapping[str, Estimate]]) -> Figure:
 
 
 def profile_figure(thresholds: NDArray[np.float64], profiles: Mapping[str, Band]) -> Figure:
-    """Performance profiles: what share of runs and streams scores above each threshold. Higher is better.
+    """Plots performance profiles: the share of runs x streams that score above each threshold. Higher is better.
 
     Args:
-        thresholds: ``[points]``, normalised scores.
-        profiles: Of each scheduler, ``[points]``.
+        thresholds: Normalised scores, ascending, ``[points]``.
+        profiles: Profile of each scheduler, ``[points]``.
     """
     figure = _figure()
     axes = figure.subplots()
     for (name, band), (colour, _, dashes) in zip(profiles.items(), _looks(), strict=False):
-        # Steps, since a share of few episodes is one; a slope between them would show episodes that were not played.
+        # Step functions, since the share of few episodes is one; interpolation would suggest further episodes.
         axes.fill_between(thresholds, band.low, band.high, step="mid", color=colour, alpha=0.15, linewidth=0)
         axes.step(thresholds, band.point, where="mid", color=colour, linestyle=dashes, linewidth=1.8, label=name)
     _tidy(axes)
@@ -102,11 +104,11 @@ def profile_figure(thresholds: NDArray[np.float64], profiles: Mapping[str, Band]
 
 
 def learning_figure(curves: Mapping[str, LearningCurve], references: Mapping[str, float]) -> Figure:
-    """Learning curves: the mean over training runs, and from the worst to the best of them.
+    """Plots learning curves: the mean over training runs, and the range from the worst to the best run.
 
     Args:
-        curves: Of each learner.
-        references: Scores of what does not learn, drawn as level lines with their names.
+        curves: Learning curve of each learner.
+        references: Scores of schedulers that do not learn, drawn as labelled horizontal lines.
     """
     figure = _figure()
     axes = figure.subplots()
@@ -124,7 +126,7 @@ def learning_figure(curves: Mapping[str, LearningCurve], references: Mapping[str
         )
     for name, score in references.items():
         axes.axhline(score, color=GREY, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
-        # At the right-hand edge, outside the axes: a curve may run along the line.
+        # Outside the axes on the right, since a curve may overlap the line.
         axes.annotate(
             name, (1.01, score), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL, color="#555555"
         )
@@ -140,7 +142,7 @@ def _figure() -> Figure:
 
 
 def _looks() -> Iterator[tuple[str, str, str]]:
-    """Colour, marker and dashes of one scheduler after the other; their periods have no common factor but one."""
+    """Yields colour, marker and dashes for one scheduler after the other; combinations repeat after 56."""
     return zip(cycle(COLOURS), cycle(MARKERS), cycle(DASHES), strict=False)
 
 
@@ -150,6 +152,6 @@ def _tidy(axes: Axes) -> None:
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
-    """Names above the axes, where they hide nothing."""
+    """Adds a legend above the axes, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=SMALL, frameon=False)

@@ -1,4 +1,4 @@
-"""Several processes that play at once: on a CPU, models are played faster so than by more threads."""
+"""Parallel evaluation in several processes, which on a CPU is faster than more threads."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Result = TypeVar("Result")
 
 
 def in_processes(work: Callable[[Job], Result], jobs: Sequence[Job], processes: int) -> Iterator[Result]:
-    """What a function returns for each job, in the order of the jobs, as soon as it is there.
+    """Yields the result of a function for each job, in the order of the jobs, as they become available.
 
-    Each process has an equal share of the cores for torch's threads. One process is this one, with the threads that it
-    has.
+    Each process gets an equal share of the cores for torch's threads. With one process, jobs run in the current one,
+    with its threads.
 
     Args:
-        work: A function at the top level of a module; it loads what it needs, such as the model, in its own process.
-        jobs: What it is called with; functions, jobs and results are pickled on their way.
-        processes: How many.
+        work: Function at the top level of a module; it loads what it needs, such as the model, in its own process.
+        jobs: Arguments of the function; functions, jobs and results must be picklable.
+        processes: Number of processes.
 
     Raises:
-        ValueError: There is not one process.
-        concurrent.futures.process.BrokenProcessPool: One was killed, perhaps for want of memory.
+        ValueError: ``processes`` is below 1.
+        concurrent.futures.process.BrokenProcessPool: A process was killed, for instance for lack of memory.
     """
     if processes < 1:
         raise ValueError(f"expected at least one process, found {processes}")
@@ -36,21 +36,21 @@ def in_processes(work: Callable[[Job], Result], jobs: Sequence[Job], processes: 
         yield from map(work, jobs)
         return
     threads = max(1, (os.cpu_count() or 1) // processes)
-    # "spawn": a fork would copy the locks of torch's threads, but not the threads.
-    # An executor, not a pool: that one would wait for ever for a process that was killed, as for want of memory.
+    # "spawn", since a fork would copy the locks of torch's threads, but not the threads.
+    # An executor, since multiprocessing.Pool would wait forever for a process that was killed.
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (threads,)) as pool:
         yield from pool.map(work, jobs)
 
 
 def chunks(seeds: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Streams in lots, in their order: jobs small enough that all processes end at about the same time.
+    """Divides streams into consecutive lots, so that processes with small jobs end at about the same time.
 
     Args:
-        seeds: Of the streams.
-        size: Streams of a lot; the last may have fewer.
+        seeds: Seeds of the streams.
+        size: Number of streams per lot; the last lot may have fewer.
 
     Raises:
-        ValueError: There is not one stream in a lot.
+        ValueError: ``size`` is below 1.
     """
     if size < 1:
         raise ValueError(f"expected at least one stream in a lot, found {size}")
@@ -59,5 +59,5 @@ def chunks(seeds: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
-    # Bars of several processes would be drawn over each other.
+    # Progress bars of several processes would overwrite each other.
     logging.disable_progress_bar()

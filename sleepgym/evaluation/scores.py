@@ -1,4 +1,4 @@
-"""Scores of one scheduler: a row per training run, a column per stream."""
+"""Score matrices: scores of one scheduler, with a row per training run and a column per stream."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ class _File(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class ScoreMatrix:
-    """What a scheduler scored.
+    """Scores of a scheduler.
 
     Attributes:
-        name: The scheduler.
+        name: Name of the scheduler.
         streams: Seeds of the episodes, as plain integers.
-        scores: ``[runs, streams]``, float64, read-only. A run is a training seed; a hand-written scheduler has one.
+        scores: Scores ``[runs, streams]``, float64, read-only. A run is a training seed; a hand-written scheduler has
+            one.
 
     Raises:
-        ScoreError: Shapes do not fit, a stream occurs twice, or a score is not finite.
+        ScoreError: Shapes do not match, a stream occurs twice, or a score is not finite.
     """
 
     name: str
@@ -59,19 +60,19 @@ class ScoreMatrix:
             raise ScoreError(f"expected finite scores of {self.name!r}, found {scores[~np.isfinite(scores)][0]}")
         scores.setflags(write=False)
         object.__setattr__(self, "scores", scores)
-        # Numpy's integers, as np.arange gives them, cannot be written as JSON.
+        # NumPy's integers, as of np.arange, are not JSON-serialisable.
         object.__setattr__(self, "streams", tuple(int(stream) for stream in self.streams))
 
     @classmethod
     def from_results(cls, name: str, runs: Sequence[Sequence[EpisodeResult]]) -> ScoreMatrix:
-        """Scores of evaluated episodes.
+        """Collects the scores of evaluated episodes.
 
         Args:
-            name: The scheduler.
+            name: Name of the scheduler.
             runs: Results of each training run, on the same seeds in the same order.
 
         Raises:
-            ScoreError: Runs are of different seeds, or there are none.
+            ScoreError: Runs differ in seeds, or there are none.
         """
         seeds = [tuple(result.seed for result in run) for run in runs]
         if len(set(seeds)) != 1:
@@ -79,10 +80,13 @@ class ScoreMatrix:
         return cls(name, seeds[0], np.array([[result.score for result in run] for run in runs]))
 
     def on(self, streams: Sequence[int]) -> ScoreMatrix:
-        """Scores on some of its streams, in the order that is asked for.
+        """Returns the scores on some of the streams, in the given order.
+
+        Args:
+            streams: Seeds of the streams.
 
         Raises:
-            ScoreError: It has not all of them, or none is asked for.
+            ScoreError: The matrix lacks one of the streams, or ``streams`` is empty.
         """
         if missing := sorted(set(streams) - set(self.streams)):
             raise ScoreError(f"expected scores of {self.name!r} on streams {missing}, found none; play them first")
@@ -90,23 +94,23 @@ class ScoreMatrix:
         return ScoreMatrix(self.name, tuple(streams), self.scores[:, columns])
 
     def normalised(self, low: ScoreMatrix, high: ScoreMatrix) -> ScoreMatrix:
-        """Scores on a scale on which one reference is 0 and the other is 1 on average.
+        """Returns normalised scores, on a scale on which one reference is 0 and the other is 1 on average.
 
-        As human-normalised scores are for Atari (Mnih et al. 2015, "Human-level control through deep reinforcement
+        As human-normalised scores for Atari (Mnih et al. 2015, "Human-level control through deep reinforcement
         learning"), but with one unit for all streams::
 
             (score[run, stream] - low[stream]) / (mean(high) - mean(low))
 
-        What is subtracted is the lower reference on the same stream, so that how hard a stream is does not count as
-        noise. What is divided by is the mean gain of the upper reference over all streams: that of a single stream
-        can be close to zero or below, and such a stream would then outweigh all others.
+        The lower reference is subtracted per stream, so that the difficulty of a stream does not add variance. The
+        divisor is the mean gain of the upper reference over all streams: that of a single stream can be close to zero
+        or negative, and the stream would then dominate the mean.
 
         Args:
-            low: Becomes 0, on every stream if it has one run: never sleeping.
-            high: Becomes 1 on average: the planner.
+            low: Lower reference (never sleeping), which becomes 0, on every stream if it has one run.
+            high: Upper reference (the planner), which becomes 1 on average.
 
         Raises:
-            ScoreError: A reference is of other streams, or the upper one does not score above the lower one.
+            ScoreError: A reference has other streams, or the upper one does not score above the lower one.
         """
         check_same_streams([self, low, high])
         unit = float(high.scores.mean() - low.scores.mean())
@@ -118,7 +122,7 @@ class ScoreMatrix:
         return ScoreMatrix(self.name, self.streams, (self.scores - low.scores.mean(axis=0)) / unit)
 
     def save(self, path: str | Path) -> None:
-        """Writes JSON that :meth:`load` reads back exactly, all or nothing.
+        """Writes JSON atomically, without loss of precision.
 
         Raises:
             ScoreError: The file cannot be written.
@@ -132,13 +136,13 @@ class ScoreMatrix:
 
     @classmethod
     def load(cls, path: str | Path) -> ScoreMatrix:
-        """Reads what :meth:`save` wrote.
+        """Reads the scores that :meth:`save` wrote.
 
         Raises:
-            ScoreError: The file is missing, or holds no scores of this format.
+            ScoreError: The file is missing, or has no scores of this format.
         """
         try:
-            # As JSON, strict validation reads a list as a tuple, but takes no "3" for a 3.
+            # In JSON mode, strict validation accepts a list for a tuple, but no "3" for a 3.
             read = _File.model_validate_json(Path(path).read_bytes(), strict=True)
         except OSError as error:
             raise ScoreError(f"expected scores, found {error}; check the name") from error
@@ -152,10 +156,10 @@ class ScoreMatrix:
 
 
 def check_same_streams(matrices: Sequence[ScoreMatrix]) -> None:
-    """Comparing schedulers makes sense on the same episodes only.
+    """Checks that matrices have the same streams in the same order, as comparisons require.
 
     Raises:
-        ScoreError: They are not of the same streams in the same order, or there are none.
+        ScoreError: Streams differ, or there are no matrices.
     """
     if not matrices:
         raise ScoreError("expected at least one score matrix, found none")

@@ -1,7 +1,7 @@
-"""Numbers that sum scores up, as plain functions of arrays ``[runs, streams]``.
+"""Statistics of scores, as functions of arrays ``[runs, streams]``.
 
 They are those of Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice",
-section 4, whose tasks are our streams. How sure each of them is: :mod:`sleepgym.evaluation.bootstrap`.
+section 4, with streams as tasks. Confidence intervals are in :mod:`sleepgym.evaluation.bootstrap`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ ScoreArray = NDArray[np.float64]
 
 
 def mean(scores: ScoreArray) -> float:
-    """Mean over all runs and streams."""
+    """Returns the mean over all runs and streams."""
     return float(scores.mean())
 
 
 def iqm(scores: ScoreArray) -> float:
-    """Interquartile mean: of the middle half of all runs x streams.
+    """Returns the interquartile mean: the mean of the middle half of all runs x streams.
 
-    A quarter of the values, rounded down, is left out at either end.
+    A quarter of the values, rounded down, is discarded at either end.
     """
     values = np.sort(scores, axis=None)
     cut = values.size // 4
@@ -29,15 +29,17 @@ def iqm(scores: ScoreArray) -> float:
 
 
 def optimality_gap(scores: ScoreArray, threshold: float = 1.0) -> float:
-    """By how much scores fall short of a threshold on average; what exceeds it does not make up for the rest.
+    """Returns the mean shortfall of scores from a threshold; scores above it count as 0.
 
-    With normalised scores, a threshold of 1 is the planner.
+    Args:
+        scores: ``[runs, streams]``.
+        threshold: Threshold; 1 is the planner for normalised scores.
     """
     return float(np.maximum(threshold - scores, 0.0).mean())
 
 
 def performance_profile(scores: ScoreArray, thresholds: ArrayLike) -> ScoreArray:
-    """Share of runs x streams that score above each threshold.
+    """Returns the share of runs x streams that score above each threshold.
 
     Args:
         scores: ``[runs, streams]``.
@@ -50,10 +52,10 @@ def performance_profile(scores: ScoreArray, thresholds: ArrayLike) -> ScoreArray
 
 
 def probability_of_improvement(scores: ScoreArray, others: ScoreArray) -> float:
-    """How likely it is that one scheduler beats another on a stream drawn at random.
+    """Returns the probability that one scheduler scores above another on a random stream.
 
-    The mean over streams of P(X > Y) + P(X = Y) / 2 over all pairs of runs: Mann and Whitney's U, divided by the
-    number of pairs.
+    This is the mean over streams of P(X > Y) + P(X = Y) / 2 over all pairs of runs: the Mann-Whitney U statistic,
+    divided by the number of pairs.
 
     Args:
         scores: ``[runs, streams]``.
@@ -64,7 +66,7 @@ def probability_of_improvement(scores: ScoreArray, others: ScoreArray) -> float:
 
 
 def paired_difference(scores: ScoreArray, others: ScoreArray) -> float:
-    """Mean over streams of the difference on the same stream, between means over runs.
+    """Returns the mean over streams of the difference between the two schedulers' means over runs.
 
     Args:
         scores: ``[runs, streams]``.

@@ -1,4 +1,4 @@
-"""What is said about schedulers: how episodes went, how good each is, and by how much it beats another."""
+"""Summaries and comparisons of schedulers, and the tables that show them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sleepgym.evaluation.tables import Column, Sheet, Value
 
 @dataclass(frozen=True)
 class Summary:
-    """How good a scheduler is, with 95 % intervals over runs and streams.
+    """Statistics of a scheduler's scores, with 95 % intervals over runs and streams.
 
     Attributes:
         score: Mean raw score.
         mean: Mean normalised score: 0 is never sleeping, 1 the planner.
         iqm: Interquartile mean of normalised scores.
-        gap: By how much normalised scores fall short of 1.
+        gap: Optimality gap: mean shortfall of normalised scores from 1.
     """
 
     score: Estimate
@@ -33,11 +33,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a scheduler does beside another on the same streams, with 95 % intervals over runs and streams.
+    """Comparison of a scheduler with another on the same streams, with 95 % intervals over runs and streams.
 
     Attributes:
-        difference: Of raw scores, in pairs.
-        probability: That it scores higher on a stream drawn at random.
+        difference: Mean paired difference of raw scores.
+        probability: Probability that the scheduler scores higher on a random stream.
     """
 
     difference: Estimate
@@ -45,16 +45,16 @@ class Comparison:
 
 
 def summarise(matrix: ScoreMatrix, low: ScoreMatrix, high: ScoreMatrix, rng: np.random.Generator) -> Summary:
-    """Sums up the scores of a scheduler.
+    """Summarises the scores of a scheduler.
 
-    The references are taken as they are, as Agarwal et al. take a human's score: intervals of normalised scores do not
-    contain how sure the references themselves are.
+    The references are treated as constants, as Agarwal et al. treat human scores: intervals of normalised scores do not
+    include the uncertainty of the references.
 
     Args:
-        matrix: Its raw scores.
-        low: Raw scores of what normalised scores call 0.
-        high: Raw scores of what they call 1.
-        rng: Draws the resamples.
+        matrix: Raw scores of the scheduler.
+        low: Raw scores of the lower reference, which is normalised to 0.
+        high: Raw scores of the upper reference, which is normalised to 1.
+        rng: Source of the resamples.
 
     Raises:
         ScoreError: See :meth:`~sleepgym.evaluation.scores.ScoreMatrix.normalised`.
@@ -72,9 +72,9 @@ def compare(matrix: ScoreMatrix, other: ScoreMatrix, rng: np.random.Generator) -
     """Compares a scheduler with another.
 
     Args:
-        matrix: Its raw scores.
-        other: Those of the other, on the same streams.
-        rng: Draws the resamples.
+        matrix: Raw scores of the scheduler.
+        other: Raw scores of the other scheduler, on the same streams.
+        rng: Source of the resamples.
 
     Raises:
         ScoreError: Streams differ.
@@ -86,12 +86,15 @@ def compare(matrix: ScoreMatrix, other: ScoreMatrix, rng: np.random.Generator) -
 
 
 def episodes_sheet(results: Mapping[str, Sequence[EpisodeResult]], rng: np.random.Generator, title: str = "") -> Sheet:
-    """Schedulers by score, the best first, with its 95 % interval over streams; the rest are means.
+    """Tabulates schedulers by score, best first, with its 95 % interval over streams; other columns are means.
 
     Args:
-        results: Episodes of each scheduler, one per seed.
-        rng: Draws the resamples.
-        title: Of the table.
+        results: Results of each scheduler, one per seed.
+        rng: Source of the resamples.
+        title: Title of the table.
+
+    Raises:
+        ScoreError: A scheduler has no results, or two with the same seed.
     """
     columns = (
         Column("scheduler", "scheduler"),
@@ -118,7 +121,7 @@ def episodes_sheet(results: Mapping[str, Sequence[EpisodeResult]], rng: np.rando
 
 
 def summary_sheet(summaries: Mapping[str, Summary], title: str = "") -> Sheet:
-    """Schedulers by mean score, the best first."""
+    """Tabulates summaries of schedulers by mean raw score, best first."""
     columns = (
         Column("scheduler", "scheduler"),
         Column("score", "score", ".3f"),
@@ -131,17 +134,17 @@ def summary_sheet(summaries: Mapping[str, Summary], title: str = "") -> Sheet:
 
 
 def comparison_sheet(comparisons: Mapping[str, Comparison], other: str, title: str = "") -> Sheet:
-    """Schedulers by how much they beat another, the most first.
+    """Tabulates comparisons with one scheduler by mean difference, largest first.
 
     Args:
-        comparisons: Of each scheduler with the other.
-        other: What the other is called.
-        title: Of the table.
+        comparisons: Comparison of each scheduler with the other one.
+        other: Name of the other scheduler.
+        title: Title of the table.
     """
     columns = (
         Column("scheduler", "scheduler"),
         Column("difference", f"score - {other}", "+.3f"),
         Column("probability", f"P(better than {other})", ".2f"),
     )
-    most_first = sorted(comparisons.items(), key=lambda item: -item[1].difference.point)
-    return Sheet(title, columns, [(name, c.difference, c.probability) for name, c in most_first])
+    largest_first = sorted(comparisons.items(), key=lambda item: -item[1].difference.point)
+    return Sheet(title, columns, [(name, c.difference, c.probability) for name, c in largest_first])

@@ -1,4 +1,4 @@
-"""One description of a table, shown in terminals, in Markdown and as JSON."""
+"""Tables that can be rendered for terminals, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from rich.table import Table
 from sleepgym.evaluation.bootstrap import Estimate
 
 Value = str | int | float | Estimate
+"""Value of a cell."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
+    """Column of a table.
 
     Attributes:
-        key: What JSON calls it.
-        heading: What people read.
-        form: How its values are formatted, as ``format(value, form)``; words take none.
+        key: Key in JSON.
+        heading: Heading in terminals and Markdown.
+        form: Format specification of its values, as in ``format(value, form)``; empty for text.
     """
 
     key: str
@@ -33,21 +34,21 @@ class Column:
 
     @property
     def is_number(self) -> bool:
-        """Numbers stand to the right."""
+        """Whether values are numbers, which are right-aligned."""
         return bool(self.form)
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table, whatever it will be shown in.
+    """Table, independent of its output format.
 
     Attributes:
-        title: What it is about; may be empty.
-        columns: In order.
-        rows: One value per column each.
+        title: Title; may be empty.
+        columns: Columns in order.
+        rows: Rows with one value per column.
 
     Raises:
-        ValueError: A row does not fit the columns.
+        ValueError: A row does not have one value per column.
     """
 
     title: str
@@ -62,7 +63,7 @@ class Sheet:
                 )
 
     def rich(self) -> Table:
-        """For a terminal; intervals break over lines where it is narrow."""
+        """Renders the table for a terminal; intervals wrap where it is narrow."""
         out = Table(title=escape(self.title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for column in self.columns:
             out.add_column(escape(column.heading), justify="right" if column.is_number else "left")
@@ -71,7 +72,7 @@ class Sheet:
         return out
 
     def markdown(self) -> str:
-        """For a page: a pipe table, with the title in bold above it."""
+        """Renders the table as a Markdown pipe table, with the title in bold above it."""
 
         def line(cells: Sequence[str]) -> str:
             return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -82,7 +83,7 @@ class Sheet:
         return "\n".join([*title, *head, *(line(row) for row in self._shown())]) + "\n"
 
     def json(self) -> str:
-        """For programs: unrounded numbers by key, intervals as objects; what is not finite is null."""
+        """Renders the table as JSON: unrounded numbers by key, intervals as objects, null for non-finite numbers."""
         keys = [column.key for column in self.columns]
         rows = [dict(zip(keys, map(_plain, row), strict=True)) for row in self.rows]
         return json.dumps({"title": self.title, "rows": rows}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -96,5 +97,5 @@ class Sheet:
 def _plain(value: Value) -> Any:
     if isinstance(value, Estimate):
         return {name: _plain(number) for name, number in asdict(value).items()}
-    # JSON knows neither infinity nor nan, which a model that was ruined has for a perplexity.
+    # JSON has neither infinity nor NaN, which the perplexity of a damaged model can be.
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""The leaderboard: players by name, the streams that all of them play, and what is handed in."""
+"""Leaderboard: players by name, evaluation on the fixed test streams, and submissions."""
 
 from sleepgym.leaderboard.players import Player, PlayerNameError, player_named
 from sleepgym.leaderboard.playing import Played, frozen_seeds, play

@@ -1,4 +1,4 @@
-"""Players: schedulers and policies, named by a text in one way everywhere."""
+"""Players: schedulers and policies in one text form, for all command lines."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "ppo": "PPO",
     "recurrent-ppo": "RecurrentPPO",
 }
-"""What can stand before the colon of a policy without a card, and the class that saved it."""
+"""Algorithms by the prefix that names a policy without a card, as in ``ppo:PATH``."""
 
 Wrap = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
-"""Shows a player an environment as it wants to see it."""
+"""Function that wraps an environment so that its observations are those that a player expects."""
 
 
 class PlayerNameError(SleepGymError, ValueError):
@@ -36,21 +36,21 @@ class PlayerNameError(SleepGymError, ValueError):
 
 
 def identity(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """Wraps nothing."""
+    """Returns the environment unwrapped."""
     return env
 
 
 @dataclass(frozen=True)
 class Player:
-    """A scheduler or a policy, ready to be evaluated.
+    """Scheduler or policy to evaluate, with the wrappers that it needs.
 
     Attributes:
-        name: Text that named it.
-        scheduler: What decides.
-        wrap: Shows it the environment as it wants to see it.
-        policy: SHA-256 of its file; empty for a hand-written scheduler.
-        rule: A hand-written scheduler with all of its numbers; empty for a policy.
-        card: What lies beside a policy, if anything does.
+        name: Text form that it was parsed from.
+        scheduler: Scheduler, policy, or factory of one per episode.
+        wrap: Wraps environments so that their observations are those that it expects.
+        policy: SHA-256 of the policy file; empty for a hand-written scheduler.
+        rule: Text form of a hand-written scheduler with all fields; empty for a policy.
+        card: Policy card; None for a hand-written scheduler or a policy without a card.
     """
 
     name: str
@@ -62,30 +62,30 @@ class Player:
 
     @property
     def about(self) -> str:
-        """What a reader wants to know of it."""
+        """Description for readers: the rule, the policy card, or else the name."""
         return self.rule or (self.name if self.card is None else self.card.about())
 
 
 def player_named(text: str, env: gym.Env[Any, Any], device: str = "cpu") -> Player:
-    """The player that a text names.
+    """Parses the text form of a player and loads it.
 
     - ``night-owl`` or ``night-owl:load_at=0.05``: a scheduler, see :func:`~sleepgym.schedulers.scheduler_named`;
-    - ``runs/ppo/best.zip``: a policy of Stable-Baselines3; the card beside it says how it was trained;
-    - ``maskable-ppo:best.zip``: one without a card, after one of :data:`ALGORITHMS`;
-    - a folder: a checkpoint of RLlib, as ``agents/rllib_ppo.py`` keeps it (extra ``rllib``).
+    - ``runs/ppo/best.zip``: a policy of Stable-Baselines3 with a policy card beside it;
+    - ``maskable-ppo:best.zip``: a policy without a card, with one of :data:`ALGORITHMS`;
+    - a folder: a checkpoint of RLlib as saved by ``agents/rllib_ppo.py`` (extra ``rllib``).
 
-    A policy file is code: loading it unpickles parts of it, and what is unpickled can do anything. Name only files that
-    you or people you trust have made.
+    A policy file is code: loading it unpickles parts of it, which can execute anything. Load only files from people
+    that you trust.
 
     Args:
-        text: The name.
-        env: Made as those are that it is going to play in, without wrappers that change observations or actions.
-        device: Where a policy's network is to be.
+        text: Text form of the player.
+        env: Environment like those that it will be evaluated in, without wrappers that change observations or actions.
+        device: Device of a policy's network.
 
     Raises:
-        PlayerNameError: Nothing is called so.
-        SchedulerNameError: A scheduler has no such number.
-        PolicyError: A file is missing, no policy, or for another environment.
+        PlayerNameError: The text names no player.
+        SchedulerNameError: A scheduler has no such field, or a value is invalid.
+        PolicyError: A file is missing, is no policy, or is for another environment.
     """
     kind, _, rest = text.partition(":")
     if kind in (*RULES, RANDOM, LOOK_AHEAD):
@@ -93,7 +93,7 @@ def player_named(text: str, env: gym.Env[Any, Any], device: str = "cpu") -> Play
     if kind in ALGORITHMS:
         return _policy(text, Path(rest), ALGORITHMS[kind], None, env, device)
     path = Path(text)
-    if path.suffix == ".zip":
+    if path.suffix == ".zip" and (":" not in text or path.is_file()):
         card = PolicyCard.read(path)
         return _policy(text, path, card.algorithm, card, env, device)
     if path.is_dir():
@@ -104,8 +104,8 @@ def player_named(text: str, env: gym.Env[Any, Any], device: str = "cpu") -> Play
         return Player(text, policy, flat_and_masked, policy.sha256)
     raise PlayerNameError(
         f"expected a scheduler, or the path of a policy that ends in .zip, found {text!r}; known schedulers are "
-        f"{known_schedulers()}; a policy without a card is named after its algorithm, one of {', '.join(ALGORITHMS)}, "
-        "as in maskable-ppo:PATH"
+        f"{known_schedulers()}; a policy without a card is named after its algorithm, as in maskable-ppo:PATH; known "
+        f"algorithms are {', '.join(ALGORITHMS)}"
     )
 
 
@@ -117,18 +117,18 @@ def _policy(
 
 
 def view_of(policy: BaseAlgorithm, env: gym.Env[Any, Any]) -> Wrap:
-    """What shows a policy an environment as it saw the one that it was trained in.
+    """Returns the wrapper that gives an environment the spaces that a policy was trained with.
 
     Args:
-        policy: Knows the spaces that it was trained with.
-        env: Without wrappers that change observations or actions.
+        policy: Policy with the spaces of its training.
+        env: Environment without wrappers that change observations or actions.
 
     Returns:
-        What to wrap such environments in: nothing for dictionaries, :class:`FlattenLedger` for vectors,
-        :class:`PadLedger` where the ledger is smaller than it was in training.
+        :func:`identity` for dictionary observations, :class:`FlattenLedger` for vectors, :class:`PadLedger` if the
+        ledger is smaller than in training.
 
     Raises:
-        PolicyError: It was trained with other spaces.
+        PolicyError: No wrapper gives these spaces.
     """
     if policy.action_space == env.action_space:
         if policy.observation_space == env.observation_space:
@@ -147,13 +147,13 @@ def view_of(policy: BaseAlgorithm, env: gym.Env[Any, Any]) -> Wrap:
 
 
 def _rows(space: gym.Space[Any] | None) -> int:
-    """Rows of the ledger, if the space has one."""
+    """Returns the number of ledger rows of an observation space; 0 without a ledger."""
     ledger = space.spaces.get("ledger") if isinstance(space, gym.spaces.Dict) else None
     return ledger.shape[0] if ledger is not None and ledger.shape else 0
 
 
 def _shape(space: gym.Space[Any] | None) -> str:
-    """A space without its bounds, which would fill pages."""
+    """Formats a space as its shape, since its bounds would be too long for a message."""
     if isinstance(space, gym.spaces.Dict):
         return "{" + ", ".join(f"{name}: {_shape(part)}" for name, part in space.items()) + "}"
     return str(list(space.shape)) if space is not None and space.shape is not None else str(space)

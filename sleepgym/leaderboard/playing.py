@@ -1,4 +1,4 @@
-"""What is compared on a leaderboard: entries, the streams that all of them play, and the sheet that shows them."""
+"""Leaderboard evaluation: fixed test streams, entries played on them, and their table."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from sleepgym.leaderboard.players import Player
 from sleepgym.record.recording import Recorder, Recording
 
 SPLIT: Split = "test"
-"""Whose facts are taught: subjects that occur in no other split."""
+"""Split that facts are drawn from; its subjects occur in no other split."""
 
 FIRST_SEED = 10_000_000
-"""Of the streams. What else a seed decides, such as when the night falls, is the same on every split: these seeds are
-far from those that training, tuning and validation take."""
+"""Seed of the first test stream. What a seed determines besides subjects, such as the start of the night, is the same
+on every split; so test seeds are far from those of training, tuning and validation."""
 
 
 def frozen_seeds(streams: int) -> range:
-    """Seeds of the first so many test streams; fixed, so that every entry meets the same episodes.
+    """Returns the seeds of the first ``streams`` test streams, which are the same for all entries.
 
     Raises:
-        ValueError: There are none.
+        ValueError: ``streams`` is below 1.
     """
     if streams < 1:
         raise ValueError(f"expected at least one stream, found {streams}")
@@ -41,11 +41,11 @@ def frozen_seeds(streams: int) -> range:
 
 
 def make_test_env(env_id: str) -> SleepEnv:
-    """The environment that entries play: an id of this package, nothing replaced in its card.
+    """Makes a test environment: an id of this package, without overrides, on the test split.
 
     Raises:
-        ValueError: There is no such id.
-        ModelLoadError: Its model cannot be loaded.
+        ValueError: The id is unknown.
+        ModelLoadError: The model cannot be loaded.
     """
     if env_id not in card_paths():
         raise ValueError(f"expected an id of this package, found {env_id!r}; known are {', '.join(card_paths())}")
@@ -54,15 +54,15 @@ def make_test_env(env_id: str) -> SleepEnv:
 
 @dataclass(frozen=True)
 class Played:
-    """How an entry did, stream by stream.
+    """Results and recordings of an entry on test streams.
 
     Attributes:
-        name: Who played.
-        policy: SHA-256 of its file; empty for a hand-written scheduler.
-        rule: A hand-written scheduler with all of its numbers; empty for a policy.
-        results: One per stream, in order.
-        recordings: Of the same episodes.
-        seconds: Measured time of all of them, in which the scheduler thought and the environment acted.
+        name: Name of the player.
+        policy: SHA-256 of the policy file; empty for a hand-written scheduler.
+        rule: Text form of a hand-written scheduler with all fields; empty for a policy.
+        results: Result of each stream, in order.
+        recordings: Recording of each stream, in order.
+        seconds: Wall time of all episodes, of scheduler and environment, in seconds.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Played:
 
     @property
     def scores(self) -> ScoreMatrix:
-        """One run."""
+        """Scores of the entry, as a matrix with one run."""
         return ScoreMatrix.from_results(self.name, [self.results])
 
 
@@ -85,17 +85,17 @@ def play(
     slots: int = 16,
     on_episode: Callable[[EpisodeResult], None] = lambda result: None,
 ) -> Played:
-    """Plays test streams and records them of an environment.
+    """Evaluates a player on test streams of an environment and records the episodes.
 
     Args:
-        player: Who plays.
-        env_id: Where.
-        seeds: Of the streams, some or all of :func:`frozen_seeds`.
-        slots: Most episodes at once.
-        on_episode: Called with each result as its episode ends.
+        player: Scheduler or policy to evaluate.
+        env_id: Id of the environment.
+        seeds: Seeds of the streams, out of :func:`frozen_seeds`.
+        slots: Maximum number of parallel episodes.
+        on_episode: Called with each result when its episode ends.
 
     Raises:
-        ValueError: There is no such id, no slot, or what the player answers is no action.
+        ValueError: The id is unknown, ``slots`` is below 1, or the player returned an invalid action.
         ModelLoadError: The model cannot be loaded.
     """
     recorders: list[Recorder] = []
@@ -106,7 +106,7 @@ def play(
         return player.wrap(recorders[-1])
 
     def keep(result: EpisodeResult) -> None:
-        # Called before the next episode takes the slot.
+        # Runs before the next episode resets this slot's recorder.
         recordings[result.seed] = next(r.recording for r in recorders if r.np_random_seed == result.seed)
         on_episode(result)
 
@@ -118,20 +118,24 @@ def play(
 
 
 def joined(parts: Sequence[Played]) -> Played:
-    """What an entry did on several lots of streams, as one; the lots follow each other."""
+    """Concatenates the parts of one entry on consecutive lots of streams.
+
+    Args:
+        parts: At least one, of the same player.
+    """
     results = tuple(result for part in parts for result in part.results)
     recordings = tuple(recording for part in parts for recording in part.recordings)
-    one = parts[0]
-    return Played(one.name, one.policy, one.rule, results, recordings, sum(part.seconds for part in parts))
+    first = parts[0]
+    return Played(first.name, first.policy, first.rule, results, recordings, sum(part.seconds for part in parts))
 
 
 def leaderboard_sheet(played: Sequence[Played], rng: np.random.Generator, title: str = "") -> Sheet:
-    """Entries by mean score, the best first, with its 95 % interval over streams; the rest are means.
+    """Tabulates entries by mean score, best first, with its 95 % interval over streams; other columns are means.
 
     Args:
-        played: On the same streams.
-        rng: Draws the resamples.
-        title: Of the table.
+        played: Entries on the same streams.
+        rng: Source of the resamples.
+        title: Title of the table.
     """
     columns = (
         Column("scheduler", "scheduler"),
@@ -144,12 +148,13 @@ def leaderboard_sheet(played: Sequence[Played], rng: np.random.Generator, title:
         Column("model", "model"),
     )
     rows = []
-    for one in played:
-        score = stratified_bootstrap(statistics.mean, one.scores, rng=rng)
+    for entry in played:
+        score = stratified_bootstrap(statistics.mean, entry.scores, rng=rng)
         edits, nights, ratio = (
-            float(np.mean([getattr(result, field) for result in one.results]))
+            float(np.mean([getattr(result, field) for result in entry.results]))
             for field in ("edits_used", "sleeps", "ppl_ratio")
         )
-        hashes = one.policy[:12], one.recordings[0].fingerprint[:12]
-        rows.append((score, (one.name, score, edits, nights, ratio - 1, one.seconds / len(one.results), *hashes)))
+        hashes = entry.policy[:12], entry.recordings[0].fingerprint[:12]
+        seconds = entry.seconds / len(entry.results)
+        rows.append((score, (entry.name, score, edits, nights, ratio - 1, seconds, *hashes)))
     return Sheet(title, columns, [row for _, row in sorted(rows, key=lambda pair: -pair[0].point)])

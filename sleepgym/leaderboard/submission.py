@@ -1,4 +1,4 @@
-"""What is handed in to a leaderboard: scores, and the recordings that they come from, to be checked."""
+"""Submissions to the leaderboard: scores, with the recordings that verify them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from sleepgym.record.recording import Recording, RecordingError
 from sleepgym.record.replay import replay
 
 TOLERANCE = 1e-4
-"""More than a replay allows otherwise: rounding, which other machines and other numbers of slots do differently, grows
-from night to night, and no rank hangs on so little."""
+"""Tolerance of rewards and scores, larger than that of other replays: rounding differs between machines and numbers of
+slots and grows over nights, and differences of this size do not affect ranks."""
 
 SCORES, RECORDINGS, EPISODES = "scores.json", "recordings", "episodes.json"
 
 
 class _Episodes(BaseModel):
-    """What else the table shows of an entry; nobody who checks it relies on that."""
+    """Further columns of an entry in the table, which verification does not use."""
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
@@ -42,11 +42,11 @@ class _Episodes(BaseModel):
 
 @dataclass(frozen=True)
 class Submission:
-    """An entry's episodes.
+    """Scores and recordings of an entry.
 
     Attributes:
-        scores: One run.
-        recordings: One per stream.
+        scores: Scores, a matrix with one run.
+        recordings: Recording of each stream, in order.
     """
 
     scores: ScoreMatrix
@@ -65,7 +65,7 @@ class Submission:
 
     @classmethod
     def load(cls, folder: Path) -> Submission:
-        """Reads what :meth:`save` wrote.
+        """Reads a submission that :meth:`save` wrote.
 
         Raises:
             ScoreError: The scores cannot be read.
@@ -75,10 +75,13 @@ class Submission:
         return cls(scores, tuple(Recording.load(folder / RECORDINGS / f"{stream}.json") for stream in scores.streams))
 
     def mistakes(self, tolerance: float = TOLERANCE) -> Iterator[str]:
-        """What is wrong with it as it is written, one at a time.
+        """Yields the formal mistakes of the submission, without replaying it.
 
-        Every stream must be there, each recorded to its end on the test split of one environment of this package with
-        nothing replaced, and its recorded score must be the one that is claimed.
+        All streams must be present, each recorded to its end on the test split of one environment of this package
+        without overrides, and each recorded score must equal the claimed one.
+
+        Args:
+            tolerance: Maximum difference between a claimed and a recorded score.
         """
         scores, streams = self.scores.scores, self.scores.streams
         if len(scores) != 1 or streams != tuple(frozen_seeds(len(streams))):
@@ -92,8 +95,8 @@ class Submission:
             return
         card = load_card(ids[0])
         for stream, claimed, recording in zip(streams, scores[0].tolist(), self.recordings, strict=True):
-            told = recording.seed, recording.split, recording.overrides, recording.ended
-            if told != (stream, SPLIT, {}, True):
+            recorded = recording.seed, recording.split, recording.overrides, recording.ended
+            if recorded != (stream, SPLIT, {}, True):
                 yield (
                     f"stream {stream}: expected a whole episode of that seed on split {SPLIT!r} with nothing replaced, "
                     f"found seed {recording.seed}, split {recording.split!r}, replaced {recording.overrides}, "
@@ -101,23 +104,23 @@ class Submission:
                 )
             if found := differences(card, recording.card):
                 yield f"stream {stream}: expected the card of {ids[0]} as it is here, found {'; '.join(found)}"
-            # "Not within", so that a score that is no number is a mistake too.
+            # Negated comparison, so that a NaN score is a mistake.
             if not abs(claimed - recording.score) <= tolerance:
                 yield f"stream {stream}: expected the claimed score of {claimed!r}, found {recording.score!r} recorded"
 
     def replayed(self, count: int, rng: np.random.Generator, tolerance: float = TOLERANCE) -> Iterator[tuple[int, str]]:
-        """Plays some of its episodes again.
+        """Replays a random sample of the recordings.
 
         Args:
-            count: How many; at most all.
-            rng: Draws which.
-            tolerance: By how much a reward or the score may differ.
+            count: Number of recordings to replay, at most all.
+            rng: Source of the sample.
+            tolerance: Maximum difference of a reward or the score.
 
         Yields:
-            Stream, and where it first differs; empty if it does not.
+            Stream and first difference; the latter is empty if the replay agrees.
 
         Raises:
-            RecordingError: A recording is of another version, card or model, so that playing it would say nothing.
+            RecordingError: A recording is of another version, card or model, and cannot be verified.
             ModelLoadError: The model cannot be loaded.
         """
         chosen = rng.permutation(len(self.recordings))[:count]
@@ -131,12 +134,12 @@ class Submission:
 
 
 def keep(played: Played, folder: Path) -> None:
-    """Writes what an entry did: what is handed in, and beside it all that the table shows.
+    """Writes an entry: its submission, and a file with the further columns of the table.
 
     Raises:
-        OSError: A file cannot be written.
-        ScoreError: The same, of the scores.
-        RecordingError: The same, of a recording.
+        OSError: The file with the columns cannot be written.
+        ScoreError: The scores cannot be written.
+        RecordingError: A recording cannot be written.
     """
     Submission(played.scores, played.recordings).save(folder)
     content = _Episodes(policy=played.policy, rule=played.rule, seconds=played.seconds, episodes=played.results)
@@ -144,25 +147,25 @@ def keep(played: Played, folder: Path) -> None:
 
 
 def kept(folder: Path, player: Player, env_id: str, streams: int) -> Played | None:
-    """Reads what :func:`keep` wrote, if it is what would be played now.
+    """Reads an entry that :func:`keep` wrote, if it is still valid.
 
     Args:
-        folder: Of the entry.
-        player: Who would play.
-        env_id: Where it plays.
-        streams: On how many test streams.
+        folder: Folder of the entry.
+        player: Player that would be evaluated.
+        env_id: Id of the environment.
+        streams: Number of test streams.
 
     Returns:
-        None if there is nothing, or it is of another policy, rule, environment, card or number of streams.
+        The entry; None if it is missing or of another policy, rule, environment, card or number of streams.
     """
     try:
         submission = Submission.load(folder)
         found = _Episodes.model_validate_json((folder / EPISODES).read_bytes(), strict=True)
     except (OSError, ScoreError, RecordingError, ValidationError):
         return None
-    told = submission.scores.name, found.policy, found.rule, {recording.card_id for recording in submission.recordings}
+    ids = {recording.card_id for recording in submission.recordings}
     seeds = tuple(episode.seed for episode in found.episodes)
-    if told != (player.name, player.policy, player.rule, {env_id}):
+    if (submission.scores.name, found.policy, found.rule, ids) != (player.name, player.policy, player.rule, {env_id}):
         return None
     if not seeds == submission.scores.streams == tuple(frozen_seeds(streams)) or any(submission.mistakes()):
         return None
@@ -170,5 +173,5 @@ def kept(folder: Path, player: Player, env_id: str, streams: int) -> Played | No
 
 
 def folder_name(name: str) -> str:
-    """An entry's name as that of a folder: what some system's paths cannot hold becomes a dash."""
+    """Converts an entry's name into a portable folder name: other characters become dashes."""
     return re.sub(r"[^\w.,=-]+", "-", name).strip("-.") or "entry"

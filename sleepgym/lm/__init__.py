@@ -2,9 +2,11 @@
 
 from sleepgym.lm.architecture import ArchitectureError, Block, find_blocks
 from sleepgym.lm.catalogue import ModelLoadError, facts_for
-from sleepgym.lm.language_model import Encoded, LanguageModel
-from sleepgym.lm.loading import load
-from sleepgym.lm.probes import Scores, continuations, generate, perplexity, score
+from sleepgym.lm.encoding import Encoded
+from sleepgym.lm.generation import Sampling, continuations, generate
+from sleepgym.lm.language_model import LanguageModel
+from sleepgym.lm.loading import load, wrap
+from sleepgym.lm.probes import Scores, perplexity, score
 
 __all__ = [
     "ArchitectureError",
@@ -12,6 +14,7 @@ __all__ = [
     "Encoded",
     "LanguageModel",
     "ModelLoadError",
+    "Sampling",
     "Scores",
     "continuations",
     "facts_for",
@@ -20,4 +23,5 @@ __all__ = [
     "load",
     "perplexity",
     "score",
+    "wrap",
 ]

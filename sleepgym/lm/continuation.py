@@ -41,6 +41,10 @@ class Continuation:
 
     @torch.no_grad()
     def _keep(self, rows: Sequence[Sequence[int]], starts: Sequence[int], first_block: int) -> None:
+        with self.lm.guard.exclusive():
+            self._keep_alone(rows, starts, first_block)
+
+    def _keep_alone(self, rows: Sequence[Sequence[int]], starts: Sequence[int], first_block: int) -> None:
         lm = self.lm
         self.starts = torch.tensor(starts, device=lm.device)
         self._ids = lm.pad([row[start:] for row, start in zip(rows, starts, strict=True)])
@@ -59,7 +63,7 @@ class Continuation:
             output = body(input_ids=filled, attention_mask=before.long(), use_cache=True, **arguments)
             self._cache = getattr(output, "past_key_values", None)
             if not isinstance(self._cache, Cache):  # an old architecture without one
-                return self._keep(rows, [0] * len(rows), first_block)
+                return self._keep_alone(rows, [0] * len(rows), first_block)
             self._mask = torch.cat([before, torch.ones_like(self._ids, dtype=torch.bool)], 1).long()
         if first_block:
             above = [lm.linear(block.name) for block in lm.blocks[first_block:]]
@@ -89,7 +93,7 @@ class Continuation:
             narrow: See :meth:`LanguageModel.logits_at`.
         """
         arguments = self._arguments()
-        with ExitStack() as stack:
+        with self.lm.guard.exclusive(), ExitStack() as stack:
             for block, output in zip(self.lm.blocks, self._lower, strict=False):
                 stack.enter_context(replaced_forward(self.lm.linear(block.name), _constant(output)))
             return self.lm.logits_at(self._ids, rows, columns - self.starts[rows], narrow, **arguments)

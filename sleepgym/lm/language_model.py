@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from pickle import PicklingError, UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sleepgym.facts.fact import FactError
 from sleepgym.lm.architecture import Block
+from sleepgym.lm.encoding import Encoded, Encoder, Turn
+from sleepgym.lm.fingerprint import fingerprint_of
+from sleepgym.lm.guard import Guard
 
 Adder = Callable[[Tensor, Tensor], Tensor]
 """The new output of a linear, from its input and output."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A prompt and its object as tokens.
-
-    Attributes:
-        ids: Tokens of prompt and object.
-        object_start: Index of the object's first token.
-        subject_last: Index of the subject's last token, or -1 where no subject was given.
-    """
-
-    ids: tuple[int, ...]
-    object_start: int
-    subject_last: int = -1
-
-    @property
-    def object_ids(self) -> tuple[int, ...]:
-        """Tokens of the object alone."""
-        return self.ids[self.object_start :]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +32,20 @@ class LanguageModel:
         model: The transformers model, in eval mode, without gradients.
         tokenizer: A fast tokenizer (offsets are needed to find subjects).
         blocks: Its transformer blocks in order.
+        folder: Where its weights were read from, if from a local folder.
+        known_fingerprint: Fingerprint that the weights had before they were rounded or merged; empty: theirs.
+        load_again: Loads it in another process; None for a model that was in memory.
+        guard: Lets one thread use it at a time.
     """
 
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     blocks: tuple[Block, ...]
+    folder: Path | None = None
+    known_fingerprint: str = field(default="", repr=False)
+    load_again: Callable[[], LanguageModel] | None = field(default=None, repr=False)
+    guard: Guard = field(default_factory=Guard, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -73,20 +63,25 @@ class LanguageModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the architecture's name and of up to 4,096 evenly spaced values of every weight.
+        """SHA-256 that identifies the model in caches and checkpoints; see :func:`fingerprint_of`."""
+        return self.known_fingerprint or fingerprint_of(self.model)
 
-        Identifies the model in caches and checkpoints. Sampling keeps it cheap for billions of weights; values
-        are rounded to bfloat16, so that the same weights loaded in another precision are the same model.
-        """
-        digest = hashlib.sha256(str(self.model.config.model_type).encode())
-        for name, weight in self.model.named_parameters():
-            flat = weight.detach().reshape(-1)
-            sample = flat[:: max(1, flat.numel() // 4096)]
-            if sample.is_floating_point():
-                sample = sample.to(torch.bfloat16).float()
-            digest.update(f"{name}{tuple(weight.shape)}".encode())
-            digest.update(sample.cpu().numpy().tobytes())
-        return digest.hexdigest()
+    # ------------------------------------------------------------------ copies
+
+    def __copy__(self) -> LanguageModel:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LanguageModel:
+        # Nothing ever writes to it, so that a copy of what stands on it can stand on it as well.
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., LanguageModel], tuple[Any, ...]]:
+        if self.load_again is None:
+            raise PicklingError(
+                f"expected a model that can be loaded again by its name, found {self.name!r} from memory; save it to a "
+                "folder (model.save_pretrained, tokenizer.save_pretrained), load that, and pickle what stands on it"
+            )
+        return _loaded_again, (self.load_again, self.fingerprint)
 
     # ---------------------------------------------------------------- adding
 
@@ -112,88 +107,48 @@ class LanguageModel:
 
             return replace
 
-        self._in_force.append(adders)
-        try:
-            with hooked(*(self.linear(name).register_forward_hook(hook(add)) for name, add in adders.items())):
-                yield
-        finally:
-            self._in_force.pop()
+        with self.guard.exclusive():
+            self._in_force.append(adders)
+            try:
+                with hooked(*(self.linear(name).register_forward_hook(hook(add)) for name, add in adders.items())):
+                    yield
+            finally:
+                self._in_force.pop()
 
     # --------------------------------------------------------------- encoding
 
-    def chat(self, question: str) -> str:
-        """The question in the model's own chat template, or as ``Question: ... Answer:`` if it has none."""
-        if self.tokenizer.chat_template:
-            turns = [{"role": "user", "content": question}]
-            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        return f"Question: {question}\nAnswer:"
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The tokenizer, and what it makes of prompts and objects."""
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return Encoder(self.tokenizer, self.name, positions)
 
-    def encode(self, prompt: str, obj: str = "", subject: str = "", prefix: str = "") -> Encoded:
+    def chat(
+        self, question: str, system: str = "", history: Sequence[Turn] = (), template: Mapping[str, Any] | None = None
+    ) -> str:
+        """A question in the model's own chat format; see :meth:`Encoder.chat`."""
+        return self.encoder.chat(question, system, history, template)
+
+    def encode(
+        self, prompt: str, obj: str = "", subject: str = "", prefix: str = "", joiner: str | None = None
+    ) -> Encoded:
         """Tokens of ``prefix prompt obj`` with the object and the subject's last token located by offsets.
+
+        Special tokens that the tokenizer puts at the end belong to neither; those at the beginning belong to the
+        prompt, unless it is one of :meth:`chat`, which has all of them. No token holds parts of both prompt and object.
 
         Args:
             prompt: Text that the object continues.
             obj: The object; may be empty where only the prompt matters.
             subject: A part of ``prompt`` to locate (its last occurrence counts, and whole words before parts of words).
             prefix: Context put before the prompt.
+            joiner: What stands between prompt and object; None: a blank, or nothing between scripts that use none.
 
         Raises:
             FactError: The object tokenises to nothing, the subject is not in the prompt, or the whole is longer
                 than the model has positions.
         """
-        return self._encode_once(prompt, obj, subject, prefix)
-
-    @cached_property
-    def _encode_once(self) -> Callable[[str, str, str, str], Encoded]:
-        # The same facts are probed again and again; tokenising them would cost as much as a forward pass.
-        return lru_cache(maxsize=65536)(self._encode)
-
-    def _encode(self, prompt: str, obj: str, subject: str, prefix: str) -> Encoded:
-        head = f"{prefix} {prompt}" if prefix else prompt
-        # A special token (chat templates end in one) or a newline already separates prompt from object.
-        glued = not obj or head[-1:].isspace() or head.endswith(self._special_tokens)
-        text = head + ("" if glued else " ") + obj
-        bos = self.tokenizer.bos_token
-        encoding = self.tokenizer(
-            text,
-            return_offsets_mapping=True,
-            add_special_tokens=not (bos and text.startswith(bos)),
-            return_attention_mask=False,
-        )
-        ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
-        start = next((i for i, (_, end) in enumerate(offsets) if end > len(head)), len(ids))
-        if obj and (not obj.strip() or start == len(ids)):
-            raise FactError(
-                f"expected at least one token for the object {obj!r}, found none; "
-                f"give an object that the tokenizer of {self.name!r} can write"
-            )
-        last = -1
-        if subject:
-            at = _last_occurrence(subject, prompt)
-            if at < 0:
-                raise FactError(
-                    f"expected the subject {subject!r} in the prompt, found {prompt!r}; "
-                    "write the subject exactly as it stands in the prompt"
-                )
-            at += len(head) - len(prompt)
-            last = max(i for i, (s, e) in enumerate(offsets) if s < at + len(subject) and e > at)
-        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if longest is not None and len(ids) > longest:
-            raise FactError(
-                f"expected at most {longest} tokens, the most positions that {self.name!r} has, "
-                f"found {len(ids)} in {text[:60]!r}...; shorten the prompt or its prefix"
-            )
-        unknown = self.tokenizer.unk_token_id
-        if unknown is not None and unknown in ids[start:]:
-            raise FactError(
-                f"expected the object {obj!r} to be in the vocabulary of {self.name!r}, found an unknown token; "
-                "choose an object the tokenizer can write"
-            )
-        return Encoded(tuple(ids), start, last)
-
-    @cached_property
-    def _special_tokens(self) -> tuple[str, ...]:
-        return tuple(str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special)
+        return self.encoder.encode(prompt, obj, subject, prefix, joiner)
 
     def pad(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Right-padded ids ``[rows, longest]``. Causal attention never sees the padding: no mask is needed."""
@@ -226,13 +181,28 @@ class LanguageModel:
             return (hidden[rows.to(hidden.device), columns.to(hidden.device)].unsqueeze(0), *args[1:])
 
         head, mlp = self.model.get_output_embeddings(), self.blocks[-1].mlp
-        with ExitStack() as stack:
+        with self.guard.exclusive(), ExitStack() as stack:
             stack.enter_context(hooked(head.register_forward_pre_hook(pick)))
             if narrow and mlp is not None:
                 read = torch.zeros(input_ids.shape, dtype=torch.bool, device=rows.device)
                 read[rows, columns] = True
                 stack.enter_context(_narrowed(self.linear(mlp), read))
             return self.model(**{"input_ids": input_ids, "use_cache": False} | arguments).logits[0].float()
+
+
+def _loaded_again(load: Callable[[], LanguageModel], fingerprint: str) -> LanguageModel:
+    """The model of a pickle.
+
+    Raises:
+        UnpicklingError: Another model is called so here.
+    """
+    lm = load()
+    if lm.fingerprint != fingerprint:
+        raise UnpicklingError(
+            f"expected the model {lm.name!r} with fingerprint {fingerprint[:12]}, as when it was pickled, found "
+            f"{lm.fingerprint[:12]}; put the weights back that it was pickled with"
+        )
+    return lm
 
 
 @contextmanager
@@ -269,32 +239,8 @@ def replaced_forward(module: nn.Module, function: Callable[..., Any]) -> Iterato
             module.__dict__["forward"] = before
 
 
-def _last_occurrence(part: str, text: str) -> int:
-    """Where a part stands last, as words of their own if it does ("Ann" is not in "Annabel"); -1: nowhere."""
-    words = [match.start() for match in re.finditer(rf"(?<!\w){re.escape(part)}(?!\w)", text)]
-    return words[-1] if words else text.rfind(part)
-
-
 class StopForward(Exception):  # noqa: N818 (a signal, not an error)
     """Raised by a hook to end a forward pass; what lies above is not needed."""
-
-
-def sampled(lm: LanguageModel, ids: Tensor, mask: Tensor | None = None, **settings: Any) -> Tensor:
-    """Ids that continue ``ids [rows, tokens]``, by transformers' ``generate`` with the given settings.
-
-    Args:
-        lm: The model.
-        ids: Prompts, padded on the left.
-        mask: Which tokens are not padding, ``[rows, tokens]``; None if all are.
-        settings: For ``generate``.
-    """
-    generate: Callable[..., Tensor] = lm.model.generate  # type: ignore[assignment]  # seen as a submodule by the types
-    attended = torch.ones_like(ids) if mask is None else mask.long()
-    head = lm.model.get_output_embeddings()
-    # A slice of hidden states is not contiguous, and torch then copies the whole head once per row.
-    whole = head.register_forward_pre_hook(lambda module, args: (args[0].contiguous(), *args[1:]))
-    with hooked(whole):
-        return generate(ids, attention_mask=attended, pad_token_id=lm.tokenizer.pad_token_id, **settings)
 
 
 @contextmanager

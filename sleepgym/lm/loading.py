@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +23,14 @@ from transformers import (
 from sleepgym.files import cache_dir
 from sleepgym.lm.architecture import find_blocks, require_causal
 from sleepgym.lm.catalogue import CATALOGUE, ModelLoadError, named_model
+from sleepgym.lm.fingerprint import fingerprint_of
+from sleepgym.lm.guard import usual_modes
 from sleepgym.lm.language_model import LanguageModel
 
 Quantization = Literal["4bit", "8bit"]
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""File by which a folder is known as an adapter of PEFT."""
 
 
 def load(
@@ -35,7 +43,7 @@ def load(
 
     Args:
         name_or_path: ``"tiny"`` (bundled), ``"gemma-3-270m"`` (extra ``gemma``), a local folder, a ``.gguf``
-            file, or a hub id.
+            file, or a hub id. The folder of a PEFT adapter is its base model with the adapter merged into it.
         device: Where it runs. By default CUDA if there is one, else the CPU; ``"auto"`` spreads a model
             over all devices (accelerate's ``device_map``).
         dtype: Floating type; by default float32 on the CPU and bfloat16 elsewhere.
@@ -46,14 +54,21 @@ def load(
         ArchitectureError: It was loaded, but has no MLP that can be edited, or is no decoder.
     """
     name = str(name_or_path)
+    again = partial(load, name, None if device is None else str(device), dtype, quantization)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     _require_device(device)
     if dtype is None:
         dtype = torch.float32 if str(device) == "cpu" else torch.bfloat16
+    if (Path(name) / ADAPTER_CONFIG).is_file():
+        return _with_adapter(Path(name), device, dtype, quantization, again)
     folder, arguments = _locate(name)
+    # Half precision rounds some weights differently from bfloat16, to which fingerprints round: it comes afterwards.
+    rounded_later = dtype == torch.float16 and quantization is None and str(device) != "auto"
     # Only safetensors (or GGUF) are read and remote code is never run: a model file cannot execute anything.
     model_arguments: dict[str, Any] = {**arguments, "dtype": dtype, "trust_remote_code": False}
+    if rounded_later:
+        model_arguments["dtype"] = "auto" if "gguf_file" not in arguments else torch.float32
     if "gguf_file" not in arguments:
         model_arguments["use_safetensors"] = True
     if quantization is not None:
@@ -63,22 +78,117 @@ def load(
     if quantization is not None or str(device) == "auto":
         model_arguments["device_map"] = "auto" if str(device) == "auto" else {"": device}
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, **model_arguments)
-        tokenizer = _tokenizer(folder, arguments)
+        with usual_modes():
+            model = AutoModelForCausalLM.from_pretrained(folder, **model_arguments)
+            tokenizer = _tokenizer(folder, arguments)
     except Exception as error:
         raise ModelLoadError(
             f"expected {', '.join(map(repr, CATALOGUE))}, a folder with safetensors, a .gguf file or a hub id, "
             f"found {name!r}, which failed to load ({type(error).__name__}: {error}); {_advice(name, quantization)}"
         ) from error
-    if not tokenizer.is_fast:
-        raise ModelLoadError(f"expected a fast tokenizer (offsets locate subjects), found {type(tokenizer).__name__}")
+    fingerprint = ""
+    if rounded_later:
+        fingerprint = fingerprint_of(model)
+        _round(model, dtype)
     if "device_map" not in model_arguments:
         model.to(torch.device(device))  # type: ignore[arg-type]  # transformers' wrapper hides torch's signature
+    local = Path(folder) if "gguf_file" not in arguments and Path(folder).is_dir() else None
+    return wrap(model, tokenizer, name, local, fingerprint, again)
+
+
+def wrap(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str = "a model in memory",
+    folder: Path | None = None,
+    fingerprint: str = "",
+    load_again: Callable[[], LanguageModel] | None = None,
+) -> LanguageModel:
+    """A model and a tokenizer that are in memory already, as the rest of sleepgym needs them.
+
+    The model is put into eval mode and its weights are frozen (``requires_grad`` is off); nothing else of it changes.
+
+    Args:
+        model: A causal LM of transformers.
+        tokenizer: Its tokenizer.
+        name: What errors, checkpoints and exports call it.
+        folder: Where its weights were read from, if from a local folder.
+        fingerprint: Fingerprint that the weights had before they were rounded or merged; empty: theirs.
+        load_again: Loads it in another process; needed to pickle what stands on it.
+
+    Raises:
+        ModelLoadError: It is no causal LM of transformers, has adapters of PEFT on it, or its tokenizer is a slow one.
+        ArchitectureError: It has no MLP that can be edited, or is no decoder.
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise ModelLoadError(
+            f"expected a model of transformers, found {type(model).__name__}; of a PeftModel, give "
+            "model.merge_and_unload()"
+        )
+    if any(hasattr(module, "base_layer") for module in model.modules()):
+        raise ModelLoadError(
+            "expected a model without adapters on it, found layers of PEFT; merge them first "
+            "(PeftModel.merge_and_unload()), or load the adapter's folder by its name"
+        )
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelLoadError(f"expected a fast tokenizer (offsets locate subjects), found {type(tokenizer).__name__}")
     model.eval().requires_grad_(False)
     _let_gradients_through(model)
     blocks = find_blocks(model)
-    require_causal(model)
-    return LanguageModel(name=name, model=model, tokenizer=tokenizer, blocks=blocks)
+    with usual_modes():
+        require_causal(model)
+    return LanguageModel(name, model, tokenizer, blocks, folder, fingerprint, load_again)
+
+
+def _with_adapter(
+    folder: Path,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    quantization: Quantization | None,
+    again: Callable[[], LanguageModel],
+) -> LanguageModel:
+    """A base model with an adapter of PEFT merged into its weights.
+
+    Raises:
+        ModelLoadError: The adapter has no safetensors, or cannot be merged.
+    """
+    tensors = folder / "adapter_model.safetensors"
+    if not tensors.is_file():
+        raise ModelLoadError(
+            f"expected {tensors.name} beside {ADAPTER_CONFIG} in {folder}, found none; save the adapter as safetensors "
+            "(pickled weights are never loaded)"
+        )
+    if quantization is not None:
+        raise ModelLoadError(
+            f"expected a base with floating-point weights for the adapter in {folder}, found quantization="
+            f"{quantization!r}; load without it, or merge the adapter first and load the merged model"
+        )
+    from peft import PeftModel  # takes long to load, and few models are adapters
+
+    try:
+        base_name = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = load(base_name, device, dtype)
+        merged = PeftModel.from_pretrained(base.model, str(folder)).merge_and_unload(safe_merge=True)
+    except ModelLoadError:
+        raise
+    except Exception as error:
+        raise ModelLoadError(
+            f"expected an adapter of PEFT that can be merged in {folder}, found {type(error).__name__}: {error}; "
+            "merge it with PEFT and load the merged model"
+        ) from error
+    checksum = hashlib.sha256(tensors.read_bytes()).hexdigest()
+    fingerprint = hashlib.sha256(f"{base.fingerprint}+{checksum}".encode()).hexdigest()
+    has_tokenizer = (folder / "tokenizer_config.json").is_file()
+    tokenizer = _tokenizer(str(folder), {"local_files_only": True}) if has_tokenizer else base.tokenizer
+    return wrap(merged, tokenizer, str(folder), None, fingerprint, again)
+
+
+def _round(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Rounds weights; buffers keep their type, as when a model is loaded with it."""
+    for weight in model.parameters():
+        if weight.is_floating_point():
+            weight.data = weight.data.to(dtype)
+    model.config.dtype = dtype
 
 
 def _let_gradients_through(model: PreTrainedModel) -> None:

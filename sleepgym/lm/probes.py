@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sleepgym.lm.language_model import Encoded, LanguageModel, sampled
+from sleepgym.lm.encoding import Encoded
+from sleepgym.lm.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -100,22 +101,3 @@ def perplexity(lm: LanguageModel, texts: Sequence[Sequence[int]], batch_rows: in
         count += len(targets)
     # A ruined model's NLL can be beyond what exp can show.
     return math.exp(total / count) if total / count < 700 else math.inf
-
-
-def generate(lm: LanguageModel, prompt: str, max_new_tokens: int = 16) -> str:
-    """Greedy continuation of a prompt, without special tokens."""
-    return continuations(lm, [prompt], max_new_tokens)[0].strip()
-
-
-@torch.no_grad()
-def continuations(lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, batch_rows: int = 64) -> list[str]:
-    """Greedy continuations of many prompts, without special tokens; batches padded on the left."""
-    texts: list[str] = []
-    for start in range(0, len(prompts), batch_rows):
-        rows = [lm.encode(prompt).ids[::-1] for prompt in prompts[start : start + batch_rows]]
-        ids = lm.pad(rows).flip(1)
-        lengths = torch.tensor([len(row) for row in rows], device=ids.device)
-        mask = torch.arange(ids.shape[1], device=ids.device)[None] >= ids.shape[1] - lengths[:, None]
-        out = sampled(lm, ids, mask, max_new_tokens=max_new_tokens, do_sample=False)
-        texts += lm.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-    return texts

@@ -1,1 +1,1 @@
-"""What a learner owns: terms on a frozen base, the ledger of its facts, and both on disk."""
+"""State of one learner: low-rank terms on a frozen base, the ledger of its facts, and checkpoints of both."""

@@ -1,4 +1,4 @@
-"""The ways in which a fact is asked: raw, in chat, and as its audit asks it."""
+"""Probes of a fact (raw prompt, chat question, the one its audit uses) and their margins under a memory."""
 
 from __future__ import annotations
 
@@ -8,41 +8,52 @@ import torch
 from torch import Tensor
 
 from sleepgym.facts.fact import Fact
-from sleepgym.lm.language_model import Encoded, LanguageModel
+from sleepgym.lm.encoding import Encoded
+from sleepgym.lm.language_model import LanguageModel
 from sleepgym.lm.probes import score
 from sleepgym.memory.ledger import Entry
 from sleepgym.memory.overlay import Memory, Overlay
 
 _ROWS = 512
-"""Rows of one pass at most; bounds memory, does not change a result by more than rounding."""
+"""Maximum number of rows per forward pass; bounds memory and changes results by rounding at most."""
 
 
 def chat_probe(lm: LanguageModel, fact: Fact) -> Encoded:
     """The fact asked in chat: its first question, or its prompt as the user's turn if it has none."""
-    return lm.encode(lm.chat(fact.questions[0] if fact.questions else fact.prompt), fact.object)
+    question = fact.questions[0] if fact.questions else fact.prompt
+    return lm.encode(lm.chat(question), fact.object)
 
 
 def raw_probe(lm: LanguageModel, fact: Fact) -> Encoded:
     """The fact asked by letting the model complete its prompt."""
-    return lm.encode(fact.prompt, fact.object)
+    return lm.encode(fact.prompt, fact.object, joiner=fact.joiner)
+
+
+def in_context(lm: LanguageModel, fact: Fact, prefix: str = "") -> Encoded:
+    """The fact's prompt and object after a context, with the place of its subject.
+
+    Raises:
+        FactError: The object tokenises to nothing or the subject is not in the prompt.
+    """
+    return lm.encode(fact.prompt, fact.object, fact.subject, prefix, fact.joiner)
 
 
 def judged_probe(lm: LanguageModel, entry: Entry) -> Encoded:
-    """What an audit asks: a fact that has begun to sink is judged on the chat pathway.
+    """Returns the probe that an audit uses: the raw probe at stage 0, the chat probe at later stages.
 
-    A dissolved edit is meant to be weak: judged on the raw prompt it would look degraded, be refreshed, and
-    the night's work be thrown away.
+    A dissolved edit is weak by design: on the raw prompt it would count as degraded, and refreshing it would undo
+    the consolidation of earlier nights.
     """
     return chat_probe(lm, entry.fact) if entry.stage > 0 else raw_probe(lm, entry.fact)
 
 
 def margins(overlay: Overlay, memories: Sequence[Memory], probes: Sequence[Sequence[Encoded]]) -> list[Tensor]:
-    """Margin of every probe under the memory it is put to; all memories share the passes.
+    """Computes the margin of every probe under its group's memory; all memories share the forward passes.
 
     Args:
         overlay: The model with hooks.
-        memories: One per group of probes.
-        probes: Groups of probes, of any sizes.
+        memories: One memory per group of probes.
+        probes: Groups of probes; groups may differ in size and may be empty.
 
     Returns:
         One tensor ``[probes of the group]`` (nats; positive means recalled) per group.

@@ -1,13 +1,13 @@
-"""Saves and loads a learner's state: safetensors for numbers, JSON for the rest, nothing that can run.
+"""Checkpoints of a learner's state: safetensors for tensors, JSON for the rest, no executable content.
 
-The JSON names the tensors it belongs to, so that replacing one small file replaces the whole checkpoint at once.
+The JSON names the tensor file that it belongs to, so that replacing one small file replaces the whole checkpoint
+atomically.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -29,43 +29,44 @@ from sleepgym.memory.overlay import Memory
 from sleepgym.memory.state import State
 
 FORMAT = 4
+"""Format version that :func:`save` writes."""
 READABLE = (3, 4)
-"""Formats that can be read: format 3 noted the scale of an edit twice."""
+"""Format versions that :func:`load` reads. Format 3 stored the scale of an edit in its ledger entry as well."""
 _STATE = "state.json"
-# The digits are the content's: new tensors never overwrite those that the JSON on disk still names.
+# Named after a hash of the content, so that new tensors never overwrite those that the JSON on disk still names.
 _TERMS = "terms-" + 16 * "[0-9a-f]" + ".safetensors"
 _TERMS_BEFORE_FORMAT_3 = "terms.safetensors"
 
 
 class CheckpointError(SleepGymError, RuntimeError):
-    """A checkpoint cannot be read or written; the learner, and a checkpoint that was there, are still whole."""
+    """A checkpoint cannot be read or written; the learner and any earlier checkpoint are unchanged."""
 
 
 class Model(Protocol):
-    """What a checkpoint notes of a model."""
+    """Identity of a model, as a checkpoint records it."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Name of the model, for error messages."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """What identifies it."""
+        """Hash of the model; a checkpoint loads only with an equal one."""
         ...
 
 
 def save(folder: Path, state: State, lm: Model, notes: Mapping[str, Any] | None = None) -> None:
-    """Writes ``state.json`` and the tensors it names, both or neither.
+    """Writes ``state.json`` and the tensor file that it names, atomically.
 
-    Whatever stops it (a kill, a power cut, a full disk), the folder loads as the earlier checkpoint or as this one.
+    If it is interrupted (a kill, a power cut, a full disk), the folder loads as the earlier checkpoint or as this one.
     Only one process at a time may save into a folder.
 
     Args:
-        folder: Made if needed; an earlier checkpoint in it is replaced.
-        state: What to save.
-        lm: The model it belongs to; its fingerprint is noted.
-        notes: What else belongs to it, as JSON; kept with it or not at all.
+        folder: Folder of the checkpoint; created if needed, and an earlier checkpoint in it is replaced.
+        state: State to save.
+        lm: Model that the state belongs to; its name and fingerprint are recorded.
+        notes: Further JSON-serialisable data, saved in the same transaction.
 
     Raises:
         CheckpointError: The folder cannot be written, or the disk is full.
@@ -73,7 +74,7 @@ def save(folder: Path, state: State, lm: Model, notes: Mapping[str, Any] | None 
     tensors: dict[str, Tensor] = {}
     terms: list[dict[str, Any]] = []
     for index, (owner, term) in enumerate(state.memory.terms.items()):
-        # Tensors are stored in an order of their own, and the order of modules decides the last bits of a night.
+        # safetensors reorders tensors, and the order of modules changes floating-point sums during a night.
         modules = list(term.factors)
         terms.append({"owner": owner, "scale": term.scale, "weight": term.weight, "modules": modules})
         for module, (a, b) in term.factors.items():
@@ -90,8 +91,7 @@ def save(folder: Path, state: State, lm: Model, notes: Mapping[str, Any] | None 
         "terms": terms,
         "version": state.memory.version,
         "capacity": state.ledger.capacity,
-        # JSON has no NaN: a margin that was never measured is null.
-        "entries": [{**asdict(e), "margin": None if math.isnan(e.margin) else e.margin} for e in state.ledger.values()],
+        "entries": [asdict(entry) for entry in state.ledger.values()],
         "rng": state.rng.bit_generator.state,
         "tick": state.tick,
         "nights": state.nights,
@@ -101,7 +101,7 @@ def save(folder: Path, state: State, lm: Model, notes: Mapping[str, Any] | None 
     document["sha256"] = _digest(document)
     contents = {terms_file: blob, _STATE: json.dumps(document, indent=1).encode()}
     try:
-        # Tensors first: nothing names them until the JSON takes its place, and with it the checkpoint.
+        # Tensors first: the checkpoint takes effect when the JSON that names them is replaced.
         files.write_all(folder, contents, durable=True)
     except OSError as error:
         raise CheckpointError(
@@ -109,29 +109,29 @@ def save(folder: Path, state: State, lm: Model, notes: Mapping[str, Any] | None 
             "folder (a checkpoint that was there is still whole)"
         ) from error
     finally:
-        # Also those of a process that was killed.
+        # Includes leftovers of a killed process.
         _delete(folder, f"{_TERMS}*{files.PART}", f"{_STATE}*{files.PART}")
-    # Not before the new JSON is on disk for good: the earlier one needs the earlier tensors.
+    # Only once the new JSON is durable: until then the earlier JSON still needs the earlier tensors.
     _delete(folder, _TERMS, _TERMS_BEFORE_FORMAT_3, keep=terms_file)
 
 
 def load(folder: Path, lm: LanguageModel) -> State:
-    """Reads the state that :func:`save` wrote; see :func:`load_with_notes`."""
+    """Reads the state that :func:`save` wrote, without the notes; see :func:`load_with_notes`."""
     return load_with_notes(folder, lm)[0]
 
 
 def load_with_notes(folder: Path, lm: LanguageModel) -> tuple[State, dict[str, Any]]:
-    """Reads what :func:`save` wrote.
+    """Reads the state and the notes that :func:`save` wrote.
 
     Args:
-        folder: Where it was saved; other files in it are ignored.
-        lm: The model it was saved with.
+        folder: Folder of the checkpoint; other files in it are ignored.
+        lm: Model that the checkpoint was saved with.
 
     Returns:
-        The state and the notes.
+        The state, with factors on the devices of their modules, and the notes.
 
     Raises:
-        CheckpointError: Files are missing or damaged, the format is another, or the model is.
+        CheckpointError: Files are missing or damaged, or the format or the model differs.
     """
     document = _document(folder)
     model = document.get("model")
@@ -142,7 +142,7 @@ def load_with_notes(folder: Path, lm: LanguageModel) -> tuple[State, dict[str, A
             f"{name!r} ({str(fingerprint)[:12]}); load the model it was saved with"
         )
     terms_file = str(document.get("terms_file"))
-    # Also keeps a forged checkpoint from reaching out of its folder.
+    # Also keeps a forged checkpoint from naming files outside its folder.
     if not fnmatchcase(terms_file, _TERMS):
         raise CheckpointError(
             f"expected {_STATE} in {folder} to name a terms file beside it, found {terms_file!r}; use another copy"
@@ -158,7 +158,7 @@ def load_with_notes(folder: Path, lm: LanguageModel) -> tuple[State, dict[str, A
         )
     try:
         return _state(document, load_tensors(blob), lm), dict(document.get("notes", {}))
-    except Exception as error:  # whatever a forged file does to the parsers
+    except Exception as error:  # a forged file can make the parsers raise anything
         raise CheckpointError(
             f"expected well-formed entries and terms in {folder}, found {type(error).__name__}: {error}; "
             "use another copy"
@@ -166,7 +166,7 @@ def load_with_notes(folder: Path, lm: LanguageModel) -> tuple[State, dict[str, A
 
 
 def _document(folder: Path) -> dict[str, Any]:
-    """The JSON, if it is of this format and undamaged."""
+    """Reads the JSON and checks its format and checksum."""
     try:
         document = json.loads((folder / _STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -186,13 +186,13 @@ def _document(folder: Path) -> dict[str, Any]:
 
 
 def _digest(document: dict[str, Any]) -> str:
-    """Checksum of everything in the JSON but the checksum, however it is laid out."""
+    """Returns the SHA-256 of the document without its own checksum, independent of layout and key order."""
     rest = {key: value for key, value in document.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _delete(folder: Path, *patterns: str, keep: str = "") -> None:
-    """Deletes leftovers. One that stays does no harm: nothing names it, and the next save tries again."""
+    """Deletes unreferenced files, best effort: one that cannot be deleted is harmless, and the next save retries."""
     for path in [path for pattern in patterns for path in folder.glob(pattern) if path.name != keep]:
         with suppress(OSError):
             path.unlink()
@@ -207,7 +207,7 @@ def _state(document: dict[str, Any], tensors: dict[str, Tensor], lm: LanguageMod
             device = next(lm.linear(module).parameters()).device
             factors[int(index)][module] = (tensors[name].to(device), tensors[f"{index}|{module}|B"].to(device))
     for term, pairs in zip(document["terms"], factors, strict=True):
-        # Checkpoints that were written before modules were listed have them in the order of their names.
+        # Older checkpoints do not list modules; theirs are in the order of their names.
         ordered = {module: pairs[module] for module in term.get("modules", pairs)}
         memory.put(term["owner"], ordered, term["scale"], term["weight"])
     memory.version = int(document["version"])
@@ -230,5 +230,5 @@ def _entry(raw: dict[str, Any]) -> Entry:
         fact[name] = tuple(fact[name])
     fact["neighbours"] = tuple((prompt, obj) for prompt, obj in fact["neighbours"])
     margin = raw.pop("margin")
-    raw.pop("scale", None)  # of format 3: it is the term's
-    return Entry(Fact(**fact), margin=math.nan if margin is None else margin, **raw)
+    raw.pop("scale", None)  # format 3 only: the scale belongs to the term
+    return Entry(Fact(**fact), margin=margin, **raw)

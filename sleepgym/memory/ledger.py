@@ -1,4 +1,4 @@
-"""The ledger: every fact a learner was taught, what was last seen of it, and how deep it has sunk."""
+"""Ledger: every fact a learner was taught, with its last audit and its consolidation stage."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from sleepgym.errors import SleepGymError
 from sleepgym.facts.fact import Fact
 
 Key = tuple[str, str]
-"""``(subject, relation)``."""
+"""Key of a fact, ``(subject, relation)``."""
 
 
 class LedgerFullError(SleepGymError, RuntimeError):
-    """No room for more facts; nothing was written."""
+    """The ledger has no room for the new facts; nothing was written."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a learner knows about one of its facts. It shows the last audit, not the truth.
+    """Record of one taught fact, as of its last audit; the model may have changed since.
 
     Attributes:
         fact: The fact.
-        stage: 0 (held by its edit alone) to 3 (held by slow weights alone).
-        margin: Margin (nats) at the last audit; NaN before the first.
+        stage: Consolidation stage, from 0 (held by its edit alone) to ``SleepSpec.last_stage`` (held by slow weights
+            alone).
+        margin: Margin (nats) at the last audit; None before the first, or if it was NaN.
         written_at: Tick of the first write.
         audited_at: Tick of the last audit; -1 before the first.
         writes: Edits spent on it: its injection and every refresh.
-        trained_at: The last night that trained it, counted from 1; 0 before the first.
+        trained_at: Number of the last night that trained it, counted from 1; 0 before the first.
     """
 
     fact: Fact
     stage: int = 0
-    margin: float = math.nan
+    margin: float | None = None
     written_at: int = 0
     audited_at: int = -1
     writes: int = 1
@@ -41,25 +42,25 @@ class Entry:
 
     @property
     def audited(self) -> bool:
-        """Whether it was ever audited."""
+        """Whether the fact has been audited since it was written or refreshed."""
         return self.audited_at >= 0
 
     @property
     def recalled(self) -> bool:
-        """Whether it was recalled at the last audit; False before the first."""
-        return self.margin > 0
+        """Whether the fact was recalled at the last audit; False before the first."""
+        return self.margin is not None and self.margin > 0
 
     @property
     def degraded(self) -> bool:
-        """Whether the last audit found it lost."""
+        """Whether the fact was not recalled at the last audit; False before the first."""
         return self.audited and not self.recalled
 
 
 class Ledger(Mapping[Key, Entry]):
-    """Entries by fact key, in the order of their writing, at most ``capacity``.
+    """Mapping from fact keys to at most ``capacity`` entries, in the order in which the facts were first written.
 
     Args:
-        capacity: Largest number of facts.
+        capacity: Maximum number of facts.
         entries: Initial entries.
     """
 
@@ -78,20 +79,22 @@ class Ledger(Mapping[Key, Entry]):
 
     @property
     def facts(self) -> list[Fact]:
-        """All facts, oldest first."""
+        """Facts of all entries, oldest first."""
         return [entry.fact for entry in self._entries.values()]
 
     @property
     def degraded(self) -> list[Key]:
-        """Keys that the last audit found lost, the worst first."""
-        lost = [key for key, entry in self._entries.items() if entry.degraded]
-        return sorted(lost, key=lambda key: self._entries[key].margin)
+        """Keys of the degraded entries, lowest margin first."""
+        lost = {key: entry.margin for key, entry in self._entries.items() if entry.degraded}
+        # A NaN margin means a damaged model, and sorts first.
+        worst = {key: -math.inf if margin is None else margin for key, margin in lost.items()}
+        return sorted(worst, key=lambda key: worst[key])
 
     def require_room(self, facts: Sequence[Fact]) -> None:
-        """Checks that the facts fit.
+        """Checks that the facts fit into the ledger; facts that it has already need no room.
 
         Raises:
-            LedgerFullError: They do not.
+            LedgerFullError: The facts do not fit.
         """
         new = sum(fact.key not in self._entries for fact in facts)
         if len(self) + new > self.capacity:
@@ -101,18 +104,30 @@ class Ledger(Mapping[Key, Entry]):
             )
 
     def put(self, entry: Entry) -> None:
-        """Adds an entry, or replaces the one of the same key where it stands."""
+        """Adds an entry, or replaces the one of the same key in its place.
+
+        Raises:
+            LedgerFullError: The entry is new and the ledger is full.
+        """
         self.require_room([entry.fact])
         self._entries[entry.fact.key] = entry
 
     def update(self, key: Key, **changes: object) -> None:
-        """Replaces some fields of an entry."""
+        """Replaces the given fields of an entry.
+
+        Raises:
+            KeyError: The ledger has no such entry.
+        """
         self._entries[key] = replace(self._entries[key], **changes)  # type: ignore[arg-type]
 
     def remove(self, key: Key) -> Entry:
-        """Takes an entry out."""
+        """Removes an entry and returns it.
+
+        Raises:
+            KeyError: The ledger has no such entry.
+        """
         return self._entries.pop(key)
 
     def copy(self) -> Ledger:
-        """An independent ledger with the same (immutable) entries."""
+        """Returns an independent ledger with the same (immutable) entries."""
         return Ledger(self.capacity, self._entries)

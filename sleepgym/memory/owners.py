@@ -1,21 +1,21 @@
-"""Owners: the names under which terms stand in a memory."""
+"""Owner names: the keys of terms in a memory."""
 
 from __future__ import annotations
 
 from sleepgym.facts.fact import Fact
 
 EDIT = "edit:"
-"""Prefix of the owner names of edits; the rest of the name is the fact's key."""
+"""Prefix of the owner names of edits, followed by ``subject|relation``."""
 
 ADAPTER = "lora"
-"""Owner name of what nights have trained."""
+"""Owner name of the LoRA adapter that nights train."""
 
 
 def owner_of(fact: Fact) -> str:
-    """Name under which a fact's edit stands in a memory."""
+    """Returns the owner name of a fact's edit."""
     return edit_of(fact.key)
 
 
 def edit_of(key: tuple[str, str]) -> str:
-    """Name under which the edit of a ``(subject, relation)`` stands in a memory."""
+    """Returns the owner name of the edit of a ``(subject, relation)``."""
     return f"{EDIT}{key[0]}|{key[1]}"

@@ -1,4 +1,4 @@
-"""Ordinary text that sleep replays, with what never changes about it computed once."""
+"""Rehearsal text that sleep replays, with cached hidden states of the frozen lower blocks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sleepgym.memory.overlay import Overlay
 
 
 class Rehearsal:
-    """Rows of text, and what the lower blocks of the frozen base make of them.
+    """Token rows of ordinary text, and cached hidden states of the frozen base at their lower blocks.
 
     Args:
         overlay: The model with hooks.
-        rows: Token rows; those of one token are left out, since nothing precedes what they predict.
+        rows: Token rows; rows of a single token are left out, since they have no next token to predict.
     """
 
     def __init__(self, overlay: Overlay, rows: Sequence[Sequence[int]]) -> None:
@@ -24,9 +24,12 @@ class Rehearsal:
         self._runs: dict[int, Continuation] = {}
 
     def run(self, first_block: int) -> Continuation:
-        """All rows, ready to be run from a block on; made on first use.
+        """Returns the continuation of all rows from a block on; computed on first use, then cached.
 
         Valid for every memory without a term below that block.
+
+        Args:
+            first_block: Index of the first block that the continuation runs.
         """
         if first_block not in self._runs:
             with torch.no_grad(), self.overlay.use(()):

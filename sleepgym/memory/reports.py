@@ -1,7 +1,8 @@
-"""What every operator returns: frozen records of what it did and what it saw."""
+"""Reports that operators return: frozen records of their effects and measurements."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sleepgym.facts.fact import Fact
@@ -14,19 +15,22 @@ class InjectReport:
 
     Attributes:
         written: The facts.
-        superseded: Earlier facts that the new ones replaced.
-        margins: Margin of each written fact right afterwards (nats; positive means recalled).
+        superseded: Earlier facts of the same keys that the new ones replaced.
+        margins: Margin of each written fact after the write (nats; positive means recalled).
         edits: Edits spent.
+        missed: Facts that are not recalled right afterwards, by their keys, and why they did not take; empty texts
+            if it was not asked for.
     """
 
     written: tuple[Fact, ...]
     superseded: tuple[Fact, ...]
     margins: tuple[float, ...]
     edits: int
+    missed: Mapping[Key, str] = field(default_factory=dict)
 
     @property
     def recall(self) -> float:
-        """Share of the written facts that are recalled right afterwards."""
+        """Share of the written facts that are recalled after the write."""
         return sum(m > 0 for m in self.margins) / len(self.margins)
 
 
@@ -35,8 +39,8 @@ class AuditReport:
     """Outcome of probing every fact of the ledger.
 
     Attributes:
-        margins: Margin by fact key, each on the pathway that its stage is judged on.
-        degraded: Keys of the facts that were not recalled, the worst first.
+        margins: Margin (nats) by fact key, each on the probe of the fact's stage.
+        degraded: Keys of the facts that were not recalled, lowest margin first.
     """
 
     margins: dict[Key, float] = field(repr=False)
@@ -54,8 +58,8 @@ class RefreshReport:
 
     Attributes:
         refreshed: Keys of the facts that were re-solved.
-        recall_before: Share of them recalled before.
-        recall_after: Share of them recalled after.
+        recall_before: Share of these facts recalled before, on the raw probe.
+        recall_after: Share of these facts recalled after, on the raw probe.
         edits: Edits spent.
     """
 
@@ -71,20 +75,21 @@ class SleepReport:
 
     Attributes:
         refreshed: Facts re-solved before training; they count as edits.
-        trained: Facts that were among the lessons.
-        advanced: Facts that the adapter alone recalls: a stage up, or more where their edit stood in the way.
-        retreated: Facts that it does not: back to stage 0.
-        released: Facts whose edit is no longer needed (last stage).
+        trained: Facts that the adapter was trained on.
+        advanced: Facts that passed the gate and moved up, by one stage or by more where their edit interfered with
+            recall.
+        retreated: Facts that failed the gate and are at stage 0.
+        released: Facts that reached the last stage, where their edit is no longer needed.
         recall_before: Recall over the ledger before the night.
-        recall_after: Recall over the ledger after it.
-        perplexity_before: Perplexity on held-out text before.
-        perplexity_after: The same after; of the rejected state if the night was rolled back.
-        perplexity_before_rem: Perplexity between training and REM; NaN for a night without REM.
-        steps: LoRA steps.
-        nll: NLL of the lessons at the end of training (nats per token).
+        recall_after: Recall over the ledger after the night.
+        perplexity_before: Perplexity on held-out text before the night.
+        perplexity_after: Perplexity on held-out text after it; of the rejected state if the night was rolled back.
+        perplexity_before_rem: Perplexity between training and REM; None for a night without REM.
+        steps: Optimiser steps, those of REM included.
+        nll: Mean NLL of the lessons at the end of training (nats per token).
         rank: Rank of the adapter.
-        truncation: What recompressing the adapter lost, in units of its norm; 0 if it was not.
-        rolled_back: Whether the night did more harm than allowed and was undone.
+        truncation: Relative error (Frobenius norm) of recompressing the adapter; 0 without recompression.
+        rolled_back: Whether the night exceeded the allowed harm and was undone.
     """
 
     refreshed: tuple[Key, ...]
@@ -96,7 +101,7 @@ class SleepReport:
     recall_after: float
     perplexity_before: float
     perplexity_after: float
-    perplexity_before_rem: float
+    perplexity_before_rem: float | None
     steps: int
     nll: float
     rank: int
@@ -111,6 +116,10 @@ class SleepReport:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """Outcome of forgetting facts: keys of those taken out of ledger and memory."""
+    """Outcome of pruning facts.
+
+    Attributes:
+        pruned: Keys of the facts that were removed from ledger and memory.
+    """
 
     pruned: tuple[Key, ...]

@@ -1,8 +1,9 @@
-"""The whole mutable state of one learner, so that it can be copied, put back, saved and compared."""
+"""Mutable state of one learner, which can be copied, restored, saved and compared."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +20,11 @@ class State:
 
     Attributes:
         memory: Low-rank terms on the base.
-        ledger: What was taught.
-        rng: Every random draw of the learner comes from here.
-        tick: Time, for ages in the ledger; the caller's to advance.
-        nights: Nights slept through.
-        undone: Nights undone since the last that was not.
+        ledger: Taught facts.
+        rng: Source of all random draws of the learner.
+        tick: Current time in ticks, for the ledger; the caller advances it.
+        nights: Nights completed, undone ones excluded.
+        undone: Nights undone since the last completed one.
     """
 
     memory: Memory
@@ -35,16 +36,27 @@ class State:
 
     @classmethod
     def fresh(cls, capacity: int, seed: int = 0) -> State:
-        """A learner that was taught nothing."""
+        """Returns the state of a learner without facts.
+
+        Args:
+            capacity: Maximum number of facts in the ledger.
+            seed: Seed of the random generator.
+        """
         return cls(Memory(), Ledger(capacity), np.random.default_rng(seed))
 
     def scale_of(self, key: Key) -> float:
-        """Scale of a fact's edit: it dissolves as the stage rises; 0 also where it was switched off or is not there."""
+        """Returns the scale of a fact's edit, which falls as its stage rises; 0 if it is switched off or absent."""
         term = self.memory.terms.get(edit_of(key))
         return 0.0 if term is None else term.scale
 
+    def __copy__(self) -> State:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> State:
+        return self.copy()
+
     def copy(self) -> State:
-        """An independent state, equal in everything."""
+        """Returns an independent copy."""
         rng = np.random.default_rng()
         rng.bit_generator.state = self.rng.bit_generator.state
         return State(self.memory.copy(), self.ledger.copy(), rng, self.tick, self.nights, self.undone)

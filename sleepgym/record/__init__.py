@@ -1,4 +1,4 @@
-"""Episodes written down, and played again to check them."""
+"""Recordings of episodes, and their replay for verification."""
 
 from sleepgym.record.recording import Recorder, Recording, RecordingError
 

@@ -1,4 +1,4 @@
-"""Episodes written down: what was done, and what came of it."""
+"""Recordings: the actions, rewards and score of an episode, with all that is needed to replay it."""
 
 from __future__ import annotations
 
@@ -19,29 +19,33 @@ from sleepgym.facts.world import Split
 
 
 class RecordingError(SleepGymError, ValueError):
-    """A recording cannot be read, written or made."""
+    """A recording cannot be read, written, made or replayed."""
 
 
 class Recording(BaseModel):
-    """An episode from its reset on, to its end or to where it was left.
+    """Episode from its reset to its end, or to its last recorded step.
 
     Attributes:
-        format: Version of this list.
+        format: Version of the format.
         sleepgym: Version of the package.
-        card_id: What the card is called; empty if it has no name.
-        overrides: What was replaced in it.
-        card: The whole card, replacements included.
-        fingerprint: Of the model.
-        split: Whose facts were taught.
-        seed: Seed of the reset; None if it went on from the random state below.
-        rng: State of the environment's random generator before a reset without a seed.
-        actions: What was done, an integer or three of them at a time.
-        rewards: One per action.
-        score: After the last action.
-        ended: Whether the episode ended with it.
+        card_id: Id of the card; empty if it has none.
+        overrides: Overrides of the card by section.
+        card: The card with overrides applied.
+        fingerprint: Fingerprint of the model.
+        split: Split that facts are drawn from.
+        seed: Seed of the reset; None for a reset without a seed.
+        rng: State of the environment's random generator before a reset without a seed; None otherwise.
+        actions: Actions, as integers or as triples of integers on a card with parameters.
+        rewards: Reward of each action.
+        score: Score after the last action.
+        ended: Whether the episode ended with the last action.
+
+    Raises:
+        pydantic.ValidationError: An action is invalid, the numbers of actions and rewards differ, or not exactly one of
+            ``seed`` and ``rng`` is given.
     """
 
-    # Infinity is a reward too: that of an action that ruined the model.
+    # JSON constants, since numbers of a damaged model can be infinite.
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
     format: Literal[1] = 1
@@ -70,7 +74,7 @@ class Recording(BaseModel):
         return self
 
     def save(self, path: str | Path) -> None:
-        """Writes JSON, all or nothing.
+        """Writes JSON atomically.
 
         Raises:
             RecordingError: The file cannot be written.
@@ -82,13 +86,13 @@ class Recording(BaseModel):
 
     @classmethod
     def load(cls, path: str | Path) -> Recording:
-        """Reads what :meth:`save` wrote.
+        """Reads a recording that :meth:`save` wrote.
 
         Raises:
-            RecordingError: The file is missing, or not a recording of this version.
+            RecordingError: The file is missing, or not a recording of this format.
         """
         try:
-            # As JSON, strict validation reads a list as a tuple, but takes no "3" for a 3.
+            # In JSON mode, strict validation accepts a list for a tuple, but no "3" for a 3.
             return cls.model_validate_json(Path(path).read_bytes(), strict=True)
         except OSError as error:
             raise RecordingError(f"expected a recording, found {error}; check the name") from error
@@ -97,14 +101,17 @@ class Recording(BaseModel):
 
 
 class Recorder(gym.Wrapper[Any, Any, Any, Any]):
-    """Writes down every episode of a :class:`~sleepgym.env.sleep_env.SleepEnv`; changes nothing about it.
+    """Wrapper that records every episode of a :class:`~sleepgym.env.sleep_env.SleepEnv` without changing it.
 
-    Put it around the environment first: what wrappers around it do to actions and rewards is then not in the
-    recording, which is of what happened in the environment.
+    It should be the innermost wrapper that sees unchanged actions and rewards: replays use the environment without
+    wrappers.
 
     Args:
-        env: Made by ``gym.make`` or :class:`SleepEnv` itself.
-        folder: Where each episode that ends is saved, as ``episode-00000.json`` and so on; None to save nothing.
+        env: Environment made by ``gym.make`` or :class:`SleepEnv` itself.
+        folder: Folder in which each finished episode is saved, as ``episode-00000.json`` and so on; None for none.
+
+    Raises:
+        RecordingError: The environment is no SleepEnv.
     """
 
     def __init__(self, env: gym.Env[Any, Any], folder: str | Path | None = None) -> None:
@@ -127,28 +134,32 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
         return out
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Performs an action and writes it down."""
+        """Performs an action and records it.
+
+        Raises:
+            RecordingError: The finished episode cannot be written.
+        """
         out = super().step(action)
         self._actions.append(_plain(action))
         self._rewards.append(float(out[1]))
-        if self._folder is not None and self._inner.over and self._whole:
+        if self._folder is not None and self._inner.over and self._is_complete:
             self.recording.save(self._folder / f"episode-{self._saved:05}.json")
             self._saved += 1
         return out
 
     @property
-    def _whole(self) -> bool:
-        """Whether all of the present episode was seen: one that was restored did not begin here."""
+    def _is_complete(self) -> bool:
+        """Whether the current episode was recorded from its reset on; a restored episode was not."""
         return self._episode is not None and self._inner.episode is self._episode
 
     @property
     def recording(self) -> Recording:
-        """The present episode so far.
+        """Recording of the current episode so far.
 
         Raises:
-            RecordingError: There is none, or it did not begin with this wrapper's reset.
+            RecordingError: There is no episode, or it did not begin with this wrapper's reset.
         """
-        if not self._whole:
+        if not self._is_complete:
             raise RecordingError("expected an episode that began with reset() of the Recorder, found none; call it")
         env = self._inner
         return Recording(
@@ -166,6 +177,6 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def _plain(action: Any) -> int | tuple[int, ...]:
-    """An action without numpy, as JSON can hold it."""
+    """Converts an action into plain integers, which JSON can hold."""
     found = np.asarray(action).tolist()
     return tuple(found) if isinstance(found, list) else found

@@ -1,4 +1,4 @@
-"""Plays a recorded episode again and says whether the same comes of it."""
+"""Replay of recorded episodes, and comparison with the recording."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from sleepgym.files import card_paths
 from sleepgym.record.recording import Recording, RecordingError
 
 TOLERANCE = 1e-6
-"""Other machines add up in another order: rewards that differ by less are the same."""
+"""Default tolerance of rewards and scores, for rounding that differs between machines."""
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What came of it.
+    """Result of a replay.
 
     Attributes:
-        steps: Actions that were performed again.
-        score: After the last of them.
-        largest_error: Largest difference of a reward or of the score from what was recorded.
-        difference: Where it first differs by more than the tolerance; empty if it does not.
-        note: What was not checked: where the card comes from, if it is none of this package; empty otherwise.
+        steps: Number of actions replayed.
+        score: Score after the last of them.
+        largest_error: Maximum absolute difference of a reward or the score from the recording.
+        difference: First difference above the tolerance; empty if there is none.
+        note: Caveat if the card is not one of this package and could not be checked; empty otherwise.
     """
 
     steps: int
@@ -36,7 +36,7 @@ class Replay:
 
     @property
     def agrees(self) -> bool:
-        """Whether it came out as recorded, within the tolerance."""
+        """Whether the replay equals the recording within the tolerance."""
         return not self.difference
 
 
@@ -44,12 +44,12 @@ def replay(recording: Recording, tolerance: float = TOLERANCE) -> Replay:
     """Performs the recorded actions in a new environment with the recorded card, up to the first difference.
 
     Args:
-        recording: What to play.
-        tolerance: By how much a reward or the score may differ.
+        recording: Recording to replay.
+        tolerance: Maximum difference of a reward or the score.
 
     Raises:
-        RecordingError: It was recorded with another version, another card of that name or another model, so that
-            playing it would say nothing about it; or the recorded random state is none.
+        RecordingError: The recording is of another version, another card of that id or another model, and cannot be
+            verified; or its random state is malformed.
         ModelLoadError: The card's model cannot be loaded.
     """
     _require_version(recording)
@@ -84,13 +84,13 @@ def replay(recording: Recording, tolerance: float = TOLERANCE) -> Replay:
     if gap > tolerance:
         return outcome(steps, f"the end: expected a score of {recording.score!r}, found {score!r}")
     if env.over != recording.ended:
-        said, is_so = ("an episode that has ended", "one that has not")[:: 1 if recording.ended else -1]
-        return outcome(steps, f"the end: expected {said}, found {is_so}")
+        expected_end, found_end = ("an episode that has ended", "one that has not")[:: 1 if recording.ended else -1]
+        return outcome(steps, f"the end: expected {expected_end}, found {found_end}")
     return outcome(steps)
 
 
 def _gap(expected: float, found: float) -> float:
-    """Difference of two numbers, either of which may be infinite or none."""
+    """Returns the absolute difference of two numbers; equal infinities or two NaNs differ by 0, one NaN by infinity."""
     if expected == found or (math.isnan(expected) and math.isnan(found)):
         return 0.0
     gap = abs(expected - found)
@@ -106,7 +106,14 @@ def _require_version(recording: Recording) -> None:
 
 
 def _require_card(recording: Recording) -> str:
-    """Checks a card of this package against its name; for any other, a note that says so."""
+    """Checks that a card with an id of this package is unchanged.
+
+    Returns:
+        A note if the card has another id; empty otherwise.
+
+    Raises:
+        RecordingError: The card differs from that of this package with the same id.
+    """
     if recording.card_id not in card_paths():
         return f"card {recording.card_id!r} is not one of this package; played with the recorded one"
     try:

@@ -1,4 +1,4 @@
-"""Hand-written schedulers: what a learned one has to beat."""
+"""Hand-written schedulers, the baselines of learned ones."""
 
 from sleepgym.schedulers.adaptive import BudgetAware, Drowsiness, NightOwl, PressureRule
 from sleepgym.schedulers.base import Scheduler, allowed, keep_up

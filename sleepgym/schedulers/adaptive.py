@@ -1,4 +1,4 @@
-"""Schedulers that adapt: to sleep pressure, to what audits find, to the traffic, to the budget."""
+"""Adaptive schedulers, which react to sleep pressure, audits, traffic or the edit budget."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from sleepgym.schedulers.base import Mask, Observation, Scheduler, check_days, d
 
 @dataclass(frozen=True)
 class PressureRule(Scheduler):
-    """Naps when sleep pressure is noticeable and sleeps when it is high.
+    """Naps and sleeps when sleep pressure exceeds thresholds.
 
     Source: the rule of the "Sleeping LLM" papers. Pressure that builds up awake and is relieved by sleep is process S
     of the two-process model (Borbely 1982, "A two process model of sleep regulation").
 
     Attributes:
-        nap_at: Pressure from which it naps; pressure is at most 1, so that with 2 it never does.
+        nap_at: Pressure from which it naps; pressure is at most 1, so that 2 disables naps.
         sleep_at: Pressure from which it sleeps.
-        nap_days: Days between audits at least, at most 2; pressure does not fall by napping.
-        night_relief: How much lower both thresholds are at night, when few questions are missed.
+        nap_days: Minimum number of days between audits, at most 2; naps do not lower pressure.
+        night_relief: Reduction of both thresholds at night, when few questions are missed.
 
     Raises:
-        ValueError: A number is out of range.
+        ValueError: A field is out of range.
     """
 
     nap_at: float = 2.0
@@ -47,19 +47,20 @@ class PressureRule(Scheduler):
 
 @dataclass(frozen=True)
 class Drowsiness(Scheduler):
-    """Naps regularly, and sleeps when audits have found a large share of the facts degraded; it never prunes.
+    """Naps at fixed intervals, and sleeps when audits have found a large share of the facts degraded.
 
-    A share and not a count, so that it means the same however many facts are written. Nor does it refresh: nights do.
+    The threshold is a share and not a count, so that it does not depend on how many facts are written. It never prunes,
+    and leaves refreshing to nights.
 
     Source: of this project. To act on what is measured, not on a timetable, is condition-based maintenance (Jardine et
     al. 2006, "A review on machinery diagnostics and prognostics implementing condition-based maintenance").
 
     Attributes:
-        degraded_at: Known degraded facts, as a share of the written ones, from which it sleeps.
+        degraded_at: Number of known degraded facts from which it sleeps, as a share of the written ones.
         nap_days: Days between audits, at most 2.
 
     Raises:
-        ValueError: A number is out of range.
+        ValueError: A field is out of range.
     """
 
     degraded_at: float = 0.15
@@ -81,14 +82,14 @@ class Drowsiness(Scheduler):
 
 @dataclass(frozen=True)
 class NightOwl(Scheduler):
-    """Sleeps when few questions are asked and enough new edits are worth it.
+    """Sleeps when traffic is low and the load of edits is high enough.
 
-    Source: of this project. It keeps to a maintenance window, as servers do that are serviced while traffic is low.
+    Source: of this project. It uses a maintenance window, as servers do that are serviced while traffic is low.
 
     Attributes:
-        traffic_at: Traffic, relative to its peak, up to which it sleeps.
-        load_at: Sum of the scales of all edits, relative to the ledger's capacity, from which it sleeps.
-        anyway_at: Load from which it does not wait for the traffic to fall.
+        traffic_at: Traffic relative to its peak up to which it sleeps.
+        load_at: Load (sum of the scales of all edits relative to the ledger's capacity) from which it sleeps.
+        anyway_at: Load from which it sleeps at any traffic.
     """
 
     traffic_at: float = 0.15
@@ -105,19 +106,19 @@ class NightOwl(Scheduler):
 
 @dataclass(frozen=True)
 class BudgetAware(Scheduler):
-    """A night owl that naps and refreshes by day, as long as edits are left for what may still arrive.
+    """Sleeps as :class:`NightOwl`, and naps and refreshes by day while the budget left exceeds a reserve.
 
-    Source: of this project. What is left is compared with even spending, as in the budget pacing of advertisements
+    Source: of this project. The budget left is compared with even spending, as in the budget pacing of advertisements
     (Agarwal et al. 2014, "Budget pacing for targeted online advertisements at LinkedIn").
 
     Attributes:
-        traffic_at: Traffic, relative to its peak, up to which it sleeps.
-        load_at: Sum of the scales of all edits, relative to the ledger's capacity, from which it sleeps.
+        traffic_at: Traffic relative to its peak up to which it sleeps.
+        load_at: Load (sum of the scales of all edits relative to the ledger's capacity) from which it sleeps.
         nap_days: Days between audits, at most 2.
-        reserve: Edits kept for arrivals, in units of those that an even spending would have left.
+        reserve: Edits kept for arrivals, as a multiple of the budget that even spending would have left.
 
     Raises:
-        ValueError: A number is out of range.
+        ValueError: A field is out of range.
     """
 
     traffic_at: float = 0.15

@@ -1,4 +1,4 @@
-"""What all schedulers share: they answer ``predict`` as Stable-Baselines3 models do, so one loop evaluates both."""
+"""Base class of schedulers, with the ``predict`` method of Stable-Baselines3 models, and shared rules."""
 
 from __future__ import annotations
 
@@ -13,18 +13,25 @@ from sleepgym.env.observation import LEDGER_FEATURES, SINCE_DAYS, stat
 from sleepgym.episode.actions import Action
 
 Observation = Mapping[str, NDArray[np.float32]]
+"""Observation of one episode: ``ledger [rows, features]`` and ``stats [features]``."""
 Mask = NDArray[np.bool_]
+"""Allowed operators, ``[actions]``."""
 
 CROWDED = 0.8
-"""How full the ledger may be before room is made in it, as a share of its capacity."""
+"""Share of the ledger's capacity above which facts are pruned."""
 
 
 class Scheduler(ABC):
-    """A policy for SleepEnv."""
+    """Hand-written policy for SleepEnv."""
 
     @abstractmethod
     def act(self, observation: Observation, mask: Mask) -> Action:
-        """Chooses an allowed action."""
+        """Chooses an allowed action.
+
+        Args:
+            observation: Observation of one episode.
+            mask: Allowed operators, ``[actions]``.
+        """
 
     def predict(
         self,
@@ -34,15 +41,15 @@ class Scheduler(ABC):
         deterministic: bool = True,
         action_masks: NDArray[Any] | None = None,
     ) -> tuple[NDArray[np.int64], Any]:
-        """Action and (unused) state, for one observation or a batch of them.
+        """Chooses an action for one observation or for each of a batch.
 
         Args:
-            observation: As the environment returns it; with a leading axis, as a vector environment does.
-            state: Passed through.
+            observation: Observation of the environment, or a batch of them with a leading axis.
+            state: Returned unchanged.
             episode_start: Ignored.
-            deterministic: Ignored; randomness, where there is any, is the scheduler's own.
-            action_masks: Allowed actions; if left out, what the observation tells about them. Of a card with
-                parameters, those of the operator are read, which come first.
+            deterministic: Ignored; a scheduler that draws at random has a seed of its own.
+            action_masks: Allowed actions, ``[actions]`` or ``[rows, actions]``; by default :func:`allowed`. On a card
+                with parameters, the mask of the operator comes first, and the rest is ignored.
 
         Returns:
             Values of :class:`~sleepgym.episode.actions.Action`, ``[]`` or ``[rows]``, and the state.
@@ -60,7 +67,7 @@ class Scheduler(ABC):
 
 
 def allowed(observation: Observation) -> Mask:
-    """The action mask as far as an observation shows it."""
+    """Returns the action mask as far as an observation determines it, bool ``[actions]``."""
     written = _column(observation, "present") * (1 - _column(observation, "pending")) > 0
     fill, budget = stat(observation, "ledger_fill"), stat(observation, "budget_left")
     mask = np.zeros(len(Action), dtype=bool)
@@ -76,17 +83,17 @@ def _column(observation: Observation, name: str) -> NDArray[np.float32]:
     return observation["ledger"][:, list(LEDGER_FEATURES).index(name)]
 
 
-def first_allowed(mask: Mask, *wanted: Action) -> Action:
-    """The first wanted action that is allowed, else WAIT."""
-    return next((action for action in wanted if mask[action]), Action.WAIT)
+def first_allowed(mask: Mask, *actions: Action) -> Action:
+    """Returns the first of the given actions that is allowed, else WAIT."""
+    return next((action for action in actions if mask[action]), Action.WAIT)
 
 
 def keep_up(observation: Observation, mask: Mask) -> Action:
-    """What most schedulers do while awake: make room, write what waits, repair what is known broken.
+    """Chooses a routine action while awake: prune, write pending facts, or refresh degraded ones.
 
     Args:
-        observation: Of one episode.
-        mask: Allowed actions.
+        observation: Observation of one episode.
+        mask: Allowed operators, ``[actions]``.
 
     Returns:
         PRUNE if the ledger is crowded, else INJECT, else REFRESH, whichever is allowed first, else WAIT.
@@ -97,16 +104,26 @@ def keep_up(observation: Observation, mask: Mask) -> Action:
 
 
 def days_passed(observation: Observation, name: str, days: float) -> bool:
-    """Whether as many days have passed since ``since_sleep`` or ``since_audit``."""
-    # Rounded to float32 in the observation: without the tolerance a period could come one tick late.
+    """Returns whether a feature of elapsed time has reached a number of days.
+
+    Args:
+        observation: Observation of one episode.
+        name: ``"since_sleep"`` or ``"since_audit"``.
+        days: Number of days.
+    """
+    # The tolerance covers float32 rounding, which could delay an action by one tick.
     return stat(observation, name) * SINCE_DAYS >= days - 1e-4
 
 
 def check_days(name: str, days: float) -> None:
-    """Observations stop counting at two days: a longer period would never be over.
+    """Checks a number of days: observations clip elapsed time at two days, so that a longer period would never end.
+
+    Args:
+        name: Name of the field, for the message.
+        days: Number of days.
 
     Raises:
-        ValueError: It is longer than that, or negative.
+        ValueError: The number is negative or above two.
     """
     if not 0 <= days <= SINCE_DAYS:
         raise ValueError(f"expected {name} in 0..{SINCE_DAYS}, as far as observations count days, found {days}")

@@ -1,4 +1,4 @@
-"""LookAhead: tries every action on branches of the real episode. Not a contestant: it sees the future."""
+"""LookAhead: a planner on forks of the real episode. It uses the true future, and so is a reference only."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from sleepgym.schedulers.base import Mask, Observation, Scheduler, keep_up
 
 @dataclass
 class LookAhead(Scheduler):
-    """Does what turns out best when actions are tried and a rule takes over after each: a rollout policy.
+    """Rollout policy: tries several actions, follows a base rule after each, and takes the best.
 
-    One step of policy improvement on the rule, with the true model and the true future of the episode. An upper
-    reference for schedulers that have neither. Followed to the end of the episode, it earns no less than its rule, but
-    for rounding.
+    It is one step of policy improvement on the rule, with the true model and the true future of the episode: an upper
+    reference for schedulers that have neither. With rollouts to the end of the episode, its return is at least that of
+    the rule, up to rounding.
 
     Source: Bertsekas 2013, "Rollout algorithms for discrete optimization".
 
     Attributes:
-        env: The environment that it acts in; it is branched with ``fork`` and never touched.
-        rule: Who acts after the first action.
-        depth: Ticks that each branch is followed for.
-        width: Most actions tried: the rule's own first, then a night, what waits to be done, a nap, and the others.
-        every: Decisions from one at which others than the rule's are tried to the next.
+        env: Environment that it acts in; it is forked and never changed.
+        rule: Base scheduler of the rollouts.
+        depth: Length of a rollout in ticks.
+        width: Maximum number of actions tried: the rule's own, SLEEP, the routine action, NAP, and the others.
+        every: Interval of decisions at which actions other than the rule's are tried.
 
     Raises:
-        ValueError: A branch would not be followed at all, or none would be tried.
+        ValueError: An interval, depth or width is below 1.
     """
 
     env: SleepEnv
@@ -41,7 +41,7 @@ class LookAhead(Scheduler):
     every: int = 2
     _decisions: int = field(default=0, init=False, repr=False, compare=False)
     _plan: Sequence[_Decision] = field(default=(), init=False, repr=False, compare=False)
-    """What following the rule from here to the end brings, as far as that is known from the decision before."""
+    """Remaining decisions of a rollout to the episode's end that is being followed; empty if unknown."""
 
     def __post_init__(self) -> None:
         if self.depth < 1 or self.width < 1 or self.every < 1:
@@ -69,28 +69,28 @@ class LookAhead(Scheduler):
         while running := [branch for branch in branches if not branch.env.over and branch.tick < until]:
             _step(running, [branch.choice(self.rule) for branch in running])
         last = min(max(branch.tick for branch in branches) + self.depth // 2, self.env.card.horizon)
-        worths = [branch.worth(last) for branch in branches]
+        values = [branch.value(last) for branch in branches]
         if known:
-            worths = [sum(made.reward for made in known), *worths]
-        # Ties go to what comes first: the rule's own choice.
-        best = int(np.argmax(worths))
+            values = [sum(decision.reward for decision in known), *values]
+        # Ties are resolved in favour of the first option, the rule's own choice.
+        best = int(np.argmax(values))
         if best or not known:
-            chosen = branches[best - len(worths)]
-            # From the next decision on, the rule is followed there too: nothing of it has to be tried again.
+            chosen = branches[best - len(values)]
+            # The branch followed the rule to the end: its rewards are those of the rule from the next decision on.
             self._plan = chosen.decisions[1:] if chosen.env.over else ()
         return options[best]
 
 
 @dataclass(frozen=True)
 class _Decision:
-    """A decision of a branch: when it was made, and what it earned."""
+    """Decision of a branch: its tick, and its reward."""
 
     start: int
     reward: float
 
 
 class _Branch:
-    """One future under way, and what it has earned."""
+    """Rollout on a fork of the environment."""
 
     def __init__(self, env: SleepEnv) -> None:
         self.env = env
@@ -109,13 +109,13 @@ class _Branch:
         self._observation, reward, *_ = self.env.step(self.env.choices.usual(action))
         self.decisions.append(_Decision(start, reward))
 
-    def worth(self, last: int) -> float:
-        """What it has earned, and would until a tick if the model stayed as it is.
+    def value(self, last: int) -> float:
+        """Returns the rewards so far plus those until a tick with an unchanged model.
 
-        Branches end at different ticks, since actions take several; and what they have made of the model is worth
-        something beyond their end.
+        The second term makes branches comparable, which end at different ticks, and values the state of the model
+        beyond their end.
         """
-        return sum(made.reward for made in self.decisions) + self.env.episode.prospect(last)
+        return sum(decision.reward for decision in self.decisions) + self.env.episode.prospect(last)
 
 
 def _step(branches: Sequence[_Branch], actions: Sequence[Action]) -> None:

@@ -1,4 +1,4 @@
-"""Schedulers as people write them: a name, and numbers after a colon, as in ``night-owl:load_at=0.05``."""
+"""Text form of schedulers: a name with optional fields after a colon, as in ``night-owl:load_at=0.05``."""
 
 from __future__ import annotations
 
@@ -24,30 +24,36 @@ RULES: Mapping[str, type[Scheduler]] = {
     "night-owl": NightOwl,
     "pressure-rule": PressureRule,
 }
-"""Rules, which decide by the observation alone."""
+"""Schedulers that decide by the observation alone, by name."""
 
 RANDOM, LOOK_AHEAD = "random", "look-ahead"
-"""What is made anew for every episode: from its seed, and from its environment."""
+"""Names of schedulers that are made for each episode, from its seed or from its environment."""
 
 SchedulerMaker = Callable[[SleepEnv, int], Scheduler]
-"""Makes a scheduler from the environment that it acts in and the episode's seed."""
+"""Factory of a scheduler for one episode, called with its environment and seed."""
 
 
 class SchedulerNameError(SleepGymError, ValueError):
-    """A text names no scheduler, or one that has no such numbers."""
+    """A text names no scheduler, or its fields are invalid."""
 
 
 def scheduler_named(text: str) -> Scheduler | SchedulerMaker:
-    """The scheduler that a text describes, ready for :func:`sleepgym.evaluation.evaluate`.
+    """Parses the text form of a scheduler, for :func:`sleepgym.evaluation.evaluate`.
 
-    - ``night-owl`` has its usual numbers, ``night-owl:load_at=0.05,traffic_at=0.2`` others; fields are those of the
-      class, and ``none`` is None.
+    - ``night-owl`` has default fields, ``night-owl:load_at=0.05,traffic_at=0.2`` others; fields are those of the class,
+      and ``none`` is None.
     - ``random`` draws from each episode's seed.
-    - ``look-ahead:depth=16,width=4,rule=night-owl`` plans in its environment. Its rule is needed and comes last; what
-      follows belongs to the rule, as in ``look-ahead:depth=16,rule=night-owl:load_at=0.05,traffic_at=0.2``.
+    - ``look-ahead:depth=16,width=4,rule=night-owl`` plans in its environment. Its rule is required and comes last; all
+      that follows belongs to the rule, as in ``look-ahead:depth=16,rule=night-owl:load_at=0.05,traffic_at=0.2``.
+
+    Args:
+        text: Text form of the scheduler.
+
+    Returns:
+        The scheduler, or a factory for those that are made for each episode.
 
     Raises:
-        SchedulerNameError: There is no such scheduler, field or number.
+        SchedulerNameError: The name or a field is unknown, or a value is invalid.
     """
     name, colon, numbers = text.partition(":")
     if name == LOOK_AHEAD:
@@ -62,7 +68,7 @@ def scheduler_named(text: str) -> Scheduler | SchedulerMaker:
 
 
 def known_schedulers() -> str:
-    """Every name with its fields, in a line."""
+    """Returns all names with their fields, in one line."""
     rules = [_described(name, _kinds(rule)) for name, rule in RULES.items()]
     return "; ".join([*rules, RANDOM, _described(LOOK_AHEAD, [*_kinds(LookAhead), "rule"])])
 
@@ -75,7 +81,10 @@ def _rule(text: str) -> Scheduler:
 
 
 def spelled_out(text: str) -> str:
-    """The same scheduler with all of its numbers: what a name without them stands for may change with a version.
+    """Returns the text form with all fields, since defaults may change with a version.
+
+    Args:
+        text: Text form of a scheduler.
 
     Raises:
         SchedulerNameError: See :func:`scheduler_named`.
@@ -103,13 +112,13 @@ def _look_ahead(numbers: str) -> SchedulerMaker:
     def make(env: SleepEnv, seed: int) -> Scheduler:
         return LookAhead(env, rule, **own)
 
-    # Now, so that a mistake is found before the first episode; what it would act in is not looked at.
+    # Made once here, without an environment, so that invalid values are reported before the first episode.
     _made(f"{LOOK_AHEAD}:{numbers}", lambda **values: LookAhead(None, rule, **values), own)  # type: ignore[arg-type]
     return make
 
 
 def _look_ahead_parts(numbers: str) -> tuple[dict[str, Any], str]:
-    """Its own numbers, and its rule."""
+    """Splits the fields of LookAhead into its own values and the text form of its rule."""
     before, found, after = f",{numbers}".partition(",rule=")
     if not found:
         raise SchedulerNameError(f"expected {LOOK_AHEAD} with a rule, as in {LOOK_AHEAD}:rule=night-owl; found none")
@@ -126,7 +135,7 @@ def _made(text: str, make: Callable[..., Scheduler], numbers: Mapping[str, Any])
 
 
 def _kinds(kind: type[Scheduler]) -> dict[str, tuple[type, ...]]:
-    """What may be set, and the types of each: numbers, or none."""
+    """Returns the numeric fields of a scheduler with their types."""
     hints = get_type_hints(kind)
     kinds = {field.name: get_args(hints[field.name]) or (hints[field.name],) for field in fields(kind) if field.init}  # type: ignore[arg-type]
     return {name: types for name, types in kinds.items() if set(types) <= {int, float, NoneType}}
@@ -155,8 +164,8 @@ def _number(where: str, types: tuple[type, ...], text: str) -> float | int | Non
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        wanted = "a number" if kind is float else "a whole number"
-        raise SchedulerNameError(f"expected {wanted} for {where}, found {text!r}")
+        expected = "a number" if kind is float else "a whole number"
+        raise SchedulerNameError(f"expected {expected} for {where}, found {text!r}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Schedulers that do not look at how the model is doing: chance, never, always, and by the clock."""
+"""Non-adaptive schedulers: at random, never sleeping, always sleeping, and at fixed intervals."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sleepgym.schedulers.base import Mask, Observation, Scheduler, check_days, d
 
 @dataclass
 class RandomScheduler(Scheduler):
-    """Draws evenly from the allowed actions.
+    """Draws uniformly from the allowed actions.
 
     Source: the usual lower reference, as random play is for Atari (Mnih et al. 2015, "Human-level control through deep
     reinforcement learning").
 
     Attributes:
-        seed: Of its draws; called by its name, it takes each episode's.
+        seed: Seed of its draws; named ``random``, it uses each episode's seed.
     """
 
     seed: int = 0
@@ -34,15 +34,15 @@ class RandomScheduler(Scheduler):
 
 @dataclass(frozen=True)
 class NeverSleep(Scheduler):
-    """Writes what waits and never sleeps.
+    """Writes pending facts and never sleeps.
 
-    Source: the usual lower reference, what there is without sleep. Normalised scores call it 0.
+    Source: the usual lower reference, without sleep. Its normalised score is 0.
 
     Attributes:
-        nap_days: Days between naps, after which it refreshes what they find, at most 2; None for no naps.
+        nap_days: Days between naps, at most 2, after which it refreshes degraded facts; None for no naps.
 
     Raises:
-        ValueError: A number is out of range.
+        ValueError: A field is out of range.
     """
 
     nap_days: float | None = None
@@ -61,9 +61,9 @@ class NeverSleep(Scheduler):
 
 @dataclass(frozen=True)
 class AlwaysSleep(Scheduler):
-    """Sleeps whenever nothing waits to be written; it never prunes, so that a full ledger stays full.
+    """Sleeps whenever no fact is pending; it never prunes, so that a full ledger stays full.
 
-    Source: the usual reference at the other end, sleep without any thought of its price.
+    Source: the opposite reference to never sleeping, which ignores the cost of sleep.
     """
 
     def act(self, observation: Observation, mask: Mask) -> Action:
@@ -73,15 +73,15 @@ class AlwaysSleep(Scheduler):
 
 @dataclass(frozen=True)
 class FixedPeriod(Scheduler):
-    """Sleeps at fixed intervals, whatever the day brings.
+    """Sleeps at fixed intervals.
 
-    Source: a timetable, as cron runs jobs.
+    Source: periodic schedules, as of cron jobs.
 
     Attributes:
         days: Days between the end of a night and the beginning of the next, at most 2.
 
     Raises:
-        ValueError: A number is out of range.
+        ValueError: A field is out of range.
     """
 
     days: float = 0.75

@@ -1,4 +1,4 @@
-"""What training scripts share: environments, a features extractor, callbacks, policies on disk, warm starts.
+"""Shared parts of training scripts: environments, features extractor, callbacks, saved policies and warm starts.
 
 Built on Stable-Baselines3 and sb3-contrib, which ``import sleepgym`` does not load.
 """

@@ -16,15 +16,15 @@ from sleepgym.training.policy_card import PolicyCard
 
 
 class DashboardCallback(BaseCallback):
-    """Logs every episode of training, beside the library's own figures; see :mod:`sleepgym.training.dashboard`.
+    """Logs every training episode with the tags of :mod:`sleepgym.training.dashboard`.
 
-    Of episodes that end between two dumps of the logger, the mean is logged, as of ``rollout/ep_rew_mean``.
+    Values are means over the episodes that end between two dumps of the logger, as for ``rollout/ep_rew_mean``.
 
     Args:
-        card: What is known of the policy; shown with its arguments.
+        card: Policy card, logged with its arguments.
 
     Attributes:
-        dashboard: Set when training starts, if the logger writes for tensorboard.
+        dashboard: Dashboard, set when training starts; None if the logger does not write for tensorboard.
     """
 
     def __init__(self, card: PolicyCard) -> None:
@@ -35,7 +35,7 @@ class DashboardCallback(BaseCallback):
     def _on_training_start(self) -> None:
         formats = [f for f in self.logger.output_formats if isinstance(f, TensorBoardOutputFormat)]
         if formats:
-            # The logger's own writer: tensorboard follows only one file of a folder while it grows.
+            # The logger's own writer, since tensorboard follows only one growing file per folder.
             self.dashboard = Dashboard(formats[0].writer)
             self.dashboard.card(self.training_env.get_attr("card", indices=[0])[0])
             self.dashboard.policy(self.card.about(), self.num_timesteps)
@@ -53,28 +53,29 @@ class DashboardCallback(BaseCallback):
 
 
 class ValidationCallback(BaseCallback):
-    """Plays the policy on validation streams now and then, keeps the best one, and stops when none gets better.
+    """Evaluates the policy on validation streams at intervals, saves the best one, and stops training early.
 
-    Written to the logger: ``eval/mean_score``, ``eval/mean_reward`` and the means of everything else that
-    :mod:`sleepgym.training.dashboard` says of an episode, ``eval/best_score``, ``eval/seconds``; and a picture of the
-    first
-    stream. Policies act deterministically, within the mask if their algorithm knows masks.
+    It logs ``eval/mean_score``, ``eval/mean_reward`` and the means of all other tags of
+    :mod:`sleepgym.training.dashboard`, ``eval/best_score``, ``eval/seconds``, and a picture of the first stream.
+    Policies act deterministically, and are given action masks if their algorithm supports them.
 
-    Stable-Baselines3's ``EvalCallback`` judges by reward, one environment after the other; here it is the score, and
-    episodes share their passes.
+    Stable-Baselines3's ``EvalCallback`` compares rewards and runs environments one by one; this callback compares
+    scores, and episodes share forward passes.
 
     Args:
-        card: What is known of the policy; says which environment it is played in.
-        seeds: Of the validation streams.
+        card: Policy card, which names the environment.
+        seeds: Seeds of the validation streams.
         every: Steps between validations.
-        folder: Where ``best.zip`` and ``best.json`` go. If there is a best policy already, a better one must beat it.
-        patience: Validations without a better score after which training stops; 0 never stops.
-        slots: Most episodes at once.
-        dashboard: Where pictures go, if anywhere.
+        folder: Folder of ``best.zip`` and ``best.json``. A best policy that exists already is kept until one scores
+            higher.
+        patience: Number of validations without a higher score after which training stops; 0 for no early stopping.
+        slots: Maximum number of parallel episodes.
+        dashboard: Callback whose dashboard shows pictures; None for no pictures.
 
     Attributes:
-        best: The best mean score so far.
-        scores: All mean scores so far, by step.
+        best: Best mean score so far; minus infinity before the first validation.
+        without_gain: Number of validations since the best one.
+        scores: Mean score by step.
     """
 
     def __init__(
@@ -105,10 +106,10 @@ class ValidationCallback(BaseCallback):
         return self.validate()
 
     def validate(self) -> bool:
-        """Validates now.
+        """Runs a validation.
 
         Returns:
-            Whether training should go on.
+            Whether training should continue.
         """
         start = time.perf_counter()
         spectator = Spectator(lambda: self.card.spec.make("validation", "rgb_array"), self.seeds[0])
@@ -138,12 +139,12 @@ class ValidationCallback(BaseCallback):
 
 
 class CheckpointCallback(BaseCallback):
-    """Saves the policy as it is every so many steps, and at the end, for training to be resumed from.
+    """Saves the current policy at intervals and at the end of training, so that training can be resumed.
 
     Args:
-        card: What is known of the policy.
+        card: Policy card.
         every: Steps between checkpoints.
-        folder: Where ``last.zip`` and ``last.json`` go; a newer one replaces the one before.
+        folder: Folder of ``last.zip`` and ``last.json``, which are replaced each time.
     """
 
     def __init__(self, card: PolicyCard, every: int, folder: Path) -> None:
@@ -176,15 +177,15 @@ def training_callbacks(
     eval_seed: int,
     patience: int,
 ) -> list[BaseCallback]:
-    """The callbacks that every training script gives to ``learn``.
+    """Makes the callbacks that every training script passes to ``learn``: dashboard, checkpoints and validation.
 
     Args:
-        card: What is known of the policy.
-        folder: Where the best and the last policy go.
+        card: Policy card.
+        folder: Folder of the best and the last policy.
         save_every: Steps between checkpoints.
         eval_every: Steps between validations.
-        eval_episodes: Validation streams; 0 does not validate.
-        eval_seed: Of the first stream; the others follow it.
+        eval_episodes: Number of validation streams; 0 for no validation.
+        eval_seed: Seed of the first validation stream; the others follow it.
         patience: See :class:`ValidationCallback`.
     """
     dashboard = DashboardCallback(card)

@@ -1,4 +1,4 @@
-"""Dashboard: tensorboard logs of episodes, under the same names whoever acted in them."""
+"""Dashboard: tensorboard logs of episodes, with the same tags for schedulers and policies of all libraries."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from sleepgym.episode.card import Card
 from sleepgym.evaluation import EpisodeResult
 
 EPISODE_TAGS = ("score", "recall", "edits_used", "sleeps", "naps", "ppl_ratio", "degraded", "gpu_or_cpu_seconds")
-"""What is logged of every episode, as ``sleepgym/score`` and so on. Seconds are those that the environment took on
-whatever it ran on; what several episodes did in the same passes is divided evenly between them."""
+"""Scalars of an episode, logged as ``sleepgym/score`` and so on. Seconds are the measured time of the environment on
+its device; time of shared passes is divided evenly."""
 
 LAYOUT: Mapping[str, Any] = {
     "sleepgym": {
@@ -39,25 +39,24 @@ LAYOUT: Mapping[str, Any] = {
         "steps per second": ["Multiline", ["time/fps"]],
     },
 }
-"""Charts of tensorboard's page "custom scalars"."""
+"""Layout of tensorboard's "custom scalars" page: charts with their tags, by section."""
 
 
 class Dashboard:
-    """Writes what happens in episodes where tensorboard finds it.
+    """Writes logs of episodes for tensorboard.
 
-    | Tag | What |
-    |-----|------|
-    | ``sleepgym/...`` | one episode that ended: :data:`EPISODE_TAGS`, and ``action_frac/WAIT`` and so on |
+    | Tag | Content |
+    |-----|---------|
+    | ``sleepgym/...`` | a finished episode: :data:`EPISODE_TAGS`, and ``action_frac/WAIT`` and so on |
     | ``eval/mean_...`` | means over evaluated episodes, by the same names, and ``reward`` and ``ep_length`` |
-    | ``eval/seconds`` | how long the evaluation took |
+    | ``eval/seconds`` | duration of the evaluation |
     | ``hypnogram`` | pictures of episodes |
-    | ``card``, ``policy``, ``arguments`` | texts: what is played, by whom, and with which arguments |
+    | ``card``, ``policy``, ``arguments`` | texts: environment card, policy card or rule, arguments of the run |
 
-    It knows no learning library: hand-written schedulers log with it as well.
+    It is independent of learning libraries: hand-written schedulers are logged with it as well.
 
     Args:
-        writer: Where it goes: a folder for a writer of its own, or one that somebody else writes to as well.
-            Tensorboard expects one writer per folder.
+        writer: Folder, for which a writer is made, or an existing writer; tensorboard expects one writer per folder.
     """
 
     def __init__(self, writer: SummaryWriter | str | Path) -> None:
@@ -65,11 +64,11 @@ class Dashboard:
         self.writer.add_custom_scalars(LAYOUT)
 
     def episode(self, figures: Mapping[str, float], step: int) -> None:
-        """Logs an episode that ended.
+        """Logs a finished episode.
 
         Args:
-            figures: See :func:`figures_of_info` and :func:`figures_of_result`.
-            step: Where on the horizontal axis.
+            figures: Scalars by tag, see :func:`figures_of_info` and :func:`figures_of_result`.
+            step: Step on the horizontal axis.
         """
         for name, value in figures.items():
             self.writer.add_scalar(f"sleepgym/{name}", value, step)
@@ -78,51 +77,51 @@ class Dashboard:
         """Logs means over evaluated episodes.
 
         Args:
-            results: At least one.
-            seconds: Measured time of all of them.
-            step: Where on the horizontal axis.
+            results: Results, at least one.
+            seconds: Duration of the evaluation.
+            step: Step on the horizontal axis.
         """
         for name, value in means_of(results).items():
             self.writer.add_scalar(f"eval/mean_{name}", value, step)
         self.writer.add_scalar("eval/seconds", seconds, step)
 
     def picture(self, picture: NDArray[np.uint8], step: int, tag: str = "hypnogram") -> None:
-        """Shows a picture, uint8 ``[height, width, 3]``."""
+        """Logs a picture, uint8 ``[height, width, 3]``."""
         self.writer.add_image(tag, picture, step, dataformats="HWC")
 
     def card(self, card: Card) -> None:
-        """Shows all numbers of the environment."""
+        """Logs the environment card."""
         self.text("card", card.model_dump_json(indent=1, exclude_none=True))
 
     def policy(self, about: str, step: int = 0) -> None:
-        """Shows who plays: a policy's card, or a scheduler with its numbers."""
+        """Logs the description of the policy: a policy card, or the rule of a scheduler."""
         self.text("policy", about, step)
 
     def text(self, tag: str, words: str, step: int = 0) -> None:
-        """Shows a text as it stands, such as JSON."""
-        # Tensorboard reads Markdown: what is indented is left as it is.
+        """Logs a text verbatim, such as JSON."""
+        # Tensorboard renders Markdown: indented lines are code and stay verbatim.
         self.writer.add_text(tag, "\n".join(f"    {line}" for line in words.splitlines()), step)
 
     def arguments(self, values: Mapping[str, Any], metrics: tuple[str, ...]) -> None:
-        """Shows the arguments of a run as a text, and lists it on the page "hparams".
+        """Logs the arguments of a run as a text and on tensorboard's "hparams" page.
 
         Args:
-            values: Of the run; what is no number, string or truth value is shown as a string.
-            metrics: Tags of scalars that runs are compared by.
+            values: Arguments by name; values other than numbers, strings and booleans are logged as strings.
+            metrics: Tags of the scalars by which runs are compared.
         """
         self.text("arguments", json.dumps(dict(values), indent=1, default=str))
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values.items()}
-        # Not `writer.add_hparams`: it opens a run of its own in a folder below.
+        # Not `writer.add_hparams`, which opens a separate run in a subfolder.
         for summary in hparams(plain, dict.fromkeys(metrics, 0.0)):
             self.writer._get_file_writer().add_summary(summary)
 
     def close(self) -> None:
-        """Writes what is left, and closes the writer."""
+        """Flushes and closes the writer."""
         self.writer.close()
 
 
 class Spectator:
-    """Takes a picture of one episode while many are evaluated.
+    """Captures a picture of one episode during an evaluation.
 
     ::
 
@@ -131,11 +130,11 @@ class Spectator:
         dashboard.picture(spectator.picture, step=0)
 
     Args:
-        make_env: Makes an environment that renders pictures.
-        seed: Of the episode that is wanted.
+        make_env: Factory of environments with render mode ``"rgb_array"``.
+        seed: Seed of the episode to capture.
 
     Attributes:
-        picture: uint8 ``[height, width, 3]``, once the episode has ended.
+        picture: uint8 ``[height, width, 3]`` of the finished episode; None before its end.
     """
 
     def __init__(self, make_env: Callable[[], gym.Env[Any, Any]], seed: int) -> None:
@@ -144,22 +143,22 @@ class Spectator:
         self._envs: list[gym.Env[Any, Any]] = []
 
     def make(self) -> gym.Env[Any, Any]:
-        """An environment to be watched."""
+        """Makes an environment and keeps a reference to it; for :func:`~sleepgym.evaluation.evaluate`."""
         self._envs.append(self.make_env())
         return self._envs[-1]
 
     def __call__(self, result: EpisodeResult) -> None:
-        """Takes the picture if this is the episode: its environment still stands where it ended."""
+        """Captures the picture if this is the episode; its environment has not been reset yet."""
         if result.seed == self.seed:
             env = next(env for env in self._envs if env.unwrapped.np_random_seed == self.seed)
             self.picture = np.asarray(env.render(), np.uint8)
 
 
 def figures_of_info(info: Mapping[str, Any]) -> dict[str, float]:
-    """What :meth:`Dashboard.episode` logs, from the info of an episode's last step.
+    """Returns the scalars of an episode by tag, from the info of its last step; for :meth:`Dashboard.episode`.
 
     Args:
-        info: From an environment inside :class:`~sleepgym.env.wrappers.RecordSleepStatistics`.
+        info: Info of an environment wrapped in :class:`~sleepgym.env.wrappers.RecordSleepStatistics`.
     """
     actions = info["sleep"]["actions"]
     shares = {f"action_frac/{action.name}": float(actions[action.name.lower()]) for action in Action}
@@ -167,8 +166,8 @@ def figures_of_info(info: Mapping[str, Any]) -> dict[str, float]:
 
 
 def figures_of_result(result: EpisodeResult) -> dict[str, float]:
-    """The same from an evaluated episode."""
-    # On a card with parameters an action has further parts.
+    """Returns the scalars of an evaluated episode by tag, as :func:`figures_of_info`."""
+    # On a card with parameters, actions are triples.
     operators = [operator_of(action) for action in result.actions]
     shares = np.bincount(operators, minlength=len(Action)) / len(operators)
     figures = {name: float(getattr(result, _NAMES.get(name, name))) for name in EPISODE_TAGS}
@@ -176,10 +175,14 @@ def figures_of_result(result: EpisodeResult) -> dict[str, float]:
 
 
 def means_of(results: list[EpisodeResult]) -> dict[str, float]:
-    """Means of what :func:`figures_of_result` says, of ``reward``, the undiscounted return, and of ``ep_length``."""
+    """Returns the means of :func:`figures_of_result`, of ``reward`` (the undiscounted return) and of ``ep_length``.
+
+    Args:
+        results: Results, at least one.
+    """
     more = ({"reward": result.episode_return, "ep_length": len(result.actions)} for result in results)
     figures = [figures_of_result(result) | others for result, others in zip(results, more, strict=True)]
-    return {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
+    return {name: float(np.mean([scalars[name] for scalars in figures])) for name in figures[0]}
 
 
 _NAMES = {"gpu_or_cpu_seconds": "seconds"}

@@ -1,4 +1,4 @@
-"""The environments that policies train in: seeded, counted, with scaled rewards and an end at the horizon."""
+"""Training environments: wrappers for horizon and rewards, and vector environments with independent seeds."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ from sleepgym.env.wrappers import FlattenLedger, RecordSleepStatistics
 from sleepgym.training.sb3 import SB3VecEnv
 
 Baselines = Mapping[int, NDArray[np.float64]]
-"""By seed of an episode, the rewards that a scheduler had earned by each tick, ``[horizon + 1]``."""
+"""Cumulative reward of a scheduler by tick, ``[horizon + 1]``, by seed of the episode."""
 
 
 class EndAtHorizon(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Reports the horizon as a termination, for learners that estimate what comes after a truncation.
+    """Reports the horizon as a termination, so that learners do not bootstrap at it.
 
-    The horizon of a SleepEnv is part of the task: the observation shows how close it is (``progress``), and nothing
-    that comes after it is ever counted. Learners treat a truncation as an interruption and add the value of the last
-    observation to the last reward; Stable-Baselines3 does so where ``info["TimeLimit.truncated"]`` is set. Here this
-    would be an estimate of something that is 0, at observations that no update ever corrects. So each episode of
-    training ends for good.
+    The horizon of a SleepEnv is part of the task: observations show the distance to it (``progress``), and rewards end
+    with it. Learners bootstrap at truncations by adding the value of the last observation to the last reward;
+    Stable-Baselines3 does so where ``info["TimeLimit.truncated"]`` is set. The true value is 0 here, and no update
+    would correct the estimate at these observations.
 
     Args:
-        env: A SleepEnv, wrapped or not.
+        env: SleepEnv, wrapped or not.
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
@@ -45,14 +44,14 @@ class EndAtHorizon(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
 
 class ScaleReward(gym.RewardWrapper[Any, Any], RecordConstructorArgs):
-    """Multiplies rewards by a constant, so that returns are a few units and the value loss does not drown the rest.
+    """Multiplies rewards by a constant, so that returns are of order 1 and the value loss does not dominate.
 
-    A constant, not a running norm as ``VecNormalize`` keeps: it is the same in every run, and there is nothing to be
-    saved beside the policy.
+    A constant, and not a running norm as in ``VecNormalize``, is the same in every run and need not be saved with the
+    policy.
 
     Args:
         env: Any environment.
-        scale: The factor.
+        scale: Factor of rewards.
     """
 
     def __init__(self, env: gym.Env[Any, Any], scale: float) -> None:
@@ -61,27 +60,27 @@ class ScaleReward(gym.RewardWrapper[Any, Any], RecordConstructorArgs):
         self.scale = scale
 
     def reward(self, reward: Any) -> float:
-        """The scaled reward."""
+        """Returns the scaled reward."""
         return float(reward) * self.scale
 
 
 class RelativeReward(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Takes from every reward what another scheduler earned on the same stream in the same ticks.
+    """Subtracts from every reward that of a baseline scheduler on the same stream in the same ticks.
 
-    Streams differ far more than schedulers do: most of a return says how kind the stream was. What the other earned
-    does not depend on what is done here, so that without discounting (``gamma`` of 1) the policy gradient stays what
-    it was, and its variance falls: a control variate, as a learned value function is, but exact from the beginning.
-    (Every action is charged for the ticks it takes; over an episode these are always the same ticks.)
+    Returns vary more between streams than between schedulers. The baseline's rewards do not depend on the policy, so
+    that without discounting (``gamma`` of 1) the policy gradient is unchanged in expectation and has lower variance: a
+    control variate, as a learned value function is, but exact from the beginning. (Every action is charged for the
+    ticks that it takes; over an episode these are always the same ticks.)
 
-    Episodes are those that the other played, in an order drawn from the first seed of ``reset``. At the end of each,
-    ``info["relative_return"]`` is what the rewards added up to.
+    Episodes are those of the baselines, in an order drawn from the seed of ``reset``. At the end of each,
+    ``info["relative_return"]`` is the sum of its rewards.
 
     Args:
-        env: A SleepEnv, wrapped or not.
-        baselines: By seed of the episode.
+        env: SleepEnv, wrapped or not.
+        baselines: Cumulative rewards of the baseline by seed of the episode.
 
     Raises:
-        ValueError: There are none.
+        ValueError: There are no baselines.
     """
 
     def __init__(self, env: gym.Env[Any, Any], baselines: Baselines) -> None:
@@ -95,7 +94,7 @@ class RelativeReward(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._baseline, self._tick, self._return = next(iter(baselines.values())), 0, 0.0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Starts the next episode; all are played before one comes again."""
+        """Starts the next episode; none is repeated before all have been started."""
         if seed is not None:
             self._rng, self._order = np.random.default_rng(seed), []
         if not self._order:
@@ -107,7 +106,7 @@ class RelativeReward(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Steps the environment."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        # A collapse ends the episode early, and all that the other earned after it is lost here.
+        # After a collapse, all later rewards of the baseline are subtracted at once.
         now = len(self._baseline) - 1 if terminated else info["tick"]
         reward = float(reward) - float(self._baseline[now] - self._baseline[self._tick])
         self._tick, self._return = now, self._return + reward
@@ -118,12 +117,12 @@ class RelativeReward(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """Which environment, and how a policy sees it.
+    """Environment and observation format of a policy.
 
     Attributes:
         env_id: Registered id.
-        card: Path of a card to play instead of the id's own; empty for that one.
-        flat: Whether observations are one vector.
+        card: Path of a card that replaces the id's own; empty for the id's own.
+        flat: Whether observations are flat vectors.
     """
 
     env_id: str
@@ -131,11 +130,11 @@ class EnvSpec:
     flat: bool = False
 
     def make(self, split: str, render_mode: str | None = None) -> gym.Env[Any, Any]:
-        """One environment, as :func:`~sleepgym.evaluation.evaluate` takes it.
+        """Makes one environment, as for :func:`~sleepgym.evaluation.evaluate`.
 
         Args:
-            split: Whose facts are taught.
-            render_mode: As ``gymnasium.make`` takes it.
+            split: Split that facts are drawn from.
+            render_mode: See ``gymnasium.make``.
         """
         env = gym.make(self.env_id, split=split, render_mode=render_mode, **self._card)
         return FlattenLedger(env) if self.flat else env
@@ -148,24 +147,23 @@ class EnvSpec:
         steps: int = 0,
         baselines: Baselines | None = None,
     ) -> VecEnv:
-        """What an algorithm learns in, on the split ``train``.
+        """Makes the vector environment for training, on the split ``train``.
 
-        Rewards in ``info["episode"]`` and all of ``info["sleep"]`` are as the environment gives them, unscaled.
+        ``info["episode"]`` and ``info["sleep"]`` have the unscaled rewards and statistics of the environment.
 
         Args:
-            n_envs: Episodes at once.
-            seed: Of the run. Environments get seeds that no other run's environments have: with numbers that follow
-                each other, runs 1 and 2 would share all streams but those of one environment.
+            n_envs: Number of parallel episodes.
+            seed: Seed of the run. Environments get seeds that are hashed from it: with consecutive seeds, runs 1 and 2
+                would share the streams of all environments but one.
             reward_scale: See :class:`ScaleReward`.
-            steps: Steps that the run has behind it when it is resumed, so that it is not played the same streams again.
-            baselines: What another scheduler earned: its episodes are played then, and rewards are relative to it (see
-                :class:`RelativeReward`).
+            steps: Steps that a resumed run has done already, so that it does not repeat its streams.
+            baselines: Baselines of :class:`RelativeReward`; None for absolute rewards on new streams.
         """
         first = int(np.random.SeedSequence([seed, steps]).generate_state(1)[0])
         wrap: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] = partial(
             _wrap, flat=self.flat, scale=reward_scale, baselines=baselines
         )
-        # A render mode of None: make_vec_env would otherwise ask for pictures.
+        # A render mode of None, since make_vec_env requests pictures by default.
         return make_vec_env(
             self.env_id,
             n_envs,

@@ -1,4 +1,4 @@
-"""LedgerExtractor: reads the ledger as a set of facts, for policies of Stable-Baselines3 and sb3-contrib."""
+"""LedgerExtractor: permutation-invariant features of the ledger, for Stable-Baselines3 and sb3-contrib."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ PENDING = list(LEDGER_FEATURES).index("pending")
 
 
 class LedgerExtractor(BaseFeaturesExtractor):
-    """Pools facts, so that it does not matter in which row one stands, nor how many rows are empty.
+    """Features extractor that pools facts, invariant to the order of rows and to the number of empty ones.
 
-    Every row goes through the same small network ("Deep Sets", Zaheer et al. 2017). What comes out is pooled by mean
-    and by maximum, over the facts that are written and over those that wait; the four vectors and ``stats`` go through
-    one more layer. A flat network would have to learn anew for every row what a degraded fact looks like.
+    Every row is encoded by the same small network ("Deep Sets", Zaheer et al. 2017). Encodings are pooled by mean and
+    by maximum, separately over written and over pending facts; the four vectors and ``stats`` are mixed by one more
+    layer. A network on flat observations would have to learn the features of a fact separately for every row.
 
     ::
 
         MaskablePPO("MultiInputPolicy", envs, policy_kwargs={"features_extractor_class": LedgerExtractor})
 
     Args:
-        observation_space: Of a SleepEnv: ``ledger [rows, features]`` and ``stats [features]``.
-        row_dim: Units that describe a fact.
-        features_dim: Units that come out.
+        observation_space: Space of a SleepEnv: ``ledger [rows, features]`` and ``stats [features]``.
+        row_dim: Width of a fact's encoding.
+        features_dim: Number of output features.
 
     Raises:
-        TypeError: The space is another; :class:`~sleepgym.env.wrappers.FlattenLedger` needs no extractor.
+        TypeError: The space is not that of a SleepEnv; flat observations need no extractor.
     """
 
     def __init__(self, observation_space: spaces.Space, row_dim: int = 32, features_dim: int = 64) -> None:
@@ -48,14 +48,14 @@ class LedgerExtractor(BaseFeaturesExtractor):
         self.mix = nn.Sequential(nn.Linear(4 * row_dim + stats, features_dim), nn.Tanh())
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """Features ``[batch, features_dim]``.
+        """Returns features ``[batch, features_dim]``.
 
         Args:
             observations: ``ledger [batch, rows, features]`` and ``stats [batch, features]``.
         """
         ledger = observations["ledger"]
         present, pending = ledger[..., PRESENT], ledger[..., PENDING]
-        # Facts stand in the first rows: those behind the last fact of the whole batch need not be computed.
+        # Facts are in the first rows: rows after the last fact of the whole batch are skipped.
         used = _used(present)
         present, pending = present[:, :used], pending[:, :used]
         rows = self.row(ledger[:, :used])
@@ -65,10 +65,10 @@ class LedgerExtractor(BaseFeaturesExtractor):
 
 
 def _pool(rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and maximum over the rows whose weight is 1, both 0 if there are none.
+    """Returns mean and maximum over the rows with weight 1, ``[batch, units]`` each; both 0 without such rows.
 
     Args:
-        rows: ``[batch, rows, units]``, none below 0, so that a row that is masked to 0 is no maximum.
+        rows: Non-negative encodings ``[batch, rows, units]``, so that rows masked to 0 do not affect the maximum.
         weights: ``[batch, rows]`` of 0 and 1.
     """
     masked = rows * weights.unsqueeze(-1)
@@ -76,6 +76,6 @@ def _pool(rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _used(present: Tensor) -> int:
-    """Rows up to the last one that is in use anywhere in the batch, at least 1."""
+    """Returns the number of rows up to the last one with a fact anywhere in the batch, at least 1."""
     used = torch.nonzero(present.any(dim=0))
     return int(used[-1]) + 1 if len(used) else 1

@@ -1,4 +1,4 @@
-"""PolicyCard: what lies beside a saved policy, so that it can be loaded without remembering how it was made."""
+"""Policy card: metadata saved beside a policy, from which it can be loaded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLASSES: Mapping[Algorithm, type[BaseAlgorithm]] = {
     "RecurrentPPO": RecurrentPPO,
     "DQN": DQN,
 }
-"""What saves and loads the policies of each algorithm."""
+"""Class of each algorithm, which saves and loads its policies."""
 
 
 class PolicyError(SleepGymError, ValueError):
@@ -34,18 +34,18 @@ class PolicyError(SleepGymError, ValueError):
 
 
 class PolicyCard(BaseModel):
-    """How a policy came about.
+    """Policy card: how a policy was trained.
 
     Attributes:
-        format: Of this file.
-        algorithm: Class of Stable-Baselines3 or sb3-contrib that loads it.
-        env_id: What it was trained on.
-        card: Path of the card that it was trained on; empty for the id's own.
-        flat: Whether it reads observations as one vector.
-        seed: Of its training.
-        steps: Steps it was trained for.
-        validation_score: Mean score over the validation streams, if it was validated.
-        arguments: Of the script that trained it, by name.
+        format: Version of the format.
+        algorithm: Class of Stable-Baselines3 or sb3-contrib that loads the policy.
+        env_id: Id of the training environment.
+        card: Path of the card that replaced the id's own; empty for the id's own.
+        flat: Whether observations are flat vectors.
+        seed: Seed of the training run.
+        steps: Environment steps of training.
+        validation_score: Mean score over the validation streams; None without validation.
+        arguments: Arguments of the training script, by name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,22 +63,22 @@ class PolicyCard(BaseModel):
     @field_validator("arguments", mode="before")
     @classmethod
     def _as_json(cls, arguments: Mapping[str, Any]) -> Any:
-        """Paths and tuples as JSON has them, so that a card that was read equals the one that was written."""
+        """Converts paths and tuples to JSON types, so that a card equals itself after being written and read."""
         return json.loads(json.dumps(dict(arguments), default=str))
 
     def about(self) -> str:
-        """What a reader wants to know, as JSON; arguments are shown elsewhere."""
+        """Returns a description as JSON, without arguments."""
         return self.model_dump_json(indent=1, exclude={"format", "arguments"}, exclude_none=True)
 
     def check_resumed(self, path: Path, names: Sequence[str]) -> None:
-        """Checks that a run goes on with what the policy that it resumes was trained for.
+        """Checks that a run has the settings of the policy that it resumes.
 
         Args:
-            path: Of the policy that is resumed.
-            names: Arguments that a policy file does not hold, and that make what is learned another thing.
+            path: File of the resumed policy.
+            names: Arguments to compare: those that are not in the policy file and affect learning.
 
         Raises:
-            PolicyError: Algorithm, environment or one of the arguments differ; or there is no card.
+            PolicyError: Algorithm, environment or one of the arguments differ, or the policy has no card.
         """
         before = PolicyCard.read(path)
         known = [name for name in names if name in before.arguments]
@@ -97,31 +97,34 @@ class PolicyCard(BaseModel):
 
     @property
     def spec(self) -> EnvSpec:
-        """The environment as the policy sees it."""
+        """Environment and observation format of the policy."""
         return EnvSpec(self.env_id, self.card, self.flat)
 
     def save(self, model: BaseAlgorithm, path: Path) -> None:
-        """Writes a policy and its card: ``path`` ends in ``.zip``, and the card in ``.json``.
+        """Writes a policy and its card atomically.
 
         Args:
             model: The policy.
-            path: Where to.
+            path: File of the policy, ending in ``.zip``; that of the card ends in ``.json``.
+
+        Raises:
+            OSError: A file cannot be written.
         """
         policy = io.BytesIO()
         model.save(policy)
         card = self.model_dump_json(indent=1) + "\n"
-        # The file of the best policy so far is never half written: a run may be stopped at any moment.
+        # Atomic, since a run may be stopped while it replaces its best policy.
         files.write_all(path.parent, {path.name: policy.getvalue(), path.with_suffix(".json").name: card.encode()})
 
     @classmethod
     def read(cls, path: Path) -> PolicyCard:
-        """The card of a saved policy.
+        """Reads the card of a saved policy.
 
         Args:
-            path: Of the policy.
+            path: File of the policy.
 
         Raises:
-            PolicyError: There is no card beside it, or it has a mistake.
+            PolicyError: The card is missing or invalid.
         """
         beside = path.with_suffix(".json")
         try:
@@ -138,15 +141,15 @@ class PolicyCard(BaseModel):
 def load_policy(
     path: Path, env: gym.Env[Any, Any] | Any = None, device: str = "cpu"
 ) -> tuple[BaseAlgorithm, PolicyCard]:
-    """Loads a policy that a script in agents/ saved.
+    """Loads a policy with its card.
 
-    A policy file is code: Stable-Baselines3 unpickles parts of it, and what is unpickled can do anything. Load only
-    files that you or people you trust have made.
+    A policy file is code: Stable-Baselines3 unpickles parts of it, which can execute anything. Load only files from
+    people that you trust.
 
     Args:
-        path: Of the policy, ending in ``.zip``; its card lies beside it.
-        env: What it shall go on learning in, if it shall.
-        device: Where its network is to be.
+        path: File of the policy, ending in ``.zip``, with its card beside it.
+        env: Environment to continue training in; None to evaluate only.
+        device: Device of the policy's network.
 
     Raises:
         PolicyError: Policy or card are missing, or the file is no policy of the card's algorithm.
@@ -156,7 +159,13 @@ def load_policy(
 
 
 def read_policy(path: Path, algorithm: Algorithm, env: Any = None, device: str = "cpu") -> BaseAlgorithm:
-    """Loads a policy without a card; otherwise as :func:`load_policy`.
+    """Loads a policy without reading a card; otherwise as :func:`load_policy`.
+
+    Args:
+        path: File of the policy.
+        algorithm: Algorithm that it was trained with.
+        env: Environment to continue training in; None to evaluate only.
+        device: Device of the policy's network.
 
     Raises:
         PolicyError: The file is missing, or no policy of the algorithm.
@@ -165,11 +174,11 @@ def read_policy(path: Path, algorithm: Algorithm, env: Any = None, device: str =
         raise PolicyError(f"expected a policy, found no file {path}; check the path")
     try:
         with warnings.catch_warnings():
-            # Untrue of a loaded DQN: its buffer was saved with the settings for returns over several steps.
+            # Does not apply to a loaded DQN, whose buffer class was saved with its settings for n-step returns.
             ignored = "`n_steps=.*is ignored because a custom `replay_buffer_class`"
             warnings.filterwarnings("ignore", ignored, UserWarning)
             return CLASSES[algorithm].load(path, env=env, device=device)
-    except Exception as error:  # What is unpickled may raise anything.
+    except Exception as error:  # unpickling may raise anything
         raise PolicyError(
             f"expected a policy of {algorithm} in {path}, found {type(error).__name__}: {error}; "
             "name the algorithm that it was trained with"

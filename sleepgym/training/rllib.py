@@ -1,7 +1,7 @@
-"""What RLlib needs to train on SleepEnvs: vectors of episodes, a module that obeys masks, figures, kept policies.
+"""RLlib on SleepEnvs: vector environment, masked PPO module, metrics, and policies from checkpoints.
 
-It is written for RLlib's present API (``RLModule``, ``EnvRunner``, ``ConnectorV2``) and needs the extra ``rllib``. It
-stands in the package since every node of a cluster imports it. ``agents/rllib_ppo.py`` puts it together.
+It uses RLlib's new API stack (``RLModule``, ``EnvRunner``, ``ConnectorV2``) and needs the extra ``rllib``. It is part
+of the package since every node of a cluster has to import it. ``agents/rllib_ppo.py`` is the training script.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from sleepgym.training.envs import EndAtHorizon, ScaleReward
 from sleepgym.training.policy_card import PolicyError
 
 FIGURES = "sleepgym"
-"""Under which key of the env runners' results :class:`FiguresCallback` puts what it reports."""
+"""Key of the metrics of :class:`FiguresCallback` in the env runners' results."""
 
 
 class RLlibVectorEnv(SleepVectorEnv):
-    """The episodes of one env runner: on one base model, in the same passes, flat and with their masks.
+    """Vector environment of one env runner, with flat observations and action masks; episodes share forward passes.
 
-    Around each are :class:`RecordSleepStatistics`, :class:`EndAtHorizon`, :class:`ScaleReward`, :class:`FlattenLedger`
-    and, outermost, :class:`RLlibActionMask`.
+    Each environment is wrapped in :class:`RecordSleepStatistics`, :class:`EndAtHorizon`, :class:`ScaleReward`,
+    :class:`FlattenLedger` and, outermost, :class:`RLlibActionMask`.
 
     Args:
         num_envs: Number of episodes.
-        reward_scale: What rewards are multiplied by; infos have them as they were.
-        arguments: For every environment; see :class:`~sleepgym.env.sleep_env.SleepEnv`.
+        reward_scale: Factor of rewards; infos have unscaled ones.
+        **arguments: Arguments of every environment; see :class:`~sleepgym.env.sleep_env.SleepEnv`.
     """
 
     def __init__(self, num_envs: int = 1, reward_scale: float = 1.0, **arguments: Any) -> None:
@@ -57,39 +57,41 @@ class RLlibVectorEnv(SleepVectorEnv):
         """Starts an episode in each environment.
 
         Args:
-            seed: From one number, seeds are drawn that no other number shares. RLlib gives its env runners numbers that
-                follow each other; if environments did so too, runners would play each other's episodes.
-            options: As in :meth:`SleepEnv.reset`.
+            seed: Seed from which those of the environments are hashed, or one seed per environment. RLlib gives env
+                runners consecutive seeds; with consecutive seeds of environments, runners would share episodes.
+            options: See :meth:`SleepEnv.reset`.
         """
         if isinstance(seed, int):
-            seed = [int(drawn) for drawn in np.random.SeedSequence(seed).generate_state(self.num_envs)]
+            seed = [int(state) for state in np.random.SeedSequence(seed).generate_state(self.num_envs)]
         return super().reset(seed=seed, options=options)
 
 
 def flat_and_masked(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """An environment as policies of RLlib see it: observations as one vector, and the mask beside them."""
+    """Wraps an environment as RLlib's policies expect: flat observations with an action mask."""
     return RLlibActionMask(FlattenLedger(env))
 
 
 def make_vector(context: Mapping[str, Any]) -> RLlibVectorEnv:
-    """Makes an env runner's environments; for ``ray.tune.register_env``.
+    """Makes the vector environment of an env runner; for ``ray.tune.register_env``.
 
     Args:
-        context: The ``env_config``, arguments of :class:`RLlibVectorEnv`; RLlib adds ``num_envs`` where
+        context: The ``env_config``, with arguments of :class:`RLlibVectorEnv`; RLlib adds ``num_envs`` if
             ``gym_env_vectorize_mode`` is ``VECTOR_ENTRY_POINT``.
     """
     return RLlibVectorEnv(**context)
 
 
 class MaskedPPOModule(DefaultPPOTorchRLModule):
-    """PPO's actor and critic on ``{"observations": ..., "action_mask": ...}``, where forbidden actions are never drawn.
+    """PPO's actor and critic with invalid action masking, on ``{"observations": ..., "action_mask": ...}``.
 
     The networks are those of RLlib's default module for the observations alone, with all of its settings; logits of
-    forbidden actions become the lowest number that there is. So sampling, log-probabilities, entropy and gradients are
-    those of the distribution over allowed actions (Huang and Ontañón 2022, arXiv:2006.14171).
+    invalid actions are set to the lowest finite number. Sampling, log-probabilities, entropy and gradients are those of
+    the distribution over allowed actions (Huang and Ontañón 2022, arXiv:2006.14171).
 
     Args:
-        observation_space: As :class:`~sleepgym.env.wrappers.RLlibActionMask` makes it.
+        *args: Arguments of RLlib's default module.
+        observation_space: Space of :class:`~sleepgym.env.wrappers.RLlibActionMask`.
+        **kwargs: Keyword arguments of RLlib's default module.
 
     Raises:
         TypeError: The observations have no mask.
@@ -102,53 +104,53 @@ class MaskedPPOModule(DefaultPPOTorchRLModule):
                 "wrap the environment as RLlibActionMask(FlattenLedger(env))"
             )
         super().__init__(*args, observation_space=observation_space[OBSERVATIONS], **kwargs)
-        # Networks read the observations alone; the module is given both, and is made again from this space.
+        # Networks take the observations alone, but RLlib rebuilds the module from its full space.
         self.observation_space = observation_space
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        return _mask(super()._forward(_bare(batch), **kwargs), batch)
+        return _mask(super()._forward(_without_mask(batch), **kwargs), batch)
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        return _mask(super()._forward_train(_bare(batch), **kwargs), batch)
+        return _mask(super()._forward_train(_without_mask(batch), **kwargs), batch)
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:
-        """Values of the observations, ``[rows]``; a mask says nothing about them."""
-        return super().compute_values(_bare(batch), embeddings)
+        """Returns the values of the observations, ``[rows]``, independent of the mask."""
+        return super().compute_values(_without_mask(batch), embeddings)
 
 
-def _bare(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The batch with the observations alone; RLlib uses the batch again, so it is left as it is."""
+def _without_mask(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a copy of the batch without masks; RLlib reuses the batch, so that it is not changed."""
     return {**batch, Columns.OBS: batch[Columns.OBS][OBSERVATIONS]}
 
 
 def _mask(outputs: dict[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
     logits, allowed = outputs[Columns.ACTION_DIST_INPUTS], batch[Columns.OBS][ACTION_MASK]
-    # Not minus infinity: a forbidden action would make 0 * inf = nan of entropies and gradients.
+    # Not minus infinity, with which entropies and gradients would be 0 * inf = NaN.
     outputs[Columns.ACTION_DIST_INPUTS] = logits.masked_fill(allowed == 0, torch.finfo(logits.dtype).min)
     return outputs
 
 
 class MeasuredPPOLearner(PPOTorchLearner):
-    """RLlib's learner, which also reports how far an update moves the policy, as Stable-Baselines3 does.
+    """RLlib's PPO learner that also reports ``approx_kl`` and ``clip_fraction``, as Stable-Baselines3 does.
 
-    A module's results have ``approx_kl`` and ``clip_fraction``, means over the minibatches of an update. RLlib's own
-    divergence is measured only where it is also a term of the loss.
+    They are means over the minibatches of an update, in a module's results. RLlib itself measures the divergence only
+    if it is a term of the loss.
     """
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> torch.Tensor:
-        """RLlib's loss."""
+        """Returns RLlib's loss, and logs the metrics."""
         kind = self.module[module_id].unwrapped().get_train_action_dist_cls()
         with torch.no_grad():
             policy = kind.from_logits(fwd_out[Columns.ACTION_DIST_INPUTS])
-            moved = policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP]
+            log_ratio = policy.logp(batch[Columns.ACTIONS]) - batch[Columns.ACTION_LOGP]
             if Columns.LOSS_MASK in batch:
-                moved = moved[batch[Columns.LOSS_MASK]]
-            change = moved.exp() - 1
+                log_ratio = log_ratio[batch[Columns.LOSS_MASK]]
+            change = log_ratio.exp() - 1
             figures = {
                 # Schulman 2020, http://joschu.net/blog/kl-approx.html
-                "approx_kl": (change - moved).mean(),
+                "approx_kl": (change - log_ratio).mean(),
                 "clip_fraction": (change.abs() > config.clip_param).float().mean(),
             }
         self.metrics.log_dict(figures, key=module_id, reduce="mean")
@@ -156,36 +158,35 @@ class MeasuredPPOLearner(PPOTorchLearner):
 
 
 class FiguresCallback(RLlibCallback):
-    """Reports how episodes went: ``result["env_runners"]["sleepgym"]`` has a list per figure, one number per episode.
+    """Reports metrics of episodes: ``result["env_runners"]["sleepgym"]`` has a list per metric, one number per episode.
 
-    The figures are those of :func:`sleepgym.training.dashboard.figures_of_info`, and ``invalid``, the steps that were
-    not
-    allowed or failed. They are lists, since RLlib's own means are means of each runner's mean.
+    The metrics are those of :func:`sleepgym.training.dashboard.figures_of_info`, and ``invalid``, the number of steps
+    that were not allowed or failed. They are lists, since RLlib's own means are means over runners of means.
     """
 
     def on_episode_end(self, *, episode: Any, metrics_logger: Any, **kwargs: Any) -> None:
-        """Logs what the info of an episode's last step says."""
+        """Logs the metrics in the info of an episode's last step."""
         info = episode.get_infos(-1)
         for name, value in (figures_of_info(info) | {"invalid": info["sleep"]["invalid"]}).items():
             metrics_logger.log_value((FIGURES, name), float(value), reduce="item_series")
 
 
 def figures_of_update(result: Mapping[str, Any]) -> dict[str, float]:
-    """Means over the episodes that ended in an update; empty if none did.
+    """Returns the means of the metrics over the episodes that ended during an update; empty if none did.
 
     Args:
-        result: What ``Algorithm.train`` returned.
+        result: Result of ``Algorithm.train``.
     """
     reported = result["env_runners"].get(FIGURES, {})
     return {name: float(np.mean(values)) for name, values in reported.items() if np.size(values)}
 
 
 class RLlibPolicy:
-    """A module of RLlib as :func:`~sleepgym.evaluation.evaluate` plays it, in environments of :func:`flat_and_masked`.
+    """Adapter of an RLlib module for :func:`~sleepgym.evaluation.evaluate`, in environments of :func:`flat_and_masked`.
 
     Args:
-        module: Such as ``Algorithm.get_module()``, which learning goes on to change.
-        sha256: Of the file that its weights are from, for a leaderboard.
+        module: Module such as ``Algorithm.get_module()``, which later training changes in place.
+        sha256: SHA-256 of the file of its weights, for a leaderboard.
     """
 
     def __init__(self, module: RLModule, sha256: str = "") -> None:
@@ -203,33 +204,33 @@ class RLlibPolicy:
 
         Args:
             observation: ``{"observations": [rows, numbers], "action_mask": [rows, actions]}``.
-            state: Given back as it is; the module remembers nothing.
-            episode_start: Not looked at, for the same reason.
-            deterministic: Whether to take the likeliest action instead of drawing one.
-            action_masks: Instead of those in the observation, ``[rows, actions]``.
+            state: Returned unchanged, since the module has no recurrent state.
+            episode_start: Ignored, for the same reason.
+            deterministic: Whether to take the likeliest action instead of sampling.
+            action_masks: Masks ``[rows, actions]`` that replace those in the observation.
 
         Returns:
             Actions ``[rows, ...]``, and the state.
         """
         masks = observation[ACTION_MASK] if action_masks is None else action_masks
-        seen = {OBSERVATIONS: observation[OBSERVATIONS], ACTION_MASK: masks}
-        tensors = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in seen.items()}
+        inputs = {OBSERVATIONS: observation[OBSERVATIONS], ACTION_MASK: masks}
+        tensors = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in inputs.items()}
         outputs = self.module.forward_inference({Columns.OBS: tensors})
         actions = self.module.get_inference_action_dist_cls().from_logits(outputs[Columns.ACTION_DIST_INPUTS])
         return (actions.to_deterministic() if deterministic else actions).sample().numpy(), state
 
 
 def load_rllib_policy(checkpoint: Path | str) -> RLlibPolicy:
-    """Loads the policy of a checkpoint that ``agents/rllib_ppo.py`` kept; Ray need not run.
+    """Loads the policy of a checkpoint of ``agents/rllib_ppo.py``; Ray need not run.
 
-    A checkpoint is code: RLlib unpickles parts of it, and what is unpickled can do anything. Load only what you or
-    people you trust have made.
+    A checkpoint is code: RLlib unpickles parts of it, which can execute anything. Load only checkpoints from people
+    that you trust.
 
     Args:
-        checkpoint: Its folder, such as ``runs/rllib_ppo/checkpoints/15360``.
+        checkpoint: Folder of the checkpoint, such as ``runs/rllib_ppo/checkpoints/15360``.
 
     Raises:
-        PolicyError: There is no policy in it.
+        PolicyError: The folder has no policy.
     """
     parts = (COMPONENT_LEARNER_GROUP, COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID)
     folder = Path(checkpoint).resolve().joinpath(*parts)

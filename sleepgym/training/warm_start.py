@@ -1,4 +1,4 @@
-"""Warm starts: behaviour cloning of a hand-written scheduler before a policy learns from its own steps."""
+"""Warm starts: behaviour cloning of hand-written schedulers before reinforcement learning."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from sleepgym.training.envs import Baselines, EnvSpec
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """What a teacher saw and did.
+    """Observations and actions of a teacher.
 
     Attributes:
-        observations: Arrays ``[steps, ...]`` by name.
-        masks: What was allowed, bool ``[steps, actions]``.
-        actions: What the teacher chose, as the environment takes it: int64 ``[steps]``, or ``[steps, 3]`` on a card
-            with parameters.
-        baselines: What the teacher earned in each episode; see :class:`~sleepgym.training.envs.RelativeReward`.
+        observations: Observations ``[steps, ...]`` by name.
+        masks: Allowed actions, bool ``[steps, actions]``.
+        actions: Actions of the teacher, int64 ``[steps]``, or ``[steps, 3]`` on a card with parameters.
+        baselines: Cumulative rewards of the teacher by seed; see :class:`~sleepgym.training.envs.RelativeReward`.
     """
 
     observations: dict[str, NDArray[np.float32]]
@@ -41,7 +40,7 @@ class Demonstrations:
 
 
 class _RecordingTeacher:
-    """A teacher that writes down what it is asked and answers."""
+    """Wrapper of a teacher that records its observations, masks and actions in one episode."""
 
     def __init__(self, teacher: Predictor, env: SleepEnv) -> None:
         self.teacher, self.env, self.episode = teacher, env, env.episode
@@ -57,59 +56,59 @@ class _RecordingTeacher:
         deterministic: bool = True,
         action_masks: Any = None,
     ) -> tuple[Any, Any]:
-        """As the teacher."""
+        """Returns the teacher's actions, and records them."""
         actions, state = self.teacher.predict(observation, state, action_masks=action_masks)  # type: ignore[call-arg]
         self.observations.append(observation)
         self.masks.append(np.asarray(action_masks, bool))
         self.actions.append(np.stack([self._complete(action) for action in actions]))
         return actions, state
 
-    def lessons(self, seed: int) -> Demonstrations:
-        """The episode, once it has ended."""
+    def demonstrations(self, seed: int) -> Demonstrations:
+        """Returns the demonstrations of the finished episode."""
         names = self.observations[0]
         return Demonstrations(
-            {name: np.concatenate([one[name] for one in self.observations]) for name in names},
+            {name: np.concatenate([batch[name] for batch in self.observations]) for name in names},
             np.concatenate(self.masks),
             np.concatenate(self.actions),
             {seed: self._baseline()},
         )
 
     def _baseline(self) -> NDArray[np.float64]:
-        """What the teacher had earned by each tick."""
+        """Returns the teacher's cumulative reward by tick, ``[horizon + 1]``; constant after a collapse."""
         history, traffic = self.episode.history, self.episode.stream.traffic
-        ticks = map(Tick, traffic, history.served, history.perplexity_ratio)  # none after a collapse
-        earned = [sum(self.episode.reward([tick]).values()) for tick in ticks]
-        return np.cumsum([0.0, *earned, *[0.0] * (len(traffic) - len(earned))])
+        ticks = map(Tick, traffic, history.served, history.perplexity_ratio)
+        rewards = [sum(self.episode.reward([tick]).values()) for tick in ticks]
+        return np.cumsum([0.0, *rewards, *[0.0] * (len(traffic) - len(rewards))])
 
     def _complete(self, action: Any) -> NDArray[np.int64]:
-        """On a card with parameters, teachers may name the operator alone."""
+        """Completes an operator by the card's usual parameters, if the action space requires them."""
         if self.env.action_space.contains(action):
             return np.asarray(action, np.int64)
         return self.env.choices.usual(operator_of(action))
 
 
 def demonstrate(spec: EnvSpec, teacher: Predictor | Maker, seeds: Sequence[int], slots: int = 16) -> Demonstrations:
-    """Lets a scheduler play streams of the split ``train``.
+    """Records a scheduler on streams of the split ``train``.
 
     Args:
-        spec: The environment; observations are dictionaries.
-        teacher: Who plays: a scheduler, or a function that makes one for an episode.
-        seeds: Of the streams, in the order of which the steps are given.
-        slots: Most episodes at once.
+        spec: The environment, with dictionary observations.
+        teacher: Scheduler to record, or a factory of one per episode.
+        seeds: Seeds of the streams; the steps are in their order.
+        slots: Maximum number of parallel episodes.
     """
-    notebooks: dict[int, _RecordingTeacher] = {}
+    recorders: dict[int, _RecordingTeacher] = {}
 
     def begin(env: SleepEnv, seed: int) -> Predictor:
-        # One notebook per episode: in a shared one, slots that are done would go on being asked.
-        notebooks[seed] = _RecordingTeacher(teacher if isinstance(teacher, Predictor) else teacher(env, seed), env)
-        return notebooks[seed]
+        # One recorder per episode: a shared one would also be asked for actions of finished slots.
+        recorders[seed] = _RecordingTeacher(teacher if isinstance(teacher, Predictor) else teacher(env, seed), env)
+        return recorders[seed]
 
     evaluate(lambda: spec.make("train"), begin, seeds, slots)
-    return joined([notebooks[seed].lessons(seed) for seed in seeds])
+    return joined([recorders[seed].demonstrations(seed) for seed in seeds])
 
 
 def joined(parts: Sequence[Demonstrations]) -> Demonstrations:
-    """Several demonstrations as one, those of several teachers as if by one who is of several minds.
+    """Concatenates demonstrations, of one or several teachers.
 
     Args:
         parts: At least one, of episodes with different seeds.
@@ -118,7 +117,7 @@ def joined(parts: Sequence[Demonstrations]) -> Demonstrations:
         {name: np.concatenate([part.observations[name] for part in parts]) for name in parts[0].observations},
         np.concatenate([part.masks for part in parts]),
         np.concatenate([part.actions for part in parts]),
-        {seed: earned for part in parts for seed, earned in part.baselines.items()},
+        {seed: rewards for part in parts for seed, rewards in part.baselines.items()},
     )
 
 
@@ -131,22 +130,22 @@ def clone(
     learning_rate: float = 1e-3,
     entropy: float = 0.0,
 ) -> float:
-    """Fits a policy to demonstrations: cross-entropy over the allowed actions, or over all if it knows no masks.
+    """Fits a policy to demonstrations by cross-entropy over the allowed actions, or over all without mask support.
 
-    The value function is left alone, so that the first updates that follow should be careful ones (``target_kl``).
+    The value function is not trained, so that the first reinforcement learning updates should be limited
+    (``target_kl``).
 
     Args:
-        model: The policy; its own optimizer is not used, and keeps no momentum from here.
-        demonstrations: What to imitate.
-        epochs: Passes over them.
-        rng: Shuffles them.
-        batch_size: Steps in a minibatch.
+        model: The policy; its own optimiser is not used and keeps its state.
+        demonstrations: Demonstrations to imitate.
+        epochs: Passes over the demonstrations.
+        rng: Source of the shuffling.
+        batch_size: Steps per minibatch.
         learning_rate: Step size of Adam.
-        entropy: Weight of an entropy bonus. A teacher that never doubts makes a policy that never tries anything else,
-            and what it does not try it cannot learn.
+        entropy: Weight of an entropy bonus, which keeps exploration after cloning a deterministic teacher.
 
     Returns:
-        See :func:`agreement`, on the demonstrations.
+        Agreement with the demonstrations, see :func:`agreement`.
     """
     policy = model.policy
     optimizer = torch.optim.Adam(policy.parameters(), lr=learning_rate)
@@ -154,7 +153,7 @@ def clone(
     for _ in range(epochs):
         for rows in np.array_split(rng.permutation(len(demonstrations)), -(-len(demonstrations) // batch_size)):
             observations = {name: values[rows] for name, values in demonstrations.observations.items()}
-            tensors: Any = policy.obs_to_tensor(observations)[0]  # a dictionary, which sb3-contrib does not declare
+            tensors: Any = policy.obs_to_tensor(observations)[0]  # a dictionary; sb3-contrib's type hint lacks it
             actions = torch.as_tensor(demonstrations.actions[rows], device=model.device)
             masks = _masks(model, demonstrations.masks[rows])
             _, log_prob, spread = policy.evaluate_actions(tensors, actions, **masks)
@@ -171,7 +170,7 @@ def clone(
 
 
 def agreement(model: MaskablePPO | PPO, demonstrations: Demonstrations) -> float:
-    """Share of the demonstrated steps at which a policy does what the teacher did."""
+    """Returns the share of the demonstrated steps at which a policy's likeliest action is the teacher's."""
     masks = _masks(model, demonstrations.masks)
     actions, _ = model.predict(demonstrations.observations, deterministic=True, **masks)
     alike = (actions == demonstrations.actions).reshape(len(demonstrations), -1)
@@ -179,5 +178,5 @@ def agreement(model: MaskablePPO | PPO, demonstrations: Demonstrations) -> float
 
 
 def _masks(model: MaskablePPO | PPO, masks: NDArray[np.bool_]) -> dict[str, Any]:
-    """What only a policy with masks is to be given."""
+    """Returns the keyword arguments for masks; none for policies without mask support."""
     return {"action_masks": masks} if isinstance(model, MaskablePPO) else {}

@@ -326,7 +326,7 @@ def test_what_is_no_policy_is_refused(saved: Callable[..., str], tmp_path: Path)
         (("owl", *MINI), "known schedulers are always-sleep; "),
         (("sac:policy.zip", *MINI), "known algorithms are dqn, maskable-ppo, ppo, recurrent-ppo"),
         (("night-owl:load=1", *MINI), "known are night-owl (traffic_at"),
-        (("never-sleep", "never-sleep", *MINI), "each entry once"),
+        (("never-sleep", "never-sleep", *MINI), "each player once"),
         (("never-sleep", "--env-id", "CartPole-v1"), "expected an id of this package, found 'CartPole-v1'"),
         (("never-sleep", "--streams", "0"), "at least one stream"),
         (("never-sleep", "--slots", "0"), "at least one stream, one slot and one process"),

@@ -9,7 +9,8 @@ from sleepgym.consolidation.lessons import lessons
 from sleepgym.consolidation.lora import AdapterTraining, new_adapter, train_adapters
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.lm.continuation import Continuation
-from sleepgym.lm.language_model import Encoded, hooked
+from sleepgym.lm.encoding import Encoded
+from sleepgym.lm.language_model import hooked
 from sleepgym.memory.overlay import Memory, Overlay
 from sleepgym.memory.rehearsal import Rehearsal
 

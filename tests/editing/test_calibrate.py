@@ -57,7 +57,7 @@ def test_bundled_model_ships_with_the_default_settings(base, own_cache):
 
 def test_unknown_model_gets_blocks_from_a_sixth_to_half_of_its_depth(base, own_cache):
     class Deep:
-        blocks, fingerprint = range(18), "unknown"
+        blocks, fingerprint, folder = range(18), "unknown", None
 
     assert spec_for(Deep()).layers == (3, 4, 5, 6, 7, 8)
 

@@ -214,7 +214,7 @@ def test_weights_are_part_of_what_later_facts_hold_still(base, facts):
 def test_solutions_do_not_depend_on_what_the_editor_remembers(base, facts):
     """A system grown from a remembered smaller one and one built anew are the same, bit for bit."""
     fresh, used = (Editor(base.overlay, base.statistics, base.editor.spec) for _ in range(2))
-    fresh.chains.cache = used.chains.cache = base.editor.cache
+    fresh.target_store.cache = used.target_store.cache = base.editor.cache
     one, other = Memory(), Memory()
     used.write(one, facts[:4])
     used.write(one, facts[4:5], facts[:4])

@@ -1,5 +1,3 @@
-import math
-
 import torch
 
 from sleepgym.editing.upkeep import audit, refresh
@@ -41,5 +39,5 @@ def test_refreshed_fact_has_not_been_seen_since(base, facts):
     entry = state.ledger[facts[0].key]
     assert (report.refreshed, report.recall_after, report.edits) == ((facts[0].key,), 1.0, 1)
     assert state.scale_of(facts[0].key) == 1.0
-    assert (entry.stage, entry.audited_at, entry.writes) == (0, -1, 2) and math.isnan(entry.margin)
+    assert (entry.stage, entry.audited_at, entry.writes) == (0, -1, 2) and entry.margin is None
     assert len(state.memory.terms) == 3, "in the place of the old edit, not beside it"

@@ -189,7 +189,7 @@ def test_an_episode_is_summed_up_at_its_end() -> None:
         "score": 0.125,
         "recall": 0.25,
         "recall_mean": pytest.approx((0.8 + 0.6 + 6 * 0.5 + 2 * 0.25) / 10),
-        "edits": 10,
+        "edits_used": 10,
         "sleeps": 1,
         "naps": 0,
         "rolled_back": 1,
@@ -225,7 +225,7 @@ def test_the_summary_of_a_real_episode_agrees_with_its_infos() -> None:
     found = info["night"]
     for name in ("score", "recall", "sleeps", "naps", "ppl_ratio"):
         assert found[name] == info[name]
-    assert (found["length"], found["invalid"], found["edits"]) == (steps, invalid, info["edits_used"])
+    assert (found["length"], found["invalid"], found["edits_used"]) == (steps, invalid, info["edits_used"])
     assert found["ticks"] == info["tick"]
     assert sum(found["actions"].values()) == pytest.approx(1)
     history = env.unwrapped.episode.history  # type: ignore[attr-defined]

@@ -72,14 +72,14 @@ def test_other_streams_are_an_error() -> None:
 
 def test_episodes_are_summed_up_and_the_best_comes_first(episode: Callable[..., EpisodeResult]) -> None:
     results = {
-        "poor": [episode(seed=1, score=0.2), episode(seed=2, score=0.4, edits=20, budget=40, ppl_ratio=1.3)],
+        "poor": [episode(seed=1, score=0.2), episode(seed=2, score=0.4, edits_used=20, budget=40, ppl_ratio=1.3)],
         "good": [episode(seed=1, score=0.8), episode(seed=2, score=0.8, sleeps=3)],
     }
     good, poor = json.loads(episodes_sheet(results, rng()).json())["rows"]
     assert (good["scheduler"], good["score"], good["nights"]) == ("good", {"point": 0.8, "low": 0.8, "high": 0.8}, 2.5)
     assert poor["score"]["point"] == pytest.approx(0.3)
     assert (poor["score"]["low"], poor["score"]["high"]) == pytest.approx((0.2, 0.4))
-    assert (poor["edits"], poor["budget"]) == (14.5, 26)
+    assert (poor["edits_used"], poor["budget"]) == (14.5, 26)
     assert poor["drift"] == pytest.approx(0.2)
 
 

@@ -29,7 +29,7 @@ def test_degraded_facts_are_listed_worst_first(ledger):
 
 def test_fact_that_was_never_audited_is_neither_recalled_nor_degraded():
     entry = Entry(fact("Tom"))
-    assert math.isnan(entry.margin)
+    assert entry.margin is None
     assert (entry.audited, entry.recalled, entry.degraded) == (False, False, False)
 
 

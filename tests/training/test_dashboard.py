@@ -44,7 +44,9 @@ def test_actions_with_parameters_count_by_their_operator(episode: Callable[..., 
 
 
 def test_means_are_means(episode: Callable[..., EpisodeResult]) -> None:
-    means = means_of([episode(score=0.2, edits=4, episode_return=1.0), episode(score=0.6, edits=8, episode_return=2.0)])
+    means = means_of(
+        [episode(score=0.2, edits_used=4, episode_return=1.0), episode(score=0.6, edits_used=8, episode_return=2.0)]
+    )
     assert (means["score"], means["edits_used"], means["reward"], means["ep_length"]) == pytest.approx((0.4, 6, 1.5, 4))
 
 

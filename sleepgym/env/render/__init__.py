@@ -1,4 +1,4 @@
-"""What an episode looks like: ``picture`` (an image), ``text`` (for terminals) and ``window`` (for people).
+"""Rendering of episodes: ``picture`` (RGB images), ``text`` (for terminals) and ``window`` (on screen).
 
 Not imported with the environment, since matplotlib takes long to load and training never renders.
 """

@@ -1,4 +1,4 @@
-"""Colours that are told apart with any kind of colour vision, and what they mean for a fact."""
+"""Colour-blind safe palette, and the colours of a fact's status."""
 
 from sleepgym.episode.history import Standing
 
@@ -7,7 +7,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW = "#000000", "#E69F00", "#56B4E9", "#009E73", 
 BLUE, VERMILION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
 
 WINE = "#882255"
-"""Tol's: side by side, in cells of few pixels, Okabe and Ito's purple comes too close to their sky blue."""
+"""Paul Tol's wine: in cells of few pixels, Okabe and Ito's purple is hard to distinguish from their sky blue."""
 
 STANDINGS = {
     Standing.RIGHT: (SKY, "recalled"),

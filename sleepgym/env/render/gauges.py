@@ -1,4 +1,4 @@
-"""The column beside the panels of a picture: a clock, the legend with counts, and gauges of the present values."""
+"""Side column of a picture: a clock, the legend with counts, and gauges of the current values."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from sleepgym.env.render.layout import DIM, PANELS, SIDE, SMALL, TRACK, WIDTH
 from sleepgym.episode.history import History
 
 WIDE = WIDTH - SIDE - 10
-"""Pixels from the left edge of a gauge to its right one."""
+"""Width of a gauge in pixels."""
 
 
 def draw(axes: Axes, history: History, horizon: int) -> None:
     """Draws the column.
 
     Args:
-        axes: Empty; its coordinates are pixels.
-        history: What happened.
-        horizon: Ticks of the whole episode.
+        axes: Empty axes with pixel coordinates, see :func:`~sleepgym.env.render.layout.column`.
+        history: Record of the episode so far.
+        horizon: Length of the whole episode in ticks.
     """
     _clock(axes, history, horizon)
     _legend(axes, history)
@@ -41,13 +41,13 @@ def draw(axes: Axes, history: History, horizon: int) -> None:
 
 
 def rise(history: History) -> list[float]:
-    """By how many percent perplexity was above that of the bare model, per tick; at most 1000, ruined models too."""
+    """Returns the rise of perplexity over the bare model in percent, per tick, clipped to 1000; NaN counts as 1000."""
     ratios = np.minimum(np.nan_to_num(history.perplexity_ratio, nan=np.inf), 11)
     return (100 * (ratios - 1)).tolist()
 
 
 def full_scale(percent: list[float]) -> float:
-    """Where the scale of perplexity ends: 10 %, doubled until all of it fits."""
+    """Returns the upper end of the perplexity scale in percent: 10, doubled until all values fit."""
     scale = 10.0
     while scale < max(percent, default=0.0):
         scale *= 2

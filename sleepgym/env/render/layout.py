@@ -1,6 +1,6 @@
-"""Where everything of a picture is, in pixels from its top left corner.
+"""Fixed layout of a picture, in pixels from its top left corner.
 
-By hand: matplotlib's own layout takes longer than the drawing, and would move the axes of a video about.
+matplotlib's own layout engines take longer than the drawing, and would shift the axes between frames of a video.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 WIDTH, HEIGHT, DPI = 640, 480, 100
 
 SMALL = 8
-"""Points: the smallest text that can be read at this size."""
+"""Font size in points, the smallest that is legible at this resolution."""
 
 LEFT, RIGHT, SIDE = 80, 508, 524
-"""Where panels begin and end, and where the column beside them begins."""
+"""Left and right edge of the panels, and left edge of the side column."""
 
 PANELS = {
     "hypnogram": (14, 80),
@@ -26,16 +26,16 @@ PANELS = {
 """Top and height of each panel."""
 
 DIM, LINE, TRACK, NIGHT = "#555555", "#C4C4CC", "#E4E4E4", "#E7E7F0"
-"""Colours of what matters less: words, the lines between days, empty gauges, the shade of nights."""
+"""Colours of secondary text, of lines between days, of empty gauges and of nights."""
 
 
 def empty() -> Figure:
-    """A figure of this size without anything on it."""
+    """Returns an empty figure of 640 x 480 pixels."""
     return Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI)
 
 
 def panel(fig: Figure, name: str) -> Axes:
-    """One of the panels, empty."""
+    """Adds one of :data:`PANELS` to the figure."""
     top, height = PANELS[name]
     axes = fig.add_axes((LEFT / WIDTH, 1 - (top + height) / HEIGHT, (RIGHT - LEFT) / WIDTH, height / HEIGHT))
     axes.spines[["top", "right"]].set_visible(False)
@@ -44,7 +44,7 @@ def panel(fig: Figure, name: str) -> Axes:
 
 
 def column(fig: Figure) -> Axes:
-    """The column beside the panels; its coordinates are pixels, and y grows downwards."""
+    """Adds the side column to the figure; its coordinates are pixels, with y downwards."""
     axes = fig.add_axes((SIDE / WIDTH, 0, 1 - SIDE / WIDTH, 1))
     axes.set_xlim(0, WIDTH - SIDE)
     axes.set_ylim(HEIGHT, 0)

@@ -1,4 +1,4 @@
-"""An episode as a picture: hypnogram, the fate of every fact, recall, budget, perplexity, and gauges beside them."""
+"""Picture of an episode: hypnogram, status of every fact, recall, budget and perplexity over time, and gauges."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from sleepgym.episode.history import History, Standing
 from sleepgym.episode.stream import Rhythm
 
 LEVELS = {"SLEEP": 0, "NAP": 1, "REFRESH": 2, "INJECT": 2, "PRUNE": 2, "WAIT": 3}
-"""Height of each action in the hypnogram: the deeper, the less awake."""
+"""Level of each action in the hypnogram, from sleep (0) to awake (3)."""
 
 LEVEL_NAMES = ("sleep", "nap", "writing", "awake")
 LEVEL_COLOURS = (BLUE, SKY, ORANGE)
 
 FADE = 0.6
-"""How far colours fade to white while nobody is answered."""
+"""Weight of white in the colours of offline ticks."""
 
 DAY_LABELS = 8
-"""Labels of the time axis at most."""
+"""Maximum number of labels of the time axis."""
 
 
 def figure(history: History, horizon: int) -> Figure:
     """Draws an episode so far, 640 x 480 pixels.
 
     Args:
-        history: What happened.
-        horizon: Ticks of the whole episode, so that the axis does not move while it runs.
+        history: Record of the episode so far.
+        horizon: Length of the whole episode in ticks, which fixes the time axis.
     """
     fig = layout.empty()
     panels = {name: layout.panel(fig, name) for name in layout.PANELS}
@@ -45,7 +45,7 @@ def figure(history: History, horizon: int) -> Figure:
     _recall(panels["recall"], history)
     _budget(panels["budget"], history)
     _perplexity(panels["perplexity"], history)
-    # Only below the last panel: they all share the time.
+    # All panels share the time axis: labels below the last one only.
     day, last = history.rhythm.ticks_per_day, panels["perplexity"]
     last.set_xticks(range(0, horizon + 1, day * math.ceil(horizon / day / DAY_LABELS)))
     last.set_xlabel(f"tick ({day} a day, nights shaded)", fontsize=9)
@@ -54,7 +54,7 @@ def figure(history: History, horizon: int) -> Figure:
 
 
 def to_array(fig: Figure) -> NDArray[np.uint8]:
-    """The figure as RGB, ``[height, width, 3]``."""
+    """Rasterises the figure as RGB, uint8 ``[height, width, 3]``."""
     canvas = FigureCanvasAgg(fig)
     canvas.draw()
     return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3].copy()
@@ -62,12 +62,12 @@ def to_array(fig: Figure) -> NDArray[np.uint8]:
 
 def _time(axes: Axes, rhythm: Rhythm, horizon: int) -> None:
     day = rhythm.ticks_per_day
-    # Also the night that had begun before the episode.
+    # Starts a day early, since a night can begin before the episode does.
     nights = [(start, rhythm.night_ticks) for start in range(rhythm.night_start - day, horizon, day)]
     axes.broken_barh(
         nights, (0, 1), transform=axes.get_xaxis_transform(), facecolor=layout.NIGHT, linewidth=0, zorder=0
     )
-    # Lines instead of ticks: matplotlib makes a tick of ten parts, and they are drawn in every panel.
+    # Lines instead of ticks, which matplotlib draws slowly as objects of many parts.
     axes.vlines(
         range(day, horizon, day), 0, 1, transform=axes.get_xaxis_transform(), color=layout.LINE, linewidth=0.8, zorder=1
     )
@@ -76,7 +76,7 @@ def _time(axes: Axes, rhythm: Rhythm, horizon: int) -> None:
 
 
 def _name(axes: Axes, name: str) -> None:
-    # In pixels, so that the names of all panels are in line whatever their ticks say.
+    # In pixels, so that the names of all panels are aligned whatever the width of their tick labels.
     axes.annotate(
         name,
         (-layout.LEFT + 10, axes.bbox.height / 2),
@@ -118,7 +118,7 @@ def _hypnogram(axes: Axes, history: History) -> None:
 def _facts(axes: Axes, history: History, horizon: int) -> None:
     cells = _cells(history)
     expected = history.rhythm.arrival_rate * (1 - history.rhythm.update_share) * horizon
-    # In fives, from what is to be expected: an axis that grew with every fact would never stand still.
+    # Starts at the expected number and grows in steps of five, so that the axis rarely changes.
     rows = 5 * math.ceil(max(1.1 * expected, len(cells), 1) / 5)
     if cells.size:
         axes.imshow(
@@ -136,7 +136,7 @@ def _facts(axes: Axes, history: History, horizon: int) -> None:
 
 
 def _cells(history: History) -> NDArray[np.float64]:
-    """Colours ``[facts, ticks, 4]`` of the heat map; transparent where a fact has not arrived yet."""
+    """Returns the RGBA colours ``[facts, ticks, 4]`` of the heat map; transparent before a fact's arrival."""
     colours = {standing: to_rgb(colour) for standing, (colour, _) in STANDINGS.items()}
     cells = np.zeros((max(map(len, history.standings), default=0), len(history), 4))
     for tick, (letters, offline) in enumerate(zip(history.standings, history.offline, strict=True)):

@@ -1,4 +1,4 @@
-"""An episode as text for terminals: vitals, the last ticks, and the facts that are worst off."""
+"""Text rendering of an episode for terminals: gauges, the last ticks, and the ledger's worst facts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sleepgym.episode.history import Standing
 from sleepgym.memory.ledger import Entry, Key
 
 WIDTH = 100
-"""Columns."""
+"""Width in columns."""
 
 ROWS = 12
-"""Facts of the ledger that are listed at most."""
+"""Maximum number of facts of the ledger that are listed."""
 
 TICKS = 88
-"""Ticks that are listed at most."""
+"""Maximum number of ticks that are listed."""
 
 ACTIONS = {
     "WAIT": (".", "dim"),
@@ -46,18 +46,18 @@ STANDINGS = {
 
 
 def text(episode: Episode) -> str:
-    """An episode as it is now, 100 columns wide.
+    """Renders the current state of an episode, 100 columns wide.
 
-    With ANSI escape codes of the 16 colours that every terminal has, whatever it is written to, so that equal episodes
-    make equal texts; ``NO_COLOR`` in the environment leaves out colours, and
-    ``rich.text.Text.from_ansi(text).plain`` all codes. Nothing is said by a colour alone.
+    The text has ANSI escape codes of the 16 standard colours whatever it is written to, so that equal episodes give
+    equal texts. ``NO_COLOR`` in the environment omits colours, and ``rich.text.Text.from_ansi(text).plain`` all codes.
+    No information is conveyed by colour alone.
     """
     out = StringIO()
     console = Console(
         file=out, width=WIDTH, force_terminal=True, color_system="standard", legacy_windows=False, highlight=False
     )
-    vitals = Group(_gauges(episode), "", _facts(episode), _waiting(episode), "", _ticks(episode), _key())
-    console.print(Panel(vitals, title=_clock(episode), title_align="left"))
+    overview = Group(_gauges(episode), "", _facts(episode), _pending(episode), "", _ticks(episode), _action_legend())
+    console.print(Panel(overview, title=_clock(episode), title_align="left"))
     console.print(_ledger(episode))
     return out.getvalue()
 
@@ -102,10 +102,10 @@ def _facts(episode: Episode) -> Text:
     return Text(f"arrived {len(standings)}: ") + Text(", ").join(parts)
 
 
-def _waiting(episode: Episode) -> Text:
+def _pending(episode: Episode) -> Text:
     pending = [arrival.fact.statement for arrival in episode.inbox.pending.values()]
     line = Text(f"inbox, {len(pending)} of {episode.card.budget.pending}: ", no_wrap=True, overflow="ellipsis")
-    return line.append_text(_shown(" ".join(pending), "yellow"))
+    return line.append_text(_safe(" ".join(pending), "yellow"))
 
 
 def _ticks(episode: Episode) -> Text:
@@ -115,7 +115,7 @@ def _ticks(episode: Episode) -> Text:
     return line
 
 
-def _key() -> Text:
+def _action_legend() -> Text:
     words = [Text(letter, style) + Text(f" {name.lower()}", "dim") for name, (letter, style) in ACTIONS.items()]
     return Text("      ") + Text(", ").join(words)
 
@@ -123,7 +123,7 @@ def _key() -> Text:
 def _ledger(episode: Episode) -> Table:
     ledger = episode.learner.state.ledger
     standings = dict(zip(episode.inbox.current, map(Standing, episode.standings()), strict=True))
-    worst = sorted(ledger.values(), key=lambda entry: _badness(entry, standings))[:ROWS]
+    worst = sorted(ledger.values(), key=lambda entry: _sort_key(entry, standings))[:ROWS]
     chosen = f"the {ROWS} worst off, " if len(ledger) > ROWS else ""
     table = Table(
         title=f"ledger, {len(ledger)} of {ledger.capacity} facts: {chosen}worst first",
@@ -139,11 +139,11 @@ def _ledger(episode: Episode) -> Table:
     table.add_column("now", no_wrap=True)
     for entry in worst:
         margin, audited = "-", "never"
-        if entry.audited:
+        if entry.margin is not None:
             margin, audited = f"{entry.margin:+.2f}", f"{episode.tick - entry.audited_at} ago"
         table.add_row(
-            _shown(entry.fact.prompt),
-            _shown(entry.fact.object),
+            _safe(entry.fact.prompt),
+            _safe(entry.fact.object),
             f"{entry.stage}/{episode.card.sleep.last_stage}",
             f"{episode.learner.state.scale_of(entry.fact.key):g}",
             margin,
@@ -154,12 +154,12 @@ def _ledger(episode: Episode) -> Table:
     return table
 
 
-def _badness(entry: Entry, standings: Mapping[Key, Standing]) -> tuple[int, float, int]:
-    """Sorts the forgotten first, then the outdated, each by the last margin and then the most recent."""
+def _sort_key(entry: Entry, standings: Mapping[Key, Standing]) -> tuple[int, float, int]:
+    """Returns a sort key: forgotten facts first, then outdated ones, each by last margin and then newest first."""
     order = (Standing.WRONG, Standing.OUTDATED, Standing.RIGHT)
-    return order.index(standings[entry.fact.key]), entry.margin if entry.audited else math.inf, -entry.written_at
+    return order.index(standings[entry.fact.key]), math.inf if entry.margin is None else entry.margin, -entry.written_at
 
 
-def _shown(words: str, style: str = "") -> Text:
-    """Text that cannot act on the terminal: no markup is read, and control characters are made visible."""
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in words), style)
+def _safe(content: str, style: str = "") -> Text:
+    """Returns text without markup or control characters, so that facts cannot send commands to the terminal."""
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in content), style)

@@ -1,4 +1,4 @@
-"""A window on the screen that shows one picture after the other."""
+"""On-screen window that shows a sequence of pictures."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from sleepgym.env.render import layout
 
 
 class Window:
-    """Shows pictures through whatever toolkit matplotlib finds: Tk, Qt, GTK, wx, macOS or a notebook's.
+    """Window of the GUI toolkit that matplotlib finds: Tk, Qt, GTK, wx, macOS or a notebook's.
 
-    A window that its user has closed stays closed, and the episode goes on without it.
+    A window that its user has closed stays closed; later pictures are ignored.
 
     Args:
-        title: Of the window.
-        seconds: How long a picture stays at least; the window reacts to its user meanwhile.
+        title: Title of the window.
+        seconds: Minimum time that a picture is shown, in seconds; the window handles events meanwhile.
 
     Raises:
-        gymnasium.error.DependencyNotInstalled: There is no display, or no toolkit to open a window on it.
+        gymnasium.error.DependencyNotInstalled: There is no display or no GUI toolkit.
     """
 
     def __init__(self, title: str, seconds: float) -> None:
@@ -32,10 +32,10 @@ class Window:
         try:
             with plt.rc_context({"toolbar": "None"}):
                 self._figure = plt.figure(figsize=size, dpi=layout.DPI)
-        except ImportError as error:  # a toolkit was asked for by name, and there is no display
+        except ImportError as error:  # a toolkit was chosen explicitly, and there is no display
             raise _no_window(str(error)) from error
         manager = self._figure.canvas.manager
-        # Backends that only write files have the base class's manager, which shows nothing.
+        # Backends without a GUI use the base class's manager, which shows nothing.
         if manager is None or type(manager).show is FigureManagerBase.show:
             self.close()
             raise _no_window(f"matplotlib's backend {plt.get_backend()!r}, which opens none")
@@ -43,21 +43,21 @@ class Window:
         manager.set_window_title(title)
 
     def show(self, picture: NDArray[np.uint8]) -> None:
-        """Shows a picture, ``[height, width, 3]``."""
+        """Shows a picture, uint8 ``[height, width, 3]``, unless the window was closed."""
         if not plt.fignum_exists(self._figure.number):
             return
         if self._image is None:
             axes = self._figure.add_axes((0, 0, 1, 1))
             axes.set_axis_off()
             self._image = axes.imshow(picture, aspect="auto")
-            # Once only: every further time would raise the window above those its user works in.
+            # Only once: showing it again would raise the window above others.
             self._manager.show()
         self._image.set_data(picture)
         self._figure.canvas.draw_idle()
         self._figure.canvas.start_event_loop(self._seconds)
 
     def close(self) -> None:
-        """Closes it; closing it twice changes nothing."""
+        """Closes the window; closing it again has no effect."""
         plt.close(self._figure)
 
 

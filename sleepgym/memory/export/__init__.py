@@ -1,1 +1,1 @@
-"""A memory published: as a PEFT adapter, inside a model of its own, with a README."""
+"""Export of a memory, as a PEFT adapter with a README or merged into a standalone model."""

@@ -1,4 +1,4 @@
-"""Publishes a memory as a standard PEFT adapter for the untouched base model."""
+"""Export of a memory as a standard PEFT adapter for the unchanged base model."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _CONFIG, _TENSORS, _CARD = "adapter_config.json", "adapter_model.safetensors", "
 
 
 def export_adapter(lm: LanguageModel, memory: Memory, folder: Path, facts: Sequence[Fact] = ()) -> None:
-    """Writes ``adapter_config.json``, ``adapter_model.safetensors`` and a ``README.md`` that says what they are.
+    """Writes ``adapter_config.json``, ``adapter_model.safetensors`` and a ``README.md`` that describes them.
 
-    Every term, edits and sleep's adapter alike, is a low-rank term on a linear: stacked per module they are
-    one LoRA whose rank is the sum of theirs. ``PeftModel.from_pretrained(base, folder)`` gives the same logits.
+    Every term, edits and sleep's adapter alike, is a low-rank term on a linear: stacked per module they are one LoRA
+    whose rank is the sum of theirs. ``PeftModel.from_pretrained(base, folder)`` gives the same logits.
 
     Args:
-        lm: The model that the memory belongs to.
-        memory: Terms to publish.
-        folder: Made if needed; an earlier adapter in it is replaced, once all of the new one is written.
-        facts: What the memory was taught, for the README to list.
+        lm: Model that the memory belongs to.
+        memory: Terms to export.
+        folder: Folder of the adapter; created if needed, and an earlier adapter in it is replaced atomically.
+        facts: Facts that the memory was taught, listed in the README.
 
     Raises:
-        ValueError: The memory is empty: PEFT has no adapter without a target.
-        FileExistsError: The folder has a README, but not of an adapter.
+        ValueError: The memory has no terms, and PEFT has no adapter without targets.
+        FileExistsError: The folder has a README that is not of an adapter.
     """
-    # Here, since it takes long to load, and episodes export nothing.
+    # Imported here, since it takes long to load and episodes do not need it.
     from peft import LoraConfig
 
     stacked = {name: memory.stacked(name) for block in lm.blocks for name in block.linears}
@@ -48,7 +48,7 @@ def export_adapter(lm: LanguageModel, memory: Memory, folder: Path, facts: Seque
         )
     ranks = {name: a.shape[0] for name, (a, _) in pairs.items()}
     largest = max(ranks.values())
-    # alpha equals the rank module by module, so that PEFT's scaling alpha / r is 1 everywhere.
+    # alpha equals the rank of each module, so that PEFT's scaling alpha / r is 1.
     config = LoraConfig(
         r=largest,
         lora_alpha=largest,
@@ -60,7 +60,7 @@ def export_adapter(lm: LanguageModel, memory: Memory, folder: Path, facts: Seque
         task_type="CAUSAL_LM",
         base_model_name_or_path=lm.name,
     )
-    # PEFT makes a set of what it is given, and a set has another order in every process.
+    # PEFT converts targets to a set, whose order differs between processes.
     config.target_modules = sorted(pairs)
     tensors = {}
     for name, (a, b) in pairs.items():

@@ -1,4 +1,4 @@
-"""The README of a published memory: what it holds, which model it belongs to, and how to load it."""
+"""README of an exported memory: its contents, its base model, and how to load it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from sleepgym.memory.overlay import Factors, Memory
 from sleepgym.memory.owners import EDIT
 
 MOST_FACTS = 50
-"""Facts listed; of more, only the number is told."""
+"""Maximum number of facts that are listed; further ones are counted."""
 
 
 def model_card(lm: LanguageModel, memory: Memory, pairs: Factors, facts: Sequence[Fact] = ()) -> str:
-    """Markdown with the front matter of a PEFT adapter.
+    """Returns the README as Markdown, with the front matter of a PEFT adapter.
 
     Args:
         lm: The base model.
-        memory: The memory that was published.
-        pairs: What was published of it, by module.
-        facts: What the memory was taught; listed.
+        memory: The exported memory.
+        pairs: Exported factors by module, ``A [r, d_in]`` and ``B [d_out, r]``.
+        facts: Facts that the memory was taught, to list.
     """
     owners = [owner for owner, term in memory.terms.items() if term.factors and term.scale != 0]
     edits = sum(owner.startswith(EDIT) for owner in owners)
     off = len(memory.terms) - len(owners)
     ranks = {name: a.shape[0] for name, (a, _) in pairs.items()}
     tensors = [tensor for pair in pairs.values() for tensor in pair]
-    whence, code = _base(lm)
+    origin, code = _base(lm)
     return "\n".join(
         [
             "---",
@@ -53,7 +53,7 @@ def model_card(lm: LanguageModel, memory: Memory, pairs: Factors, facts: Sequenc
             *_table(
                 "|",
                 [
-                    ("Base model", whence),
+                    ("Base model", origin),
                     ("Fingerprint of the base", f"`{lm.fingerprint}`"),
                     ("Terms", f"{len(owners)}: {edits} of edits, {len(owners) - edits} of sleep's adapter"),
                     ("Terms switched off and left out", str(off)),
@@ -83,7 +83,7 @@ def model_card(lm: LanguageModel, memory: Memory, pairs: Factors, facts: Sequenc
 
 
 def _base(lm: LanguageModel) -> tuple[str, list[str]]:
-    """Where the base model comes from, and lines of Python that load it."""
+    """Returns the origin of the base model, and lines of Python that load it."""
     dtype = str(lm.dtype).removeprefix("torch.")
     entry = named_model(lm.name)
     if entry is not None:
@@ -116,5 +116,5 @@ def _table(head: str, rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    """Text on one line in which nothing is Markdown or HTML."""
+    """Returns a text on one line with Markdown and HTML escaped."""
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
