@@ -29,6 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "training",
         "leaderboard",
         "cli",
+        "__main__",
     )
 )
 """Rooms and files of the package, the lowest first; those of one layer know nothing of each other."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
+
+from sleepgym.cli.completion import complete_commands, typed
+from sleepgym.cli.streams import read_anything
 
 if TYPE_CHECKING:
     from sleepgym.cli.session import Session
-
-with suppress(ImportError):  # not everywhere; importing it gives input() history and editing
-    import readline
 
 PROMPT = "sleepgym> "
 
@@ -51,12 +50,12 @@ class Args:
 
     def _session(self, console: Console) -> Session | None:
         """A session with the model and the memory asked for; None, and why in red, if they cannot be had."""
-        with console.status(f"loading {self.model!r}") as status:
+        with console.status(escape(f"loading {self.model!r}")) as status:
             from transformers.utils import logging
 
-            from sleepgym.cli.session import ERRORS, Session
+            from sleepgym.cli.session import COMMANDS, Session
+            from sleepgym.cli.teaching import PREFIX
             from sleepgym.cli.views import one_line
-            from sleepgym.lm import ModelLoadError
             from sleepgym.sleeper import SleepingLM
 
             logging.disable_progress_bar()
@@ -65,39 +64,48 @@ class Args:
                     self.model,
                     seed=self.seed,
                     device=self.device,
-                    progress=lambda what, done, total: status.update(f"measuring the model: {what}, {done} of {total}"),
+                    progress=lambda what, done, total: status.update(
+                        escape(f"measuring the model: {what}, {done} of {total}")
+                    ),
                 )
                 if self.memory is not None:
                     learner.load(self.memory)
-            except (*ERRORS, ModelLoadError) as error:
+            except Exception as error:  # whatever is in a folder that is said to be a model
                 console.print(one_line(error), soft_wrap=True)
                 return None
+        complete_commands([*(f"/{name}" for name in COMMANDS), PREFIX])
         session = Session(learner, console, self.tokens)
         session.greet()
         return session
 
 
 def lines(interactive: bool) -> Iterator[str]:
-    """Lines of standard input until it ends, or is interrupted where nothing has been typed.
+    """Lines of standard input until it ends, or is interrupted twice in a row.
+
+    The first interrupt clears what was typed.
 
     Args:
         interactive: Whether somebody is typing, and wants a prompt.
     """
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")  # a stray byte is no reason to end a session
+    read_anything(sys.stdin)
+    interrupted = False
     while True:
         try:
             # Not rich's input(): line editing has to know the prompt's width, or it wipes the prompt.
             line = input(PROMPT if interactive else "")
-        except (EOFError, KeyboardInterrupt) as end:
+        except EOFError:
             if interactive:
                 print()  # what comes next starts below the prompt
-            if isinstance(end, KeyboardInterrupt) and interactive and _typed():
-                continue
             return
+        except KeyboardInterrupt:
+            cleared = interactive and bool(typed())
+            if interrupted and not cleared:
+                if interactive:
+                    print()
+                return
+            if interactive:
+                print("" if cleared else "\n(once more, or /quit, to leave)")
+            interrupted = True
+            continue
+        interrupted = False
         yield line
-
-
-def _typed() -> bool:
-    """Whether the line that was interrupted had anything on it, as far as can be told."""
-    return "readline" in sys.modules and bool(readline.get_line_buffer())

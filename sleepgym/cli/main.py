@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import tyro
 
+from sleepgym._version import __version__
 from sleepgym.cli import chat, leaderboard, replay
 from sleepgym.cli.signals import terminating_cleanly
+from sleepgym.cli.streams import write_anything
 
 
 class Command(Protocol):
@@ -40,10 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: The arguments are wrong, only ask for help, or the process was told to terminate.
     """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    write_anything(sys.stdout)
+    write_anything(sys.stderr)
+    if arguments == ["--version"]:
+        print(f"sleepgym {__version__}")
+        return 0
     command: Command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="sleepgym",
-        description="A language model that is taught facts while awake and settles them asleep.",
+        description="A language model that is taught facts while awake and settles them asleep. "
+        "`sleepgym --version` says which release this is.",
         args=arguments,
     )
     with terminating_cleanly():

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sleepgym.cli import teaching, views
-from sleepgym.consolidation.spec import SleepError
-from sleepgym.editing import EditError
+from sleepgym.cli.history import History
+from sleepgym.cli.streams import write_anything
+from sleepgym.cli.views import counted
+from sleepgym.facts.rows import HUB
+from sleepgym.facts.texts import tidy
 from sleepgym.lm import perplexity
-from sleepgym.memory.checkpoint import CheckpointError
-from sleepgym.memory.ledger import Entry, Key, LedgerFullError
+from sleepgym.memory.ledger import Entry, Key
 from sleepgym.memory.overlay import Memory
 from sleepgym.memory.owners import owner_of
 from sleepgym.sleeper import SleepingLM
-
-ERRORS = (EditError, LedgerFullError, SleepError, CheckpointError, ValueError, OSError, torch.OutOfMemoryError)
-"""What a line may run into. FactError and what exports raise are ValueErrors; files may be in the way."""
 
 
 class Session:
@@ -41,11 +40,13 @@ class Session:
         self.console = console
         self.max_new_tokens = max_new_tokens
         self.relations = teaching.relations_of(learner.lm.name)
+        self.history = History()
         self._open = True
+        write_anything(console.file)
 
     def greet(self) -> None:
         """Says who is there and how to begin."""
-        self._say(f"{self.learner.lm.name} is awake, with {_count(len(self.learner.state.ledger), 'fact')} in memory.")
+        self._say(f"{self.learner.lm.name} is awake, with {counted(len(self.learner.state.ledger), 'fact')} in memory.")
         self._say(f"Ask something, teach with '{teaching.SYNTAX}', or see /help.")
 
     def handle(self, line: str) -> bool:
@@ -59,15 +60,19 @@ class Session:
         Returns:
             Whether the session goes on.
         """
-        before = self.learner.state.copy()
+        before, steps = self.learner.state.copy(), len(self.history)
         try:
             self._dispatch(line.strip())
         except KeyboardInterrupt:
             # The operators undo themselves; this is for an interrupt that comes just after one has finished.
             self.learner.state = before
             self._say("Cancelled: the memory is as it was.", "yellow")
-        except ERRORS as error:
+        except Exception as error:  # models, templates and files bring errors of every kind
+            self.learner.state = before
             self._print(views.one_line(error))
+        else:
+            if len(self.history) >= steps:  # undoing is no step
+                self.history.note(line.strip(), before, self.learner.state)
         return self._open
 
     def _dispatch(self, line: str) -> None:
@@ -109,6 +114,26 @@ class Session:
         else:
             self._say(f"Written, but not recalled: {fact.statement} (margin {views.margin(margin)} nats)", "yellow")
 
+    def teach(self, argument: str) -> None:
+        """Teaches the facts of a file, as many as there is room for."""
+        source = argument if argument.startswith(HUB) else str(_path(argument))
+        with self._busy("reading"):
+            lesson = teaching.read_lesson(source, self.learner.lm, self.learner.state.ledger, self.relations)
+        with self._busy(f"writing {counted(len(lesson.facts), 'fact')}"):
+            report = self.learner.inject(lesson.facts) if lesson.facts else None
+        self._print(*views.lesson_lines(lesson, report))
+
+    def undo(self, _: str = "") -> None:
+        """Puts the memory back to what it was before the last line that changed it."""
+        step = self.history.pop()
+        if step is None:
+            self._say("Nothing to undo: no line of this session has changed the memory.")
+            return
+        self.learner.state = step.before
+        facts = counted(len(self.learner.state.ledger), "fact")
+        self._say(f"Undone: {step.line}")
+        self._say(f"{facts} in memory; {len(self.history)} more can be undone.", "dim")
+
     def sleep(self, _: str = "") -> None:
         """One night, with a progress bar."""
         if not self._has_facts():
@@ -137,7 +162,7 @@ class Session:
         recall = (
             f"recall of them {views.percent(report.recall_before)} before, {views.percent(report.recall_after)} after"
         )
-        self._say(f"Refreshed {_count(len(report.refreshed), 'fact')}; {recall}.")
+        self._say(f"Refreshed {counted(len(report.refreshed), 'fact')}; {recall}.")
 
     def status(self, _: str = "") -> None:
         """The ledger and a summary."""
@@ -148,8 +173,8 @@ class Session:
             self.console.print(views.ledger_table(state))
         edits = sum(state.memory.terms[owner].scale > 0 for owner in self._edits())
         self._say(
-            f"{_count(len(state.ledger), 'fact')}, {_count(edits, 'edit')} in force, LoRA rank {self._adapter_rank()}, "
-            f"perplexity {now:.2f} ({views.change(now, bare)} against the bare model)"
+            f"{counted(len(state.ledger), 'fact')}, {counted(edits, 'edit')} in force, "
+            f"LoRA rank {self._adapter_rank()}, perplexity {now:.2f} ({views.change(now, bare)} against the bare model)"
         )
 
     def forget(self, argument: str) -> None:
@@ -165,21 +190,28 @@ class Session:
 
     def save(self, argument: str) -> None:
         """Writes the memory to a folder."""
-        folder = Path(argument).expanduser()
+        folder = _path(argument)
         self.learner.save(folder)
-        self._say(f"Saved {_count(len(self.learner.state.ledger), 'fact')} to {folder}.")
+        self._say(f"Saved {counted(len(self.learner.state.ledger), 'fact')} to {folder}.")
 
     def load(self, argument: str) -> None:
         """Reads a saved memory in place of the present one."""
-        folder = Path(argument).expanduser()
+        folder = _path(argument)
         self.learner.load(folder)
-        self._say(f"Loaded {_count(len(self.learner.state.ledger), 'fact')} from {folder}.")
+        self._say(f"Loaded {counted(len(self.learner.state.ledger), 'fact')} from {folder}.")
 
     def export(self, argument: str) -> None:
         """Writes the memory as a PEFT adapter."""
-        folder = Path(argument).expanduser()
+        folder = _path(argument)
         self.learner.export_adapter(folder)
         self._say(f"Exported a PEFT adapter to {folder}.")
+
+    def merge(self, argument: str) -> None:
+        """Writes a model of its own whose weights hold the memory."""
+        folder = _path(argument)
+        with self._busy("writing the model"):
+            self.learner.export_merged(folder)
+        self._say(f"Exported a model with the memory in its weights to {folder}.")
 
     def help(self, _: str = "") -> None:
         """Lists what a line can be."""
@@ -200,12 +232,12 @@ class Session:
 
     def _about(self, argument: str) -> list[tuple[Key, Entry]]:
         """Entries of ``SUBJECT``, or of ``SUBJECT | words``."""
-        ledger = self.learner.state.ledger
+        ledger, argument = self.learner.state.ledger, tidy(argument)
         found = [(key, entry) for key, entry in ledger.items() if key[0] == argument]
         if found or "|" not in argument:
             return found
         subject, _, words = argument.partition("|")
-        about = [(key, entry) for key, entry in ledger.items() if key[0] == subject.strip()]
+        about = [(key, entry) for key, entry in ledger.items() if key[0] == tidy(subject)]
         return [(key, entry) for key, entry in about if teaching.says(entry.fact, words, self.relations)]
 
     def _edits(self) -> set[str]:
@@ -241,12 +273,13 @@ class Session:
 
     @contextmanager
     def _busy(self, what: str) -> Iterator[None]:
-        with self.console.status(what):
+        with self.console.status(what, spinner=views.spinner(self.console)):
             yield
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _path(argument: str) -> Path:
+    """A file or folder as it was typed, also where the system's encoding does not have its characters."""
+    return Path(os.fsdecode(argument.encode())).expanduser()
 
 
 @dataclass(frozen=True)
@@ -259,6 +292,7 @@ class SlashCommand:
 
 
 COMMANDS = {
+    "teach": SlashCommand(Session.teach, "teach the facts of a file (JSON, JSON lines, CSV) or a folder", "FILE"),
     "sleep": SlashCommand(Session.sleep, "a night: audit, refresh, train the adapter, dissolve edits, validate"),
     "nap": SlashCommand(Session.nap, "an audit: which facts are still recalled"),
     "refresh": SlashCommand(Session.refresh, "write again what the last audit found degraded"),
@@ -269,6 +303,10 @@ COMMANDS = {
     "save": SlashCommand(Session.save, "write the memory to a folder", "FOLDER"),
     "load": SlashCommand(Session.load, "read a saved memory in place of this one", "FOLDER"),
     "export": SlashCommand(Session.export, "write the memory as a PEFT adapter", "FOLDER"),
+    "merge": SlashCommand(Session.merge, "write a model of its own with the memory in its weights", "FOLDER"),
+    "undo": SlashCommand(
+        Session.undo, "back to before the last line that changed the memory; again for the one before"
+    ),
     "help": SlashCommand(Session.help, "this list"),
     "quit": SlashCommand(Session.quit, "leave; what was not saved is gone"),
 }

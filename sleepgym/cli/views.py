@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -11,19 +12,48 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from sleepgym.cli.teaching import Lesson
+from sleepgym.errors import SleepGymError
 from sleepgym.memory.ledger import Entry
-from sleepgym.memory.reports import AuditReport, SleepReport
+from sleepgym.memory.reports import AuditReport, InjectReport, SleepReport
 from sleepgym.memory.state import State
+
+_LISTED = 10
+"""Items of a list that are shown."""
 
 
 def shown(text: str, style: str = "") -> Text:
-    """Text that cannot act on the terminal: no markup is read, and control characters are made visible."""
-    return Text("".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text), style)
+    """Text that cannot act on the terminal: no markup is read, and what steers a terminal is made visible.
+
+    Joiners, variation selectors, combining marks and blanks of all widths belong to the text and stay.
+    """
+    return Text("".join(c if _harmless(c) else "\N{REPLACEMENT CHARACTER}" for c in text.replace("\t", " ")), style)
+
+
+def _harmless(character: str) -> bool:
+    kind = unicodedata.category(character)
+    if kind == "Cf":
+        return character in _FORMATTING or "\U000e0020" <= character <= "\U000e007f"  # flags of regions end in those
+    return character == "\n" or kind not in ("Cc", "Cs", "Zl", "Zp")
+
+
+# What joins letters and emoji, and marks of direction. Not those that turn the rest of a line around.
+_FORMATTING = "\u00ad\u061c\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u06dd\u0600\u0601\u0602\u0603\u070f"
 
 
 def one_line(error: BaseException) -> Text:
-    """What went wrong, as one red line."""
-    return shown(" ".join(str(error).split()) or type(error).__name__, "red")
+    """What went wrong, as one red line; what nobody has put into words has the name of the error before it."""
+    # The text of a KeyError is the key's repr.
+    said = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text, name = " ".join(said.split()), type(error).__name__
+    if isinstance(error, SleepGymError | OSError) or text.startswith("expected"):
+        return shown(text or name, "red")
+    return shown(f"{name}: {text}" if text else name, "red")
+
+
+def spinner(console: Console) -> str:
+    """Name of the spinner that an encoding can draw."""
+    return "dots" if console.encoding.lower().startswith("utf") else "line"
 
 
 def percent(share: float) -> str:
@@ -54,6 +84,37 @@ def ledger_table(state: State) -> Table:
         numbers = str(entry.stage), f"{state.scale_of(key):g}", margin(entry.margin)
         table.add_row(shown(entry.fact.statement), *numbers, recalled, str(entry.writes))
     return table
+
+
+def lesson_lines(lesson: Lesson, report: InjectReport | None) -> Iterator[Text]:
+    """What became of a file of facts: what was taught, what was not recalled, and what was left out and why."""
+    taught = dict(zip(report.written, report.margins, strict=True)) if report else {}
+    lost = [f"{fact.statement} ({margin(nats)} nats)" for fact, nats in taught.items() if not nats > 0]
+    summary = f"Taught {counted(len(taught), 'fact')} from {lesson.source}, {len(taught) - len(lost)} recalled."
+    yield shown(summary, "green" if taught and not lost else "yellow")
+    yield from _listed("Written, but not recalled", lost, "yellow")
+    yield from _listed("Replaced", [fact.statement for fact in report.superseded] if report else [])
+    yield from _listed("Left out", lesson.left_out, "yellow")
+    yield from _listed("Superseded within the file", lesson.contradictions, "yellow")
+    yield from _listed("Not used of what was taught", lesson.dropped)
+    if lesson.repeated:
+        yield shown(f"Repeated: {counted(lesson.repeated, 'fact')}, taught once.")
+    if lesson.unused:
+        yield shown(f"Keys that are not read: {', '.join(lesson.unused)}.", "dim")
+
+
+def _listed(what: str, items: Sequence[str], style: str = "") -> Iterator[Text]:
+    """The first few of a list, and how many more there are; nothing of an empty one."""
+    if items:
+        yield shown(f"{what}: {len(items)}", style)
+        yield from (shown("  " + " ".join(item.split()), style) for item in items[:_LISTED])
+        if len(items) > _LISTED:
+            yield shown(f"  and {len(items) - _LISTED} more", style)
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, such as ``2 facts``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def audit_lines(report: AuditReport, entries: Iterable[Entry]) -> Iterator[Text]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Literal, get_args
 
-from sleepgym.facts.fact import Fact, FactError
-from sleepgym.facts.records import KEYS, RecordForm, form_of, parse
+from sleepgym.facts.fact import Fact
+from sleepgym.facts.records import KEYS, RecordForm, fits, form_of, parse, unused_keys
 from sleepgym.facts.rows import HUB, Form, Row, read_rows
+from sleepgym.facts.texts import FactError, told_apart
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,12 @@ class Malformed:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.source}, {'record' if self.source.startswith(HUB) else 'line'} {self.line}: {self.reason}"
+        return f"{self.place}: {self.reason}"
+
+    @property
+    def place(self) -> str:
+        """Where it is, such as ``edits.json, line 4``."""
+        return f"{self.source}, {'record' if self.source.startswith(HUB) else 'line'} {self.line}"
 
 
 @dataclass(frozen=True)
@@ -36,16 +43,21 @@ class FactSet:
     """The facts of a data set, in its order, and what was left out. Iterates over the facts.
 
     Attributes:
-        facts: One fact per usable record. Data sets repeat themselves: a later fact about the same
-            ``(subject, relation)`` supersedes an earlier one, see :attr:`latest`.
+        facts: The facts of the usable records, mostly one each. Data sets repeat themselves: a later fact about the
+            same ``(subject, relation)`` supersedes an earlier one, see :attr:`latest`.
         skipped: Malformed records, if they were to be skipped.
-        dropped: Paraphrases and questions without the subject in them, of records that were kept. Nothing
-            can be probed with those. The published sets have some, so they are no reason to refuse a record.
+        dropped: Paraphrases and questions without the subject in them and neighbours without an answer, of records
+            that were kept. Nothing can be probed with those. The published sets have some, so they are no reason to
+            refuse a record.
+        contradictions: Later facts that give a ``(subject, relation)`` another object than an earlier one.
+        unused: Keys of records that nothing is read from, such as ``case_id``.
     """
 
     facts: tuple[Fact, ...]
     skipped: tuple[Malformed, ...] = ()
     dropped: tuple[Malformed, ...] = ()
+    contradictions: tuple[Malformed, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Fact]:
         return iter(self.facts)
@@ -62,8 +74,9 @@ class FactSet:
 def load_facts(source: str | Path, form: Form | None = None, malformed: Literal["raise", "skip"] = "raise") -> FactSet:
     """Reads a data set.
 
-    Files are UTF-8. JSON is one array or one record per line. In CSV, a cell of ``paraphrases``, ``questions``,
-    ``neighbours`` or ``answers`` that starts with ``[`` is a JSON array. Keys that a form does not use are ignored.
+    Files are UTF-8. JSON is one array, one record per line, one record alone, or an object with one array of records
+    in it. In CSV, a cell of a column that may hold a list and that starts with ``[`` is a JSON array. Keys that a form
+    does not use are listed in ``unused``.
 
     Args:
         source: A file, a folder of relation files, or ``hub:owner/name`` or ``hub:owner/name:split``.
@@ -80,6 +93,8 @@ def load_facts(source: str | Path, form: Form | None = None, malformed: Literal[
         raise FactError(f"expected form to be one of {', '.join(get_args(Form))}, found {form!r}")
     if malformed not in ("raise", "skip"):
         raise FactError(f"expected malformed to be 'raise' or 'skip', found {malformed!r}")
+    if not isinstance(source, str | PathLike) or not str(source).strip():
+        raise FactError(f"expected the name of a file, a folder or a hub set, found {source!r}; give a str or a Path")
     rows = list(read_rows(str(source), form))
     if not rows:
         raise FactError(f"expected records in {source}, found none; check that it is the right file or folder")
@@ -87,20 +102,40 @@ def load_facts(source: str | Path, form: Form | None = None, malformed: Literal[
     facts: list[Fact] = []
     skipped: list[Malformed] = []
     dropped: list[Malformed] = []
+    contradictions: list[Malformed] = []
+    first: dict[tuple[str, str], tuple[str, Malformed]] = {}
+    unused: dict[str, None] = {}
     for row in rows:
         case = f"case {row.record['case_id']}: " if isinstance(row.record, dict) and "case_id" in row.record else ""
+
+        def problem(reason: object, row: Row = row, case: str = case) -> Malformed:
+            return Malformed(row.source, row.line, f"{case}{reason}")
+
         try:
-            fact, unusable = parse(_record(row), kind)
+            record = _record(row)
+            own = (fits(record) or kind) if form in (None, "hub") else kind
+            parsed = parse(record, own)
         except FactError as error:
-            problem = Malformed(row.source, row.line, f"{case}{error}")
             if malformed == "raise":
-                raise FactError(str(problem)) from error
-            skipped.append(problem)
+                raise FactError(str(problem(error))) from error
+            skipped.append(problem(error))
             continue
-        facts.append(fact)
-        reasons = (f"{case}expected the subject {fact.subject!r} in the text, found {text!r}" for text in unusable)
-        dropped.extend(Malformed(row.source, row.line, reason) for reason in reasons)
-    return FactSet(tuple(facts), tuple(skipped), tuple(dropped))
+        facts.extend(parsed.facts)
+        dropped.extend(map(problem, parsed.notes))
+        unused.update(dict.fromkeys(unused_keys(record, own)))
+        for fact in parsed.facts:
+            known, where = first.setdefault(fact.key, (fact.object, problem("")))
+            if known != fact.object:
+                contradictions.append(problem(_contradiction(fact, known, where)))
+    return FactSet(tuple(facts), tuple(skipped), tuple(dropped), tuple(contradictions), tuple(unused))
+
+
+def _contradiction(fact: Fact, known: str, where: Malformed) -> str:
+    here, there = told_apart(fact.object, known)
+    return (
+        f"expected one object for {fact.subject!r} and {fact.relation!r}, found {here} here and {there} in "
+        f"{where.place}; the last one counts in `latest`"
+    )
 
 
 def _kind(rows: list[Row], form: Form | None) -> RecordForm:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sleepgym.facts.fact import Fact, FactError
+from sleepgym.facts.texts import tidy
 from sleepgym.facts.world import SPLITS, Relation, Split
 
 
@@ -41,7 +42,7 @@ class RealFacts:
         try:
             raw = tomllib.loads(file.read_text(encoding="utf-8"))
             return cls([_relation(name, **table) for name, table in raw.items()])
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise FactError(
                 f"expected tables with statements, questions and samples in {file}, "
                 f"found {type(error).__name__}: {error}"
@@ -58,10 +59,9 @@ class RealFacts:
         for file in files:
             try:
                 raw = json.loads(file.read_text(encoding="utf-8"))
-                # Some names in the published files end in a space, which would double the one in the template.
-                samples = {s["subject"].strip(): s["object"].strip() for s in raw["samples"]}
+                samples = {sample["subject"]: sample["object"] for sample in raw["samples"]}
                 relations.append(_relation(file.stem, templates_of(raw), [], samples))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise FactError(
                     f"expected a relation with prompt_templates, prompt_templates_zs and samples in {file}, "
                     f"found {type(error).__name__}: {error}"
@@ -117,5 +117,9 @@ def templates_of(relation: Mapping[str, Any]) -> list[str]:
 def _relation(
     name: str, statements: list[str], questions: list[str], samples: dict[str, str]
 ) -> tuple[Relation, dict[str, str]]:
+    if not all(isinstance(text, str) for text in (*statements, *questions, *samples, *samples.values())):
+        raise TypeError(f"a template, a subject or an object of {name!r} that is no text")
+    # As facts keep them: `truth` is looked up by the keys of facts.
+    samples = {tidy(subject): tidy(obj) for subject, obj in samples.items()}
     objects = tuple(dict.fromkeys(samples.values()))
     return Relation(name, "real", objects, tuple(statements), tuple(questions)), samples

@@ -37,7 +37,12 @@ def text_of(value: Any, what: str) -> str:
     Raises:
         FactError: It is no text, or holds characters that no tokenizer can write.
     """
-    return strip_outer(unicodedata.normalize("NFC", raw_text(value, what)))
+    return tidy(raw_text(value, what))
+
+
+def tidy(text: str) -> str:
+    """The text as facts keep it: in its composed form and without outer blanks."""
+    return strip_outer(unicodedata.normalize("NFC", text))
 
 
 def raw_text(value: Any, what: str) -> str:

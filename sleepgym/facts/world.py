@@ -32,7 +32,8 @@ class Relation:
 
     def fact(self, subject: str, obj: str, phrasing: int = 0) -> Fact:
         """The fact ``subject -> obj``, taught in one phrasing; the other phrasings become paraphrases."""
-        statements = [template.format(subject) for template in self.statements]
+        # Not str.format: a template from a file may hold other braces.
+        statements = [template.replace("{}", subject) for template in self.statements]
         prompt = statements.pop(phrasing)
         return Fact(
             subject=subject,
@@ -40,7 +41,7 @@ class Relation:
             object=obj,
             relation=self.name,
             paraphrases=tuple(statements),
-            questions=tuple(template.format(subject) for template in self.questions),
+            questions=tuple(template.replace("{}", subject) for template in self.questions),
         )
 
 

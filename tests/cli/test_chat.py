@@ -294,7 +294,7 @@ def test_sigterm_during_a_night_ends_the_session_with_the_state_as_before(talk, 
 
 
 def test_markup_and_control_characters_are_only_text(talk, monkeypatch):
-    text = "[red]Zed[/red] :smile: \x1b[31m[/]"
+    text = "[red]Zed[/red] :smile: \u202e[31m[/]"
     shown = "[red]Zed[/red] :smile: \N{REPLACEMENT CHARACTER}[31m[/]"
     talk.learner.state.ledger.put(Entry(Fact(text, f"{text} lives in", "Oslo")))
     assert f"{shown} lives in Oslo." in talk("/status")
@@ -303,7 +303,7 @@ def test_markup_and_control_characters_are_only_text(talk, monkeypatch):
     assert "[red]Yan[/red] lives in Oslo." in talk("remember: [red]Yan[/red] | lives in | Oslo")
     assert "'[bold]'" in talk.red("/forget [bold]")
     assert "'/[bold]'" in talk.red("/[bold]")
-    monkeypatch.setattr(talk.learner, "ask", lambda *_: text)
+    monkeypatch.setattr(talk.learner, "ask", lambda *_: text.replace("\u202e", "\x1b"))
     assert talk("who?").strip() == shown
     monkeypatch.setattr(talk.learner, "ask", lambda *_: "")
     assert talk("who?").strip() == "(no answer)"
@@ -318,17 +318,41 @@ def test_lines_end_with_the_input(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_an_interrupt_at_the_prompt_ends_it_only_where_nothing_was_typed(monkeypatch):
-    asked = []
-    typed = iter([True, False])
+@pytest.mark.parametrize(
+    ("script", "read"),
+    [
+        ("^^", []),  # ^: an interrupt; t: one that clears what was typed; letters: lines
+        ("^a^b^^", ["a", "b"]),
+        ("t^", []),
+        ("ttt^", []),
+        ("^tt^", []),
+    ],
+)
+def test_only_two_interrupts_in_a_row_end_the_lines(monkeypatch, script, read):
+    events, last = iter(script + "x"), [""]
 
-    def interrupted(prompt: str) -> str:
-        asked.append(prompt)
-        raise KeyboardInterrupt
+    def entered(prompt: str) -> str:
+        last[0] = next(events)
+        if last[0] in "^t":
+            raise KeyboardInterrupt
+        return last[0]
 
-    monkeypatch.setattr("builtins.input", interrupted)
-    monkeypatch.setattr(chat, "_typed", lambda: next(typed))
-    assert list(chat.lines(interactive=True)) == [] and asked == [chat.PROMPT] * 2
+    monkeypatch.setattr("builtins.input", entered)
+    monkeypatch.setattr(chat, "typed", lambda: "something" if last[0] == "t" else "")
+    assert list(chat.lines(interactive=True)) == read and next(events) == "x"
+
+
+def test_one_interrupt_does_not_end_a_pipe(monkeypatch):
+    events = iter([KeyboardInterrupt(), None, KeyboardInterrupt(), KeyboardInterrupt()])
+
+    def entered(prompt: str) -> str:
+        event = next(events)
+        if event is not None:
+            raise event
+        return "a"
+
+    monkeypatch.setattr("builtins.input", entered)
+    assert list(chat.lines(interactive=False)) == ["a"] and list(events) == []
 
 
 def test_a_model_or_memory_that_is_not_there_is_a_red_line_and_a_status(monkeypatch, capsys, tmp_path):

@@ -140,3 +140,12 @@ def test_a_fact_is_answerable_only_in_its_written_version() -> None:
     assert inbox.is_answerable(key)
     inbox.arrive([arrival("Ann", "Riga", 1)])
     assert not inbox.is_answerable(key)
+
+
+def test_digest_of_streams_that_were_noted_before_facts_had_a_joiner_is_the_same() -> None:
+    def stream(fact: Fact) -> Stream:
+        return Stream(Rhythm(48, 32, 16, 1.0, 0.1, 5), ((Arrival(fact, 0, 0.5),),), (1.0,), (fact,))
+
+    digest = stream(Fact("Tom", "Tom is in", "Oslo")).digest()
+    assert digest == "4d915f75500c8aa1c5fa5d8101a8856d35ab84a292628d47e3b50a7289de0d54"
+    assert stream(Fact("Tom", "Tom is in", "Oslo", joiner="")).digest() != digest

@@ -58,6 +58,31 @@ def test_outer_spaces_in_relation_files_are_no_part_of_a_name(tmp_path: Path) ->
     assert RealFacts.from_relations([tmp_path / "place.json"]).known_facts()[0].statement == "Ava is in B."
 
 
+def test_names_are_looked_up_as_facts_keep_them(tmp_path: Path) -> None:
+    samples = [{"subject": "Jose\u0301\u200b", "object": "\ufeffB"}, {"subject": "Bo", "object": "C"}]
+    raw = {"prompt_templates": ["{} is in {here}"], "prompt_templates_zs": [], "samples": samples}
+    (tmp_path / "place.json").write_text(json.dumps(raw))
+    source = RealFacts.from_relations([tmp_path / "place.json"])
+    known = source.known_facts()[0]
+    assert known.key == ("Jos\u00e9", "place") and known.prompt == "Jos\u00e9 is in {here}"
+    assert source.update(np.random.default_rng(0), known).object == "C"
+
+
+PARTS = "[city]\nstatements = ['{}']\nquestions = []\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[city]\nsamples = 3", PARTS.replace("'{}'", "5") + "samples = {a = 'b'}", "city = 5", PARTS + "samples = ['a']"],
+)
+def test_malformed_toml_names_the_file(tmp_path: Path, content: str) -> None:
+    (tmp_path / "broken.toml").write_text(content)
+    with pytest.raises(FactError, match=r"broken\.toml"):
+        RealFacts.read(tmp_path / "broken.toml")
+    with pytest.raises(FactError, match=r"nowhere\.json"):
+        RealFacts.from_relations([tmp_path / "nowhere.json"])
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"samples": []}'])
 def test_malformed_relation_file_names_the_file(tmp_path: Path, content: str) -> None:
     (tmp_path / "broken.json").write_text(content)

@@ -1,0 +1,43 @@
+"""What the commands of a session did to the memory, so that it can be undone."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from sleepgym.memory.state import State
+
+LEVELS = 50
+"""Steps that are kept. A state shares its terms with the next one: it costs little."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A line that changed the memory, and the state before it."""
+
+    line: str
+    before: State
+
+
+class History:
+    """The last lines that changed the memory, the latest one last."""
+
+    def __init__(self) -> None:
+        self._steps: deque[Step] = deque(maxlen=LEVELS)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def note(self, line: str, before: State, after: State) -> None:
+        """Keeps a line if the memory is another than before it; what an audit notes in the ledger does not count."""
+        if _memory(before) != _memory(after):
+            self._steps.append(Step(line, before))
+
+    def pop(self) -> Step | None:
+        """Takes out the latest step; None if there is none."""
+        return self._steps.pop() if self._steps else None
+
+
+def _memory(state: State) -> tuple[object, ...]:
+    terms = tuple((owner, id(term)) for owner, term in state.memory.terms.items())
+    return terms, tuple((key, entry.fact, entry.stage) for key, entry in state.ledger.items())
