@@ -16,7 +16,6 @@ from sleepgym.memory.ledger import Key, Ledger
 
 PREFIX = "remember:"
 SYNTAX = "remember: SUBJECT | words between | OBJECT"
-SYNTAX_WITH_QUESTION = f"{SYNTAX} | question with the subject"
 
 Relations = Mapping[str, Relation]
 
