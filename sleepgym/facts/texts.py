@@ -37,6 +37,9 @@ def text_of(value: Any, what: str) -> str:
     Raises:
         FactError: It is no text, or holds characters that no tokenizer can write.
     """
+    # Most texts have nothing to tidy, and an episode makes hundreds of them.
+    if type(value) is str and value.isascii() and value.isprintable() and value[:1] != " " != value[-1:]:
+        return value
     return tidy(raw_text(value, what))
 
 
