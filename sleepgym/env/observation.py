@@ -96,7 +96,7 @@ _PLACES: Mapping[str, Mapping[str, int]] = {
 
 
 class FeatureNameError(SleepGymError, ValueError, KeyError):
-    """There is no feature of this name."""
+    """A name is that of no feature."""
 
     def __str__(self) -> str:
         # A KeyError's own would put the whole message between quotes.
@@ -104,7 +104,7 @@ class FeatureNameError(SleepGymError, ValueError, KeyError):
 
 
 class ObservationError(SleepGymError, ValueError, TypeError):
-    """Something is not the observation of one SleepEnv."""
+    """A value is not an observation of a SleepEnv."""
 
 
 class Observer:
@@ -200,7 +200,7 @@ class Observer:
 
 
 def stat(observation: Mapping[str, NDArray[np.float32]] | NDArray[np.float32], name: str) -> float:
-    """One entry of ``stats`` by name.
+    """Returns one entry of ``stats`` by name.
 
     Args:
         observation: Of one environment, as a dictionary or as one vector.
@@ -220,7 +220,7 @@ def stat(observation: Mapping[str, NDArray[np.float32]] | NDArray[np.float32], n
 
 
 def column(observation: Mapping[str, NDArray[np.float32]] | NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    """One column of ``ledger`` by name, ``[rows]``.
+    """Returns one column of ``ledger`` by name, ``[rows]``.
 
     Args:
         observation: Of one environment, as a dictionary or as one vector; with a leading axis, ``[batch, rows]``.
@@ -234,7 +234,7 @@ def column(observation: Mapping[str, NDArray[np.float32]] | NDArray[np.float32],
 
 
 def structured(observation: Any) -> Mapping[str, NDArray[np.float32]]:
-    """An observation as ``{"ledger": [..., rows, 11], "stats": [..., 21]}``, with the axes that it has before those.
+    """Returns an observation as ``{"ledger": [..., rows, 11], "stats": [..., 21]}``, with its leading axes.
 
     Args:
         observation: Such a mapping, which is returned as it is; or vectors of it, ``[..., rows * 11 + 21]``, as

@@ -14,11 +14,11 @@ from sleepgym.errors import SleepGymError
 
 
 class ActionError(SleepGymError, ValueError):
-    """Something is no action of the action space; nothing has happened."""
+    """A value is not in the action space; nothing has happened."""
 
 
 class ActionTypeError(ActionError, TypeError):
-    """Something is of a type that no action has, such as a text, a float or None."""
+    """A value has a type that no action has, such as a string, a float or None."""
 
 
 class Choices:
@@ -113,7 +113,7 @@ def _contains(space: spaces.Space[Any], action: Any) -> bool:
 
 
 def action_error(expected: str, found: Any) -> ActionError:
-    """The error for what is no action.
+    """Returns the error for an invalid action.
 
     Args:
         expected: What was expected, in words.

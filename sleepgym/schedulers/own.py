@@ -1,4 +1,4 @@
-"""Schedulers of one's own: whatever decides, made into what plays."""
+"""Conversion of user-defined schedulers: functions, classes and objects to what can be evaluated."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ FORMS = (
     "an instance of a Scheduler, a function of (observation, mask) that returns an Action, an object with predict() "
     "such as a model of Stable-Baselines3, or a function of (env, seed) that makes one of these for each episode"
 )
-"""What can decide, in words."""
+"""Supported forms of a scheduler, in words."""
 
 
 class SchedulerTypeError(SleepGymError, TypeError):
-    """Something cannot decide what an environment does."""
+    """An object has none of the supported forms of a scheduler."""
 
 
 class FunctionScheduler(Scheduler):
-    """A scheduler that is a function.
+    """Scheduler defined by a function.
 
     Args:
-        function: Takes an observation as a dictionary and a mask, and returns an action.
-        name: What errors and warnings call it.
+        function: Function of an observation, as a dictionary, and a mask that returns an action.
+        name: Name in errors and warnings; by default that of the function.
     """
 
     def __init__(self, function: Callable[[Any, Any], Any], name: str = "") -> None:
@@ -49,24 +49,24 @@ class FunctionScheduler(Scheduler):
 
 
 def as_scheduler(given: Any) -> Any:
-    """What plays, of whatever was given to decide.
+    """Converts an object to a scheduler that can be evaluated.
 
-    - What has ``predict`` stays what it is: a :class:`Scheduler`, or a model of a learning library.
+    - An object with ``predict`` is returned as it is: a :class:`Scheduler`, or a model of a learning library.
     - A function of ``(observation, mask)``, or an object that has ``act`` alone, becomes a :class:`FunctionScheduler`.
-    - A function of ``(env, seed)`` makes one for each episode, and stays what it is.
-    - A class makes an instance for each episode, if it can be made from nothing, or from ``env`` and ``seed``.
+    - A function of ``(env, seed)`` is a factory of one scheduler per episode, and is returned as it is.
+    - A class is a factory of one instance per episode, if it needs no arguments, or ``env`` and ``seed``.
 
     Functions are told apart by the names of what they take. One whose names say nothing is taken for a maker as
     long as what it returns can play, and else for a function that chooses.
 
     Args:
-        given: What was given.
+        given: Object to convert.
 
     Returns:
-        Something with ``predict``, or a function of ``(env, seed)`` that makes it for one episode.
+        Object with ``predict``, or factory of one per episode, called with ``(env, seed)``.
 
     Raises:
-        SchedulerTypeError: It can be none of these.
+        SchedulerTypeError: The object has none of these forms.
     """
     if isinstance(given, type):
         return _maker_of_class(given)
@@ -88,10 +88,10 @@ def as_scheduler(given: Any) -> Any:
 
 
 def made(maker: Callable[[SleepEnv, int], Any], env: SleepEnv, seed: int) -> Any:
-    """What a maker makes for one episode: something with ``predict``.
+    """Returns the scheduler that a factory makes for one episode, an object with ``predict``.
 
     Raises:
-        SchedulerTypeError: It makes nothing that can play, or another maker.
+        SchedulerTypeError: The factory returns none of the supported forms, or another factory.
     """
     found = maker(env, seed)
     with suppress(SchedulerTypeError):
@@ -143,7 +143,7 @@ def _maker_of_class(given: type) -> Callable[[SleepEnv, int], Any]:
 
 
 def _chooses(names: list[str] | None) -> bool:
-    """Whether names of what a function takes are those of an observation and a mask."""
+    """Whether parameter names are those of an observation and a mask."""
     if names is None or len(names) != 2:
         return False
     first, second = (name.strip("_").lower() for name in names)
@@ -151,7 +151,7 @@ def _chooses(names: list[str] | None) -> bool:
 
 
 def _taken(function: Callable[..., Any]) -> list[str] | None:
-    """Names of what a function is given by position; None if it takes whatever comes, or does not tell."""
+    """Names of the positional parameters of a function; None if it takes any number, or has no signature."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -165,7 +165,7 @@ def _taken(function: Callable[..., Any]) -> list[str] | None:
 
 
 def _needed(given: type) -> list[str]:
-    """Arguments without which there is no instance."""
+    """Names of the arguments that a class requires."""
     try:
         parameters = inspect.signature(given).parameters.values()
     except (TypeError, ValueError):

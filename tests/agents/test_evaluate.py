@@ -84,7 +84,7 @@ def test_a_policy_plays_where_the_ledger_is_smaller(call: Callable[..., str], qu
 
 def test_an_unknown_contestant_is_reported_before_anybody_plays(compare: Callable[..., str], tmp_path: Path) -> None:
     with pytest.raises(
-        SystemExit, match="expected a scheduler, or the path of a policy that ends in .zip, found 'owl'"
+        SystemExit, match=r"expected a scheduler, or the path of a policy that ends in .zip, found 'owl'"
     ):
         compare("night-owl", "owl")
     with pytest.raises(SystemExit, match=r"expected the policy card .*missing\.json beside"):

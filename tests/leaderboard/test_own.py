@@ -124,7 +124,7 @@ def test_a_module_of_a_package_is_found(folder: Path, module: str, env: SleepEnv
         ("broken.py:Siesta", "expected to import broken.py, found SyntaxError"),
         ("failing:Siesta", "expected to import failing, found ZeroDivisionError: division by zero"),
         ("wanting:Siesta", "expected to import wanting, found ModuleNotFoundError: No module named 'nobody_has_this'"),
-        ("{module}", "expected a scheduler, or the path of a policy .* of your own after its module or file"),
+        ("{module}", "expected a scheduler, or the path of a policy .* of your own is named after its module or file"),
         ("{module}:", "expected a scheduler, or the path of a policy"),
         ("{module}:Siesta()", "expected a scheduler, or the path of a policy"),
     ],
