@@ -53,8 +53,8 @@ def main(args: Args) -> None:
         def on_step(info: Mapping[str, Any]) -> None:
             for name in ("recall", "score", "edits_left", "ppl_ratio", "pending", "sleeps", "naps"):
                 dashboard.writer.add_scalar(f"episode/{name}", info[name], info["tick"])
-            for name, value in info["reward_terms"].items():
-                dashboard.writer.add_scalar(f"reward/{name}", value, info["tick"])
+            for name in ("served", "drift", "invalid"):
+                dashboard.writer.add_scalar(f"reward/{name}", info[f"reward_{name}"], info["tick"])
             dashboard.writer.add_scalar("time/seconds", time.perf_counter() - started, info["tick"])
             words = f"recall {info['recall']:.2f}  score {info['score']:.2f}  sleeps {info['sleeps']}"
             progress.update(task, completed=info["tick"], description=words)
@@ -78,6 +78,7 @@ def summary(scheduler: str, result: EpisodeResult, seconds: float) -> Table:
     out.add_row("edits spent", f"{result.edits_used} of {result.budget}")
     out.add_row("nights, naps", f"{result.sleeps}, {result.naps}")
     out.add_row("perplexity drift", f"{result.ppl_ratio - 1:+.1%}")
+    out.add_row("forbidden or failed steps", str(result.invalid))
     out.add_row("seconds", f"{seconds:.1f}")
     return out
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sleepgym.cli.main import main
+from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES
 from sleepgym.leaderboard.submission import Submission
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -26,8 +28,30 @@ def test_a_scheduler_of_ones_own_plays_and_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_blocks("schedulers.md", tmp_path, monkeypatch)
-    assert re.search(r"^\| early-bird \| 0\.\d{3} \[", capsys.readouterr().out, flags=re.MULTILINE)
-    assert list(Submission.load(tmp_path / "my-entries" / "early-bird").mistakes()) == []
+    assert re.search(r"^\| siesta \| 0\.\d{3} \[", capsys.readouterr().out, flags=re.MULTILINE)
+    assert list(Submission.load(tmp_path / "my-entries" / "siesta").mistakes()) == []
+
+
+def test_the_first_scheduler_of_ones_own_is_ten_lines_and_plays_by_the_name_that_the_page_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section = (DOCS / "schedulers.md").read_text(encoding="utf-8").partition("## Your own")[2].partition("\n## ")[0]
+    source, command = (re.search(rf"```{kind}\n(.*?)```", section, flags=re.DOTALL)[1] for kind in ("python", "sh"))  # type: ignore[index]
+    assert len([line for line in source.splitlines() if line.strip()]) <= 10
+    (tmp_path / "siesta.py").write_text(source, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    program, *arguments = command.split()
+    assert program == "sleepgym"
+    assert main([*arguments, "--validate", "0"]) == 0
+    assert re.search(r"^\| siesta:Siesta \| 0\.\d{3} \[", capsys.readouterr().out, flags=re.MULTILINE)
+
+
+def test_the_page_on_schedulers_names_every_feature() -> None:
+    page = (DOCS / "schedulers.md").read_text(encoding="utf-8")
+    for function, features in (("stat", STATS_FEATURES), ("column", LEDGER_FEATURES)):
+        listed = re.search(rf"- `{function}\(observation, name\)` reads one of.*?: (.*?)\.\s", page, flags=re.DOTALL)
+        assert listed is not None
+        assert re.findall(r"`(\w+)`", listed[1]) == list(features)
 
 
 def test_what_was_played_is_summed_up_compared_and_drawn(

@@ -25,7 +25,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "episode",
         "env",
         "record",
-        "schedulers evaluation",
+        "schedulers",
+        "evaluation",
         "training",
         "leaderboard",
         "cli",
@@ -114,8 +115,8 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
 
 PUBLIC = {
     "sleepgym": "EditSpec Fact SleepGymError SleepSpec SleepingLM World __version__",
-    "sleepgym.env": "Action FlattenLedger LEDGER_FEATURES PadLedger RLlibActionMask RecordSleepStatistics "
-    "STATS_FEATURES SleepEnv SleepVectorEnv act_together stat",
+    "sleepgym.env": "Action ActionMask FlattenLedger LEDGER_FEATURES PadLedger RLlibActionMask RecordSleepStatistics "
+    "STATS_FEATURES SleepEnv SleepVectorEnv act_together column stat",
     "sleepgym.facts": "Fact FactError FactSet Malformed World chat_turn load_facts",
     "sleepgym.leaderboard": "Played Player PlayerNameError Submission frozen_seeds play player_named",
     "sleepgym.record": "Recorder Recording RecordingError",

@@ -33,8 +33,9 @@ class Args:
 
     entries: tyro.conf.Positional[tuple[str, ...]] = ()
     """schedulers with their numbers, such as night-owl, fixed-period:days=0.75 or
-    look-ahead:depth=16,width=4,rule=night-owl; policies as PATH.zip with a card beside it, or without one after what
-    they were trained with, as maskable-ppo:PATH, ppo:PATH, recurrent-ppo:PATH or dqn:PATH"""
+    look-ahead:depth=16,width=4,rule=night-owl; schedulers of your own as MODULE:NAME or FILE.py:NAME; policies as
+    PATH.zip with a card beside it, or without one after what they were trained with, as maskable-ppo:PATH, ppo:PATH,
+    recurrent-ppo:PATH or dqn:PATH"""
     env_id: str = "SleepLLM-v0"
     """the environment to play"""
     streams: int = 100

@@ -9,16 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES, stat
+    from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES, column, stat
     from sleepgym.env.sleep_env import SleepEnv
     from sleepgym.env.vector import SleepVectorEnv, act_together
-    from sleepgym.env.wrappers import FlattenLedger, PadLedger, RecordSleepStatistics, RLlibActionMask
+    from sleepgym.env.wrappers import ActionMask, FlattenLedger, PadLedger, RecordSleepStatistics, RLlibActionMask
     from sleepgym.episode.actions import Action
 
 _EXPORTS = {
     "LEDGER_FEATURES": "sleepgym.env.observation",
     "STATS_FEATURES": "sleepgym.env.observation",
     "Action": "sleepgym.episode.actions",
+    "ActionMask": "sleepgym.env.wrappers",
     "FlattenLedger": "sleepgym.env.wrappers",
     "PadLedger": "sleepgym.env.wrappers",
     "RLlibActionMask": "sleepgym.env.wrappers",
@@ -26,6 +27,7 @@ _EXPORTS = {
     "SleepEnv": "sleepgym.env.sleep_env",
     "SleepVectorEnv": "sleepgym.env.vector",
     "act_together": "sleepgym.env.vector",
+    "column": "sleepgym.env.observation",
     "stat": "sleepgym.env.observation",
 }
 
@@ -33,6 +35,7 @@ __all__ = [
     "LEDGER_FEATURES",
     "STATS_FEATURES",
     "Action",
+    "ActionMask",
     "FlattenLedger",
     "PadLedger",
     "RLlibActionMask",
@@ -40,6 +43,7 @@ __all__ = [
     "SleepEnv",
     "SleepVectorEnv",
     "act_together",
+    "column",
     "stat",
 ]
 

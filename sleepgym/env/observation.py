@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -17,6 +19,7 @@ from sleepgym.episode.card import Card
 from sleepgym.episode.episode import Episode
 from sleepgym.episode.pressure import load_of, sleep_pressure
 from sleepgym.episode.stream import Arrival
+from sleepgym.errors import SleepGymError
 from sleepgym.memory.ledger import Entry
 
 Observation = dict[str, NDArray[np.float32]]
@@ -86,6 +89,23 @@ STATS_FEATURES: Mapping[str, Feature] = {
 }
 """Entries of ``stats`` in order."""
 
+_PLACES: Mapping[str, Mapping[str, int]] = {
+    "ledger": {name: place for place, name in enumerate(LEDGER_FEATURES)},
+    "stats": {name: place for place, name in enumerate(STATS_FEATURES)},
+}
+
+
+class FeatureNameError(SleepGymError, ValueError, KeyError):
+    """A name is that of no feature."""
+
+    def __str__(self) -> str:
+        # A KeyError's own would put the whole message between quotes.
+        return Exception.__str__(self)
+
+
+class ObservationError(SleepGymError, ValueError, TypeError):
+    """A value is not an observation of a SleepEnv."""
+
 
 class Observer:
     """Makes observations for one card.
@@ -99,6 +119,8 @@ class Observer:
         self.card = card
         self.rows = card.budget.capacity + card.budget.pending
         self.space = spaces.Dict({"ledger": _box(LEDGER_FEATURES, self.rows), "stats": _box(STATS_FEATURES)})
+        # Once: they are the same at every step.
+        self._bounds = _bounds(LEDGER_FEATURES), _bounds(STATS_FEATURES)
 
     def __call__(self, episode: Episode) -> Observation:
         """The observation, clipped to its bounds."""
@@ -109,7 +131,11 @@ class Observer:
             ledger[row] = [fact[name] for name in LEDGER_FEATURES]
         values = self._stats(episode)
         stats = np.array([values[name] for name in STATS_FEATURES], np.float32)
-        return {"ledger": _clip(ledger, LEDGER_FEATURES), "stats": _clip(stats, STATS_FEATURES)}
+        of_ledger, of_stats = self._bounds
+        # Not np.clip: its wrappers cost more than the arithmetic on so few numbers.
+        for part, (low, high) in ((ledger, of_ledger), (stats, of_stats)):
+            np.minimum(np.maximum(part, low, out=part), high, out=part)
+        return {"ledger": ledger, "stats": stats}
 
     def _written(self, episode: Episode, entry: Entry) -> dict[str, float]:
         horizon = episode.stream.horizon
@@ -173,19 +199,85 @@ class Observer:
         }
 
 
-def stat(observation: Mapping[str, NDArray[np.float32]], name: str) -> float:
-    """One entry of ``stats`` by name."""
-    return float(observation["stats"][list(STATS_FEATURES).index(name)])
+def stat(observation: Mapping[str, NDArray[np.float32]] | NDArray[np.float32], name: str) -> float:
+    """Returns one entry of ``stats`` by name.
+
+    Args:
+        observation: Of one environment, as a dictionary or as one vector.
+        name: One of :data:`STATS_FEATURES`.
+
+    Raises:
+        FeatureNameError: There is no such entry; the message names the nearest.
+        ObservationError: It is no such observation.
+    """
+    stats = structured(observation)["stats"]
+    if stats.ndim != 1:
+        raise ObservationError(
+            f"expected the observation of one environment, found a batch with stats of shape {list(stats.shape)}; "
+            "take a row of it: {name: part[row] for name, part in observation.items()}"
+        )
+    return float(stats[_place("stats", name)])
+
+
+def column(observation: Mapping[str, NDArray[np.float32]] | NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    """Returns one column of ``ledger`` by name, ``[rows]``.
+
+    Args:
+        observation: Of one environment, as a dictionary or as one vector; with a leading axis, ``[batch, rows]``.
+        name: One of :data:`LEDGER_FEATURES`.
+
+    Raises:
+        FeatureNameError: There is no such column; the message names the nearest.
+        ObservationError: It is no such observation.
+    """
+    return structured(observation)["ledger"][..., _place("ledger", name)]
+
+
+def structured(observation: Any) -> Mapping[str, NDArray[np.float32]]:
+    """Returns an observation as ``{"ledger": [..., rows, 11], "stats": [..., 21]}``, with its leading axes.
+
+    Args:
+        observation: Such a mapping, which is returned as it is; or vectors of it, ``[..., rows * 11 + 21]``, as
+            ``flat=True`` and :class:`~sleepgym.env.wrappers.FlattenLedger` make them.
+
+    Raises:
+        ObservationError: It is neither.
+    """
+    if isinstance(observation, Mapping) and "stats" in observation and "ledger" in observation:
+        return observation
+    if isinstance(observation, np.ndarray) and observation.ndim and observation.dtype.kind == "f":
+        columns, entries = len(LEDGER_FEATURES), len(STATS_FEATURES)
+        rows, rest = divmod(observation.shape[-1] - entries, columns)
+        if rows > 0 and not rest:
+            ledger = observation[..., :-entries].reshape(*observation.shape[:-1], rows, columns)
+            return {"ledger": ledger, "stats": observation[..., -entries:]}
+    found = (
+        f"a mapping with {sorted(map(str, observation))}"
+        if isinstance(observation, Mapping)
+        else f"{type(observation).__name__} of shape {list(getattr(observation, 'shape', ()))}"
+    )
+    raise ObservationError(
+        "expected an observation of a SleepEnv, a mapping with 'ledger' and 'stats' or one vector of both, found "
+        f"{found}; take off wrappers that change observations otherwise"
+    )
+
+
+def _place(part: str, name: str) -> int:
+    places = _PLACES[part]
+    if name in places:
+        return places[name]
+    function = {"ledger": "column", "stats": "stat"}
+    elsewhere = next((function[other] for other in _PLACES if name in _PLACES[other]), "")
+    near = get_close_matches(str(name), places, 1, 0.0)
+    hint = f"{elsewhere}() reads {name!r}" if elsewhere else f"the nearest is {near[0]!r}"
+    raise FeatureNameError(
+        f"expected the name of a feature of {part!r}, found {name!r}; known are {', '.join(places)}; {hint}"
+    )
 
 
 def _bounds(features: Mapping[str, Feature]) -> NDArray[np.float32]:
     """Lower and upper bounds, ``[2, features]``."""
     return np.array([(feature.low, feature.high) for feature in features.values()], np.float32).T
-
-
-def _clip(values: NDArray[np.float32], features: Mapping[str, Feature]) -> NDArray[np.float32]:
-    low, high = _bounds(features)
-    return np.clip(values, low, high)
 
 
 def _box(features: Mapping[str, Feature], rows: int | None = None) -> spaces.Box:

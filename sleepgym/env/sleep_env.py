@@ -17,7 +17,7 @@ from sleepgym.env.observation import Observation, Observer
 from sleepgym.env.shared import bare_perplexity, is_known, shared_base
 from sleepgym.env.spaces import Choices
 from sleepgym.episode.actions import Outcome
-from sleepgym.episode.card import Card, load_card
+from sleepgym.episode.card import Card, load_card, require_sections
 from sleepgym.episode.episode import Episode
 from sleepgym.episode.snapshot import ModelId, Randomness, Snapshot
 from sleepgym.episode.stream import draw_stream, source_of
@@ -27,6 +27,9 @@ from sleepgym.sleeper import SleepingLM
 if TYPE_CHECKING:
     from sleepgym.env.render.window import Window
 
+
+NOTHING = Outcome()
+"""What has happened before the first action."""
 
 OPTIONS = frozenset({"split"})
 """What :meth:`SleepEnv.reset` can be told in its ``options``."""
@@ -94,7 +97,8 @@ class SleepEnv(gym.Env[Observation, Any]):
     - The edit budget is hard. `INJECT` and `REFRESH` write no more than is left, and a night refreshes the worst facts
       that the budget covers.
     - An action that is not allowed, or that fails, changes nothing, takes as long as a `WAIT`, costs a penalty and sets
-      `info["invalid_action"]`. `info["error"]` says why it failed.
+      `info["invalid_action"]`. If it was tried and failed, `info["error_code"]` is not 0, and `env.unwrapped.error`
+      says why.
     - The mask is in `info["action_mask"]` (int8, as `Discrete.sample` asks for) and `env.unwrapped.action_masks()`
       (bool, as sb3-contrib asks for).
 
@@ -116,7 +120,10 @@ class SleepEnv(gym.Env[Observation, Any]):
     rise of perplexity / `pressure.perplexity`).
 
     The features are `LEDGER_FEATURES` and `STATS_FEATURES` in `sleepgym.env.observation`;
-    `stat(observation, "pressure")` reads one.
+    `stat(observation, "pressure")` reads one, `column(observation, "age")` one of every row.
+
+    With `flat=True` it is one float32 `Box`: the rows of `ledger` one after the other, then `stats`. Every id has a
+    second one that says so, for scripts that take an id alone: `SleepLLM-Flat-v0`, `SleepLLM-Mini-Flat-v0` and so on.
 
     ## Rewards
 
@@ -135,20 +142,26 @@ class SleepEnv(gym.Env[Observation, Any]):
 
     ## Info
 
-    | Key | Meaning |
-    |-----|---------|
-    | `action_mask` | which actions are allowed, int8 |
-    | `invalid_action`, `error` | whether the last action was invalid; why, if it was tried and failed |
-    | `reward_terms` | the reward by term (`served`, `drift`, `invalid`), summed over the ticks of the action |
-    | `recall` | share of all arrived facts that would be answered correctly now: the truth, not for agents |
-    | `score` | share of questions answered correctly so far |
-    | `edits_used`, `edits_left` | edits; their sum is the episode's budget |
-    | `ppl_ratio` | perplexity relative to the bare model |
-    | `tick`, `sleeps`, `naps` | clock and counts |
-    | `arrived`, `pending`, `lost` | facts that have arrived, wait, and were lost to a full inbox |
-    | `degraded` | facts that the last audit found degraded and that are still true |
-    | `rolled_back` | after `SLEEP`: whether the night undid itself |
-    | `seconds` | at the end of an episode only: measured seconds, the one value that is not reproducible |
+    The same keys at every reset and step, with values of numpy whose types and shapes never change. Equal runs have
+    equal infos.
+
+    | Key | Type | Meaning |
+    |-----|------|---------|
+    | `action_mask` | int8 `[6]` | which actions are allowed; with `[parameters]` a tuple of one array per part |
+    | `invalid_action` | bool `[]` | whether the last action was forbidden, or failed |
+    | `error_code` | int64 | why it failed, if tried: 1 editing, 2 facts, 3 a full ledger, 4 sleep; else 0 |
+    | `reward_served`, `reward_drift`, `reward_invalid` | float64 | the reward by term, summed over the action's ticks |
+    | `recall` | float64 | share of all arrived facts that would be answered correctly now: the truth, not for agents |
+    | `score` | float64 | share of questions answered correctly so far |
+    | `edits_used`, `edits_left` | int64 | edits; their sum is the episode's budget |
+    | `ppl_ratio` | float64 | perplexity relative to the bare model |
+    | `tick`, `sleeps`, `naps` | int64 | clock and counts |
+    | `arrived`, `pending`, `lost` | int64 | facts that have arrived, wait, and were lost to a full inbox |
+    | `degraded` | int64 | facts that the last audit found degraded and that are still true |
+    | `rolled_back` | bool `[]` | whether the last action was a night that undid itself |
+
+    Two things are attributes of the environment instead: `env.unwrapped.seconds`, the measured time of the present
+    episode, which no two runs share, and `env.unwrapped.error`, the words to `error_code`, empty for 0.
 
     ## Starting State
 
@@ -182,6 +195,7 @@ class SleepEnv(gym.Env[Observation, Any]):
     | `split` | str | `"train"` | or `"validation"`, `"test"`; `reset(options={"split": "test"})` switches later |
     | `card` | str | the id | id of a card, path of a TOML file, or a card that has been read |
     | `render_mode` | str | `None` | see below |
+    | `flat` | bool | `False` | whether observations are one vector |
     | any section of the card | dict | | keys to replace |
 
     All environments of a process share the loaded model, which is never written to. To make an environment of your own,
@@ -214,6 +228,7 @@ class SleepEnv(gym.Env[Observation, Any]):
         card: str | Path | Card = "SleepLLM-v0",
         split: Split = "train",
         render_mode: str | None = None,
+        flat: bool = False,
         **overrides: Mapping[str, Any],
     ) -> None:
         """Reads the card and loads its model, unless another environment of this process has done so; see the class.
@@ -222,11 +237,14 @@ class SleepEnv(gym.Env[Observation, Any]):
             card: Id of a card, path of a TOML file, or a card that has been read.
             split: Whose facts are taught.
             render_mode: One of ``metadata["render_modes"]``, or None.
+            flat: Whether observations are one vector, as :class:`~sleepgym.env.wrappers.FlattenLedger` makes them.
             **overrides: Sections of the card with the keys to replace.
 
         Raises:
             ValueError: There is no such split or render mode.
+            TypeError: ``flat`` is no truth value.
             CardError: The card cannot be read, or a key is unknown, missing or has an impossible value.
+            UnknownArgumentError: An argument is no section of a card; a CardError and a TypeError.
             ModelLoadError: The model cannot be loaded.
             ArchitectureError: The model has no MLP that can be edited, or is no decoder.
             EditError: The model does not have the blocks that the card edits.
@@ -234,6 +252,10 @@ class SleepEnv(gym.Env[Observation, Any]):
         """
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"expected a render_mode in {self.metadata['render_modes']}, found {render_mode!r}")
+        if not isinstance(flat, bool):
+            raise TypeError(f"expected flat=True or flat=False, found {flat!r}")
+        name = "card" if isinstance(card, Card) else Path(card).name
+        require_sections(overrides, name, ("card", "split", "render_mode", "flat"))
         self.card: Card = load_card(card, **overrides)
         self.card_id = "" if isinstance(card, Card) else Path(card).name
         """What the card is called; empty for one that was read already."""
@@ -250,7 +272,10 @@ class SleepEnv(gym.Env[Observation, Any]):
         self.choices = Choices(self.card)
         """What the actions mean."""
         self.action_space = self.choices.space
-        self.observation_space = self._observer.space  # type: ignore[assignment]  # Dict[Any] is one of Space[dict]
+        self.flat = flat
+        """Whether observations are one vector."""
+        space = self._observer.space
+        self.observation_space = gym.spaces.flatten_space(space) if flat else space  # type: ignore[assignment]
         self._episode: Episode | None = None
         self._window: Window | None = None
         self._stream_seed = 0
@@ -258,6 +283,8 @@ class SleepEnv(gym.Env[Observation, Any]):
         """Whether the present episode has ended."""
         self.seconds = 0.0
         """Measured seconds of the present episode's operators and questions."""
+        self.error = ""
+        """Why the last action failed; empty if it did not."""
 
     @property
     def episode(self) -> Episode:
@@ -295,9 +322,9 @@ class SleepEnv(gym.Env[Observation, Any]):
         stream = draw_stream(self.card, self._source, self.split, rng, partial(is_known, self.card.model))
         learner = SleepingLM(self.base, self.card.sleep, self.card.budget.capacity, learner_seed, stream.known)
         self._episode = Episode(self.card, stream, learner, self._bare_perplexity)
-        self.over, self.seconds = False, 0.0
+        self.over, self.seconds, self.error = False, 0.0, ""
         self._show()
-        return self._observer(self._episode), self._info()
+        return self._observe(), self._info()
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Performs an action; see the class.
@@ -306,7 +333,8 @@ class SleepEnv(gym.Env[Observation, Any]):
             action: An integer; on a card with parameters, three of them.
 
         Raises:
-            ValueError: It is not in the action space; nothing has happened.
+            ActionError: It is not in the action space; nothing has happened. It is a ValueError, and for what is of
+                another type a TypeError as well.
             gymnasium.error.ResetNeeded: No episode is running.
         """
         choice, episode = self.choices.of(action), self.episode
@@ -314,16 +342,15 @@ class SleepEnv(gym.Env[Observation, Any]):
             raise gym.error.ResetNeeded("expected a running episode, found one that has ended; call reset() first")
         start = time.perf_counter()
         done = episode.step(choice)
-        terminated, truncated = episode.collapsed, episode.truncated
-        observation = self._observer(episode)
+        terminated, truncated = bool(episode.collapsed), bool(episode.truncated)
+        self.error = done.outcome.error
+        observation = self._observe()
         info = self._info(done.outcome, done.reward_terms)
+        # An attribute and not an info: with a measured time in it, no two infos of equal trajectories would be equal.
         self.seconds += time.perf_counter() - start
         self.over = terminated or truncated
-        if self.over:
-            # Only here: with a measured time in it, no two infos of equal trajectories would be equal.
-            info["seconds"] = self.seconds
         self._show()
-        return observation, sum(done.reward_terms.values()), terminated, truncated, info
+        return observation, float(sum(done.reward_terms.values())), terminated, truncated, info
 
     def snapshot(self) -> Snapshot:
         """This moment, to be restored later, here or in another environment with this card.
@@ -355,7 +382,7 @@ class SleepEnv(gym.Env[Observation, Any]):
             SnapshotError: The snapshot is of another card or model; the environment is as it was.
         """
         self._go_back_to(snapshot)
-        return self._observer(self.episode), self._info()
+        return self._observe(), self._info()
 
     def fork(self) -> SleepEnv:
         """A second environment on the same model that goes on from here independently, without any wrappers.
@@ -377,6 +404,7 @@ class SleepEnv(gym.Env[Observation, Any]):
     def _go_back_to(self, snapshot: Snapshot) -> None:
         self._episode = snapshot.episode(self.base, self.card, self._bare_perplexity)
         self.split, self.over, self.seconds = snapshot.split, snapshot.over, snapshot.seconds
+        self.error = ""
         # Not through the property: it would forget the seed.
         self._np_random, self._np_random_seed = snapshot.generator(), snapshot.randomness.seed
         self._stream_seed = snapshot.randomness.stream
@@ -427,31 +455,38 @@ class SleepEnv(gym.Env[Observation, Any]):
         if self.render_mode == "human":
             self.render()
 
-    def _info(self, outcome: Outcome | None = None, reward_terms: dict[str, float] | None = None) -> dict[str, Any]:
-        episode = self.episode
-        outcome = outcome or Outcome()
-        info: dict[str, Any] = {
+    def _observe(self) -> Observation:
+        seen = self._observer(self.episode)
+        if self.flat:
+            # As gymnasium.spaces.flatten lays it out, which takes ten times as long.
+            return np.concatenate((seen["ledger"].ravel(), seen["stats"]))  # type: ignore[return-value]
+        return seen
+
+    def _info(self, outcome: Outcome = NOTHING, reward_terms: Mapping[str, float] | None = None) -> dict[str, Any]:
+        """What is known besides; see decision 11 for why it is always these keys, and these types."""
+        episode, integer, real = self.episode, np.int64, np.float64
+        terms = reward_terms or {term.name: 0.0 for term in episode.reward.terms}
+        state, inbox = episode.state, episode.inbox
+        return {
             "action_mask": self.choices.sample_mask(episode.mask()),
-            "invalid_action": outcome.invalid,
-            "reward_terms": reward_terms or {term.name: 0.0 for term in episode.reward.terms},
-            "recall": episode.recall(),
-            "score": episode.score,
-            "edits_used": episode.edits_used,
-            "edits_left": episode.edits_left,
-            "ppl_ratio": episode.examiner.perplexity_ratio(),
-            "tick": episode.tick,
-            "sleeps": episode.state.sleeps,
-            "naps": episode.state.naps,
-            "arrived": len(episode.inbox.current),
-            "pending": len(episode.inbox.pending),
-            "lost": episode.inbox.lost,
-            "degraded": len(episode.degraded()),
+            # Arrays without axes: in vectors, Gymnasium keeps their dtype, but makes objects of np.bool_.
+            "invalid_action": np.array(outcome.invalid, np.bool_),
+            "error_code": integer(outcome.error_code),
+            **{f"reward_{name}": real(term) for name, term in terms.items()},
+            "recall": real(episode.recall()),
+            "score": real(episode.score),
+            "edits_used": integer(state.edits_used),
+            "edits_left": integer(state.edits_left),
+            "ppl_ratio": real(episode.examiner.perplexity_ratio()),
+            "tick": integer(state.tick),
+            "sleeps": integer(state.sleeps),
+            "naps": integer(state.naps),
+            "arrived": integer(len(inbox.current)),
+            "pending": integer(len(inbox.pending)),
+            "lost": integer(inbox.lost),
+            "degraded": integer(len(episode.degraded())),
+            "rolled_back": np.array(outcome.night is not None and outcome.night.rolled_back, np.bool_),
         }
-        if outcome.error:
-            info["error"] = outcome.error
-        if outcome.night is not None:
-            info["rolled_back"] = outcome.night.rolled_back
-        return info
 
 
 def _checked(split: str) -> Split:

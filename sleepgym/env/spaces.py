@@ -10,6 +10,15 @@ from numpy.typing import NDArray
 
 from sleepgym.episode.actions import Action, Choice
 from sleepgym.episode.card import Card
+from sleepgym.errors import SleepGymError
+
+
+class ActionError(SleepGymError, ValueError):
+    """A value is not in the action space; nothing has happened."""
+
+
+class ActionTypeError(ActionError, TypeError):
+    """A value has a type that no action has, such as a string, a float or None."""
 
 
 class Choices:
@@ -43,10 +52,11 @@ class Choices:
             action: As ``step`` takes it: an integer, or three of them.
 
         Raises:
-            ValueError: It is not in the action space.
+            ActionError: It is not in the action space.
+            ActionTypeError: The same, since it is of another type.
         """
-        if not self.space.contains(action):
-            raise ValueError(f"expected an action in {self.space}, found {action!r}")
+        if not _contains(self.space, action):
+            raise action_error(f"expected an action in {self.space}", action)
         usual = self._usual[operator_of(action)]
         if self._parameters is None:
             return usual
@@ -92,6 +102,45 @@ class Choices:
             return [operators]
         parts = (self._parameters.facts, self._parameters.sleep)
         return [operators, *(np.ones(len(part), dtype=bool) for part in parts)]
+
+
+def _contains(space: spaces.Space[Any], action: Any) -> bool:
+    """Whether an action is in a space; spaces themselves raise for ragged lists and for huge numbers."""
+    try:
+        return space.contains(action)
+    except (ValueError, TypeError, OverflowError):
+        return False
+
+
+def action_error(expected: str, found: Any) -> ActionError:
+    """Returns the error for an invalid action.
+
+    Args:
+        expected: What was expected, in words.
+        found: What was found.
+
+    Returns:
+        An :class:`ActionTypeError` if it is of a type that no action has, else an :class:`ActionError`.
+    """
+    shown = f"{expected}, found {found!r}"
+    if isinstance(found, str):
+        named = found.strip().upper() in Action.__members__
+        hint = f"; say Action.{found.strip().upper()}" if named else ""
+        return ActionTypeError(f"{shown}, a text{hint}")
+    if isinstance(found, type):
+        return ActionTypeError(f"{shown}, a class; say one of its values, as Action.WAIT")
+    try:
+        values = np.asarray(found)
+    except ValueError:  # a ragged list
+        return ActionTypeError(shown)
+    if isinstance(found, int):
+        return ActionError(shown)
+    if values.dtype.kind not in "iu":
+        kind = type(found).__name__ if values.dtype == object else values.dtype.name
+        return ActionTypeError(f"{shown} of type {kind}; actions are whole numbers, as int(action) makes them")
+    hint = f", an array of shape {list(values.shape)}" if values.ndim else ""
+    hint += "; take its only entry, action[0]" if values.shape == (1,) else ""
+    return ActionError(f"{shown}{hint}")
 
 
 def operator_of(action: Any) -> Action:

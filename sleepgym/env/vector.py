@@ -13,7 +13,11 @@ from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.env.spaces import action_error
 from sleepgym.episode.together import act_together as act
+
+Wrap = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
+"""Puts a wrapper around an environment, as its class does."""
 
 
 class SleepVectorEnv(SyncVectorEnv):
@@ -26,6 +30,8 @@ class SleepVectorEnv(SyncVectorEnv):
     ``gym.make_vec("SleepLLM-v0", num_envs=16)`` makes one. Autoreset, infos and seeds are those of
     :class:`gymnasium.vector.SyncVectorEnv`; an episode ends by its own clock. On every card,
     ``single_action_space.sample(mask=mask)`` takes each ``mask`` of ``infos["action_mask"]``.
+    ``metadata["autoreset_mode"]`` says when an ended episode makes way for the next, ``NEXT_STEP`` unless told
+    otherwise.
 
     Args:
         num_envs: Number of episodes.
@@ -34,30 +40,40 @@ class SleepVectorEnv(SyncVectorEnv):
         wrappers: Put around every environment, the first one innermost. One that changes actions costs time: what was
             done together is taken back and done again alone.
         share_nights: Whether sleepers train in one loop; None: unless the model is on a CPU.
+        env_wrappers: The same as ``wrappers``, under a name that ``gym.make_vec`` passes on: its own argument
+            ``wrappers`` is for its own vectors, and refused where an environment brings one.
         arguments: For every environment; see :class:`SleepEnv`.
 
     Raises:
-        ValueError: There are no environments.
+        ValueError: There are no environments, or both arguments for wrappers are given.
+        TypeError: Wrappers are no sequence of functions.
+        UnknownArgumentError: An argument is none of an environment; a TypeError as well.
     """
+
+    metadata = {**SleepEnv.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012 (as gymnasium declares it)
 
     def __init__(
         self,
         num_envs: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
-        wrappers: Sequence[Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]] = (),
+        wrappers: Sequence[Wrap] = (),
         share_nights: bool | None = None,
+        env_wrappers: Sequence[Wrap] = (),
         **arguments: Any,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"expected at least one environment, found num_envs={num_envs}")
+        if wrappers and env_wrappers:
+            raise ValueError("expected wrappers or env_wrappers, found both; they are the same, give one of them")
+        around = _checked(wrappers or env_wrappers)
         self.share_nights = share_nights
 
         def make() -> gym.Env[Any, Any]:
             env: gym.Env[Any, Any] = SleepEnv(**arguments)
             if max_episode_steps is not None:
                 env = TimeLimit(env, max_episode_steps)
-            for wrapper in wrappers:
+            for wrapper in around:
                 env = wrapper(env)
             return env
 
@@ -69,13 +85,16 @@ class SleepVectorEnv(SyncVectorEnv):
         """One action per environment.
 
         Raises:
-            ValueError: Actions are not in the action space; no environment has moved.
+            ActionError: Actions are not in the action space; no environment has moved.
             gymnasium.error.ResetNeeded: An environment was not reset, or not after its episode ended, with autoreset
                 disabled; no environment has moved.
         """
-        chosen = np.asarray(actions)
+        try:
+            chosen = np.asarray(actions)
+        except ValueError:  # a ragged list
+            chosen = np.asarray(None)
         if not self.action_space.contains(chosen):
-            raise ValueError(f"expected {self.num_envs} actions in {self.single_action_space}, found {actions!r}")
+            raise action_error(f"expected {self.num_envs} actions in {self.single_action_space}", actions)
         ended = np.flatnonzero(self._autoreset_envs).tolist()
         if ended and self.autoreset_mode == AutoresetMode.DISABLED:
             raise gym.error.ResetNeeded(
@@ -97,6 +116,15 @@ class SleepVectorEnv(SyncVectorEnv):
         return [cast(SleepEnv, env.unwrapped) for env in self.envs]
 
 
+def _checked(wrappers: Any) -> tuple[Wrap, ...]:
+    if callable(wrappers) or not isinstance(wrappers, Iterable) or not all(map(callable, around := tuple(wrappers))):
+        raise TypeError(
+            f"expected a sequence of wrappers such as [FlattenLedger], each a function of an environment, found "
+            f"{wrappers!r}"
+        )
+    return around
+
+
 def act_together(envs: Sequence[SleepEnv], actions: Iterable[Any], share_nights: bool | None = None) -> None:
     """Brings about what the actions do, and asks what will be asked until the next ones.
 
@@ -110,8 +138,8 @@ def act_together(envs: Sequence[SleepEnv], actions: Iterable[Any], share_nights:
         share_nights: Whether sleepers train in one loop; None: unless the model is on a CPU.
 
     Raises:
-        ValueError: An action is not in its environment's action space, or the environments are not on one base;
-            nothing has happened.
+        ActionError: An action is not in its environment's action space; nothing has happened.
+        ValueError: The environments are not on one base; nothing has happened.
     """
     running = [(env, env.choices.of(action)) for env, action in zip(envs, actions, strict=True) if not env.over]
     if len(running) < 2:

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from sleepgym.env.spaces import operator_of
 from sleepgym.episode.actions import Action
@@ -67,12 +67,18 @@ class PadLedger(
 
     Raises:
         ValueError: There are more already.
+        TypeError: Observations are no dictionary with a ledger.
     """
 
     def __init__(self, env: gym.Env[dict[str, NDArray[np.float32]], ActType], rows: int) -> None:
         RecordConstructorArgs.__init__(self, rows=rows)
         super().__init__(env)
-        shown = cast(spaces.Dict, env.observation_space)
+        shown: spaces.Space[Any] = env.observation_space
+        if not isinstance(shown, spaces.Dict) or "ledger" not in shown.spaces:
+            raise TypeError(
+                f"expected a Dict with 'ledger' to add rows to, found {type(shown).__name__}; "
+                "put PadLedger around the environment before anything that flattens it, and leave flat=True out"
+            )
         ledger = cast("spaces.Box[np.float32]", shown["ledger"])
         self._missing = rows - len(ledger.low)
         if self._missing < 0:
@@ -86,13 +92,80 @@ class PadLedger(
         return {**observation, "ledger": np.pad(observation["ledger"], ((0, self._missing), (0, 0)))}
 
 
-class RLlibActionMask(gym.Wrapper[dict[str, Any], ActType, ObsType, ActType], RecordConstructorArgs):
-    """Puts the action mask beside the observation, where RLlib's action-masking modules look for it.
+class ActionMask(gym.Wrapper[dict[str, Any], ActType, ObsType, ActType], RecordConstructorArgs):
+    """Puts the action mask into the observation, under the names and with the dtype that a library looks for.
+
+    The observation becomes ``{observation_key: the wrapped one, mask_key: the mask}``, or the wrapped dictionary with
+    the mask added to it. With several parts to an action, their masks stand one after the other, as logits do.
+
+    Args:
+        env: Discrete or MultiDiscrete actions, and the mask in ``info["action_mask"]`` at every reset and step.
+        mask_key: What the mask is called.
+        observation_key: What the wrapped observation is called; None adds the mask to a dictionary.
+        dtype: Of the mask: bool, an integer or a floating type, or its name. 1 and True are allowed.
+
+    Raises:
+        TypeError: Actions have other spaces, there is no dictionary to add to, or the dtype is no number's.
+        ValueError: The observation would have two parts of one name.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[ObsType, ActType],
+        mask_key: str = ACTION_MASK,
+        observation_key: str | None = "observation",
+        dtype: DTypeLike = np.bool_,
+    ) -> None:
+        self._dtype = np.dtype(dtype)
+        # By its name: a spec is written as JSON.
+        RecordConstructorArgs.__init__(self, mask_key=mask_key, observation_key=observation_key, dtype=self._dtype.name)
+        super().__init__(env)  # type: ignore[arg-type]  # Gymnasium asks for an env of the outer observations
+        self._mask_key, self._observation_key = mask_key, observation_key
+        self.observation_space = spaces.Dict(self._spaces(env))
+
+    def _spaces(self, env: gym.Env[ObsType, ActType]) -> dict[str, spaces.Space[Any]]:
+        mask_key, observation_key, shown = self._mask_key, self._observation_key, env.observation_space
+        if not isinstance(env.action_space, (spaces.Discrete, spaces.MultiDiscrete)):
+            raise TypeError(f"expected Discrete or MultiDiscrete actions to mask, found {env.action_space}")
+        if self._dtype.kind not in "biuf":
+            raise TypeError(f"expected a mask of bool, integers or floats, found dtype={self._dtype}")
+        if observation_key is None and not isinstance(shown, spaces.Dict):
+            raise TypeError(f"expected a Dict to add the mask to, found {type(shown).__name__}; give observation_key")
+        parts = dict(shown.spaces) if isinstance(shown, spaces.Dict) and observation_key is None else {}
+        if observation_key is not None:
+            parts[observation_key] = shown
+        if mask_key in parts:
+            raise ValueError(f"expected a mask_key beside {', '.join(parts)}, found {mask_key!r}; choose another")
+        size = int(spaces.flatdim(env.action_space))
+        mask: spaces.Space[Any] = spaces.Box(0, 1, (size,), self._dtype.type)
+        return parts | {mask_key: mask}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Resets the environment and masks its first observation."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._masked(observation, info), info
+
+    def step(self, action: ActType) -> tuple[dict[str, Any], SupportsFloat, bool, bool, dict[str, Any]]:
+        """Steps the environment and masks its observation."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._masked(observation, info), reward, terminated, truncated, info
+
+    def _masked(self, observation: Any, info: dict[str, Any]) -> dict[str, Any]:
+        if ACTION_MASK not in info:
+            raise KeyError(f"expected {ACTION_MASK!r} in the info of every reset and step, found {sorted(info)}")
+        parts = observation if self._observation_key is None else {self._observation_key: observation}
+        # One array, or a tuple of one per part of an action.
+        return {**parts, self._mask_key: np.hstack(info[ACTION_MASK]).astype(self._dtype)}
+
+
+class RLlibActionMask(ActionMask[ActType, ObsType]):
+    """Puts the action mask where RLlib's action-masking modules look for it: :class:`ActionMask` with their names.
 
     The observation becomes ``{"observations": the wrapped one, "action_mask": float32 of 0 and 1}``. The mask is a
-    float since those modules add its logarithm to the logits. With several parts to an action, their masks stand one
-    after the other, as their logits do. Their default encoders read vectors: wrap
-    :class:`FlattenLedger` first, ``RLlibActionMask(FlattenLedger(env))``.
+    float since those modules add its logarithm to the logits. Their default encoders read vectors: make the
+    environment with ``flat=True``, or wrap :class:`FlattenLedger` first.
 
     Args:
         env: Discrete or MultiDiscrete actions, and the mask in ``info["action_mask"]`` at every reset and step.
@@ -100,23 +173,7 @@ class RLlibActionMask(gym.Wrapper[dict[str, Any], ActType, ObsType, ActType], Re
 
     def __init__(self, env: gym.Env[ObsType, ActType]) -> None:
         RecordConstructorArgs.__init__(self)
-        super().__init__(env)  # type: ignore[arg-type]  # Gymnasium asks for an env of the outer observations
-        if not isinstance(env.action_space, (spaces.Discrete, spaces.MultiDiscrete)):
-            raise TypeError(f"expected Discrete or MultiDiscrete actions to mask, found {env.action_space}")
-        mask = spaces.Box(0.0, 1.0, (spaces.flatdim(env.action_space),), np.float32)
-        self.observation_space = spaces.Dict({OBSERVATIONS: env.observation_space, ACTION_MASK: mask})
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Resets the environment and masks its first observation."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        return _masked(observation, info), info
-
-    def step(self, action: ActType) -> tuple[dict[str, Any], SupportsFloat, bool, bool, dict[str, Any]]:
-        """Steps the environment and masks its observation."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return _masked(observation, info), reward, terminated, truncated, info
+        super().__init__(env, ACTION_MASK, OBSERVATIONS, np.float32)
 
 
 @dataclass
@@ -141,7 +198,7 @@ class _Counts:
 class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
     """Sums an episode up in the info of its last step, as Gymnasium's ``RecordEpisodeStatistics`` does for returns.
 
-    ``info["sleep"]`` has then
+    ``info["sleep"]`` has then, and at no other step,
 
     - ``score``, ``recall`` (at the end), ``edits_used``, ``sleeps``, ``naps`` and ``ppl_ratio`` as the last info has
       them;
@@ -149,12 +206,18 @@ class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], Rec
     - ``rolled_back``: nights that undid themselves;
     - ``invalid``: steps that were not allowed, or failed;
     - ``length``: steps, and ``ticks``: ticks; they differ, since an action may take several;
+    - ``seconds``: measured time of the environment, as ``info["episode"]["t"]`` is; no two runs share it;
     - ``actions``: share of the steps that chose each action, by its name in lower case.
+
+    Recorders that want the same keys in every info, such as Minari's, are served by ``every_step``: the summary of the
+    episode so far then stands in every info under flat keys (``sleep/recall_mean``, ``sleep/actions/wait``), without
+    the measured time, and ``info["sleep"]`` is left out.
 
     Args:
         env: A SleepEnv, wrapped or not.
         buffer_length: Episodes that :attr:`queues` remembers.
         stats_key: Where the info has it.
+        every_step: Whether every info has the summary so far, under flat keys.
 
     Attributes:
         queues: The last episodes' values by name, oldest first; those of ``actions`` are called ``actions/wait`` and
@@ -162,12 +225,18 @@ class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], Rec
         episode_count: Episodes that ended.
     """
 
-    def __init__(self, env: gym.Env[ObsType, ActType], buffer_length: int = 100, stats_key: str = "sleep") -> None:
-        RecordConstructorArgs.__init__(self, buffer_length=buffer_length, stats_key=stats_key)
+    def __init__(
+        self,
+        env: gym.Env[ObsType, ActType],
+        buffer_length: int = 100,
+        stats_key: str = "sleep",
+        every_step: bool = False,
+    ) -> None:
+        RecordConstructorArgs.__init__(self, buffer_length=buffer_length, stats_key=stats_key, every_step=every_step)
         super().__init__(env)
         self.queues: dict[str, deque[float]] = {}
         self.episode_count = 0
-        self._buffer_length, self._stats_key = buffer_length, stats_key
+        self._buffer_length, self._stats_key, self._every_step = buffer_length, stats_key, every_step
         self._counts = _Counts()
 
     def reset(
@@ -176,6 +245,8 @@ class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], Rec
         """Resets the environment and the counts; an episode that was not finished is not remembered."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._counts = _Counts()
+        if self._every_step:
+            info |= self._flat(info)
         return observation, info
 
     def step(self, action: ActType) -> tuple[ObsType, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -184,12 +255,16 @@ class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], Rec
         counts = self._counts
         counts.chosen[operator_of(action)] += 1
         counts.invalid += bool(info["invalid_action"])
-        counts.rolled_back += bool(info.get("rolled_back", False))
+        counts.rolled_back += bool(info["rolled_back"])
         counts.recall += info["recall"] * (info["tick"] - counts.tick)
         counts.tick = info["tick"]
         if terminated or truncated:
-            summary = info[self._stats_key] = self._summary(info)
+            summary = self._summary(info)
             self._remember(summary)
+            if not self._every_step:
+                info[self._stats_key] = summary
+        if self._every_step:
+            info |= self._flat(info)
         return observation, reward, terminated, truncated, info
 
     def _summary(self, info: dict[str, Any]) -> dict[str, Any]:
@@ -197,7 +272,7 @@ class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], Rec
         return {
             "score": info["score"],
             "recall": info["recall"],
-            "recall_mean": counts.recall / counts.tick,
+            "recall_mean": counts.recall / counts.tick if counts.tick else info["recall"],
             "edits_used": info["edits_used"],
             "sleeps": info["sleeps"],
             "naps": info["naps"],
@@ -206,17 +281,22 @@ class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], Rec
             "ppl_ratio": info["ppl_ratio"],
             "length": steps,
             "ticks": counts.tick,
-            "actions": {action.name.lower(): counts.chosen[action] / steps for action in Action},
+            "seconds": float(getattr(self.unwrapped, "seconds", 0.0)),
+            "actions": {action.name.lower(): counts.chosen[action] / max(steps, 1) for action in Action},
         }
+
+    def _flat(self, info: dict[str, Any]) -> dict[str, np.float64]:
+        """The summary so far, with reproducible values of one type."""
+        summary = {name: value for name, value in self._summary(info).items() if name != "seconds"}
+        return {f"{self._stats_key}/{name}": np.float64(value) for name, value in _leaves(summary).items()}
 
     def _remember(self, summary: dict[str, Any]) -> None:
         self.episode_count += 1
-        values = {name: value for name, value in summary.items() if name != "actions"}
-        values |= {f"actions/{name}": share for name, share in summary["actions"].items()}
-        for name, value in values.items():
+        for name, value in _leaves(summary).items():
             self.queues.setdefault(name, deque(maxlen=self._buffer_length)).append(float(value))
 
 
-def _masked(observation: Any, info: dict[str, Any]) -> dict[str, Any]:
-    # One array, or a tuple of one per part of an action.
-    return {OBSERVATIONS: observation, ACTION_MASK: np.hstack(info[ACTION_MASK]).astype(np.float32)}
+def _leaves(summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary without nesting."""
+    values = {name: value for name, value in summary.items() if name != "actions"}
+    return values | {f"actions/{name}": share for name, share in summary["actions"].items()}

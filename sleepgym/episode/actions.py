@@ -62,10 +62,12 @@ class Outcome:
         edits: Edits spent.
         invalid: Whether the action was not allowed or failed; nothing was changed then.
         error: Error message of an action that failed; empty otherwise.
+        error_code: Place of the error in :data:`~sleepgym.episode.operators.FAILURES`, from 1; 0 without an error.
         night: Report of SLEEP; None for other actions.
     """
 
     edits: int = 0
     invalid: bool = False
     error: str = ""
+    error_code: int = 0
     night: SleepReport | None = None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -33,6 +34,13 @@ from sleepgym.settings import SettingError, require
 
 class CardError(SleepGymError, ValueError):
     """A card is invalid; the message names the file, the key, what was expected and what was found."""
+
+
+class UnknownArgumentError(CardError, TypeError):
+    """A keyword argument is neither an argument of its own nor a section of a card.
+
+    Also a TypeError, as for any function of Python: libraries that try arguments out go by that.
+    """
 
 
 def _ordered(value: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -280,6 +288,7 @@ def load_card(path_or_id: str | Path | Card, **overrides: Mapping[str, Any]) -> 
 
     Raises:
         CardError: The card is missing or not TOML, or a key is unknown, missing or has an invalid value.
+        UnknownArgumentError: A keyword is no section; a CardError and a TypeError.
     """
     if isinstance(path_or_id, Card):
         data = path_or_id.model_dump(mode="json", exclude_none=True)
@@ -312,6 +321,7 @@ def parse_card(data: Mapping[str, Any], name: str, overrides: Mapping[str, Mappi
         CardError: A key is unknown, missing or has an invalid value.
     """
     data = dict(data)
+    require_sections(overrides or {}, name)
     for section, changes in (overrides or {}).items():
         if not isinstance(changes, Mapping):
             raise CardError(
@@ -326,6 +336,27 @@ def parse_card(data: Mapping[str, Any], name: str, overrides: Mapping[str, Mappi
         return Card.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         raise CardError("; ".join(_message(name, dict(e)) for e in error.errors())) from error
+
+
+def require_sections(overrides: Mapping[str, Any], name: str, others: Iterable[str] = ()) -> None:
+    """Checks that keyword arguments are sections of a card.
+
+    Args:
+        overrides: The arguments.
+        name: What errors call the card.
+        others: Arguments that were possible besides, to be listed.
+
+    Raises:
+        UnknownArgumentError: One is no section.
+    """
+    for section, found in overrides.items():
+        if section not in Card.model_fields:
+            known = [*others, *Card.model_fields]
+            near = "".join(f"; did you mean {other!r}?" for other in get_close_matches(section, known, 1))
+            raise UnknownArgumentError(
+                f"{name}, key {section}: expected only known keys, found {found!r}: got an unexpected keyword argument "
+                f"{section!r}; known are {', '.join(known)}{near}"
+            )
 
 
 def _require_plain(data: Mapping[str, Any], name: str) -> None:

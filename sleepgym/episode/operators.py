@@ -15,7 +15,7 @@ from sleepgym.memory.ledger import Key, LedgerFullError
 from sleepgym.sleeper import SleepingLM
 
 FAILURES = (EditError, FactError, LedgerFullError, SleepError)
-"""Errors that make an action invalid; the learner is unchanged after them."""
+"""Errors that make an action invalid; the learner is unchanged after them. ``info["error_code"]`` counts from 1."""
 
 
 def batch(state: EpisodeState, limit: int) -> list[Fact]:
@@ -84,7 +84,8 @@ def perform(learner: SleepingLM, state: EpisodeState, card: Card, task: Task | N
     try:
         return _performed(learner, state, card, task)
     except FAILURES as error:
-        return Outcome(invalid=True, error=f"{type(error).__name__}: {error}")
+        code = next(place for place, kind in enumerate(FAILURES, start=1) if isinstance(error, kind))
+        return Outcome(invalid=True, error=f"{type(error).__name__}: {error}", error_code=code)
 
 
 def _performed(learner: SleepingLM, state: EpisodeState, card: Card, task: Task) -> Outcome:

@@ -34,7 +34,7 @@ class RewardTerm(Protocol):
 
     @property
     def name(self) -> str:
-        """Key in ``info["reward_terms"]``."""
+        """Name of the term; ``info`` has its value under ``reward_`` and this name."""
 
     def __call__(self, tick: Tick) -> float:
         """Value of the term for a tick."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.env.spaces import ActionError, ActionTypeError, operator_of
 from sleepgym.env.vector import act_together
 from sleepgym.episode.actions import Action
+from sleepgym.schedulers.base import Scheduler
+from sleepgym.schedulers.own import as_scheduler, made
 
 
 @runtime_checkable
@@ -37,6 +41,9 @@ class Predictor(Protocol):
 Maker = Callable[[SleepEnv, int], Predictor]
 """Factory of a scheduler for one episode, called with its environment after the reset, and its seed."""
 
+Decider = Predictor | Maker | Callable[[Any, Any], Any]
+"""What can be evaluated: see :func:`~sleepgym.schedulers.own.as_scheduler`."""
+
 
 @dataclass(frozen=True)
 class EpisodeResult:
@@ -56,6 +63,7 @@ class EpisodeResult:
         collapsed: Whether the episode terminated because of perplexity.
         actions: Actions in order, as passed to ``step``; with the seed, they reproduce the episode.
         degraded: Number of facts that the last audit found degraded and that are still true.
+        invalid: Number of steps that were not allowed or failed.
     """
 
     seed: int
@@ -71,11 +79,12 @@ class EpisodeResult:
     collapsed: bool
     actions: tuple[int | tuple[int, ...], ...]
     degraded: int = 0
+    invalid: int = 0
 
 
 def run_episode(
     env: gym.Env[Any, Any],
-    scheduler: Predictor | Maker,
+    scheduler: Decider,
     seed: int,
     on_step: Callable[[Mapping[str, Any]], None] = lambda info: None,
 ) -> EpisodeResult:
@@ -89,7 +98,8 @@ def run_episode(
 
     Raises:
         TypeError: The environment is no SleepEnv, or a wrapper changes actions.
-        ValueError: The scheduler returned an invalid action.
+        SchedulerTypeError: The scheduler is none of the supported forms; a TypeError.
+        ActionError: The scheduler returned an invalid action; a ValueError.
     """
     [(_, result)] = _play([env], scheduler, [seed], on_step)
     return result
@@ -97,7 +107,7 @@ def run_episode(
 
 def evaluate(
     make_env: Callable[[], gym.Env[Any, Any]],
-    scheduler: Predictor | Maker,
+    scheduler: Decider,
     seeds: Sequence[int],
     slots: int = 16,
     on_episode: Callable[[EpisodeResult], None] = lambda result: None,
@@ -107,11 +117,16 @@ def evaluate(
     Episodes run in parallel slots and share forward passes. Results equal those of running each alone: the same facts
     recalled, rewards up to rounding. When an episode ends, the next seed takes its slot.
 
+    Actions that the mask forbids are played, change nothing, and are counted in :attr:`EpisodeResult.invalid`. If a
+    hand-written scheduler chooses one, a warning says so, once.
+
     Args:
         make_env: Factory of a SleepEnv, wrapped or not; called once per slot that is needed.
-        scheduler: Scheduler or policy to evaluate, shared by all slots; or a factory of one scheduler per episode, as
-            ``lambda env, seed: RandomScheduler(seed)`` or ``lambda env, seed: LookAhead(env, rule)``. Random schedulers
-            need a factory to be independent of the number of slots, and planners to have their own environment.
+        scheduler: Scheduler, policy, or function of ``(observation, mask)`` that returns an action, shared by all
+            slots; or a factory of one scheduler per episode, as ``lambda env, seed: RandomScheduler(seed)`` or
+            ``lambda env, seed: LookAhead(env, rule)``; or a class, of which an instance is made per episode. Random
+            schedulers need a factory to be independent of the number of slots, and planners to have their own
+            environment. See :func:`~sleepgym.schedulers.own.as_scheduler`.
         seeds: Seeds of the episodes.
         slots: Maximum number of parallel episodes.
         on_episode: Called with each result when its episode ends; the order may differ from that of the seeds.
@@ -121,7 +136,9 @@ def evaluate(
 
     Raises:
         TypeError: The environment is no SleepEnv, or a wrapper changes actions.
-        ValueError: ``slots`` is below 1, or the scheduler returned an invalid action.
+        ValueError: ``slots`` is below 1.
+        SchedulerTypeError: The scheduler is none of the supported forms; a TypeError.
+        ActionError: The scheduler returned an invalid action; a ValueError.
     """
     if slots < 1:
         raise ValueError(f"expected at least one slot to play in, found slots={slots}")
@@ -154,7 +171,7 @@ class _Slot:
         self.over = False
         self.action: NDArray[Any] = self.inner.choices.usual(Action.WAIT)
         self.actions: list[int | tuple[int, ...]] = []
-        self.episode_return = 0.0
+        self.episode_return, self.invalid = 0.0, 0
 
     def step(self) -> None:
         """Steps the environment with the chosen action."""
@@ -163,32 +180,35 @@ class _Slot:
         action = self.action.tolist()
         self.actions.append(tuple(action) if isinstance(action, list) else action)
         self.episode_return += float(reward)
+        self.invalid += bool(self.info["invalid_action"])
 
     def result(self) -> EpisodeResult:
         """Returns the result of the finished episode."""
         info = self.info
         return EpisodeResult(
             seed=self.seed,
-            score=info["score"],
-            recall=info["recall"],
-            edits_used=info["edits_used"],
-            budget=info["edits_used"] + info["edits_left"],
-            sleeps=info["sleeps"],
-            naps=info["naps"],
-            ppl_ratio=info["ppl_ratio"],
+            score=float(info["score"]),
+            recall=float(info["recall"]),
+            edits_used=int(info["edits_used"]),
+            budget=int(info["edits_used"] + info["edits_left"]),
+            sleeps=int(info["sleeps"]),
+            naps=int(info["naps"]),
+            ppl_ratio=float(info["ppl_ratio"]),
             seconds=self.inner.seconds,
             episode_return=self.episode_return,
             collapsed=self.terminated,
             actions=tuple(self.actions),
-            degraded=info["degraded"],
+            degraded=int(info["degraded"]),
+            invalid=self.invalid,
         )
 
 
 class _Chooser:
     """Scheduler with the slots that it acts in and its recurrent state."""
 
-    def __init__(self, scheduler: Predictor, slots: Sequence[_Slot]) -> None:
-        self._scheduler, self._slots = scheduler, slots
+    def __init__(self, scheduler: Predictor, slots: Sequence[_Slot], mistakes: _Mistakes) -> None:
+        self._scheduler, self._slots, self._mistakes = scheduler, slots, mistakes
+        self._name = scheduler.name if isinstance(scheduler, Scheduler) else type(scheduler).__name__
         self._state: Any = None
         # Stable-Baselines3's own models take no masks; sb3-contrib's and this package's do.
         self._takes_masks = "action_masks" in inspect.signature(scheduler.predict).parameters
@@ -202,25 +222,53 @@ class _Chooser:
         slots = self._slots
         masks = np.stack([slot.inner.action_masks() for slot in slots])
         # Finished slots keep their rows: a recurrent state has a row per slot, on an axis that depends on the model.
-        answer, self._state = self._scheduler.predict(
+        answer = self._scheduler.predict(
             _stack([slot.observation for slot in slots]),
             self._state,
             episode_start=np.array([not slot.actions for slot in slots]),
             deterministic=True,
             **({"action_masks": masks} if self._takes_masks else {}),
         )
-        rows = np.atleast_1d(np.asarray(answer))
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise ActionTypeError(
+                f"expected predict() of {self._name} to return actions and a state, found {answer!r}; "
+                "return (actions, state)"
+            )
+        answer, self._state = answer
+        try:
+            rows = np.atleast_1d(np.asarray(answer))
+        except ValueError:  # a ragged list
+            rows = np.atleast_1d(np.asarray(None))
         chosen = [
             action for slot, row in zip(slots, rows, strict=False) if (action := _action(slot.inner, row)) is not None
         ]
         if not len(rows) == len(chosen) == len(slots):
-            raise ValueError(
+            raise ActionError(
                 f"expected {len(slots)} actions in {slots[0].inner.action_space} from "
-                f"{type(self._scheduler).__name__}, found {answer!r}; its predict() is given a batch of observations "
+                f"{self._name}, found {answer!r}; its predict() is given a batch of observations "
                 "and must answer with an action for each"
             )
-        for slot, action in zip(slots, chosen, strict=True):
+        for slot, action, mask in zip(slots, chosen, masks, strict=True):
             slot.action = action
+            if not slot.over and not mask[operator := operator_of(action)] and isinstance(self._scheduler, Scheduler):
+                self._mistakes.warn(self._name, operator, slot)
+
+
+class _Mistakes:
+    """Warns of forbidden actions, once for all episodes that are played together."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def warn(self, name: str, action: Action, slot: _Slot) -> None:
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"expected allowed actions from {name}, found {action.name} in the episode of seed {slot.seed} at tick "
+                f"{slot.inner.episode.tick}, where the mask forbids it; such steps change nothing, cost a penalty and "
+                "are counted in EpisodeResult.invalid; look at mask[Action] before choosing",
+                stacklevel=5,
+            )
 
 
 def _action(env: SleepEnv, answer: Any) -> NDArray[Any] | None:
@@ -236,20 +284,21 @@ def _action(env: SleepEnv, answer: Any) -> NDArray[Any] | None:
 
 def _play(
     envs: Sequence[gym.Env[Any, Any]],
-    scheduler: Predictor | Maker,
+    scheduler: Decider,
     seeds: Sequence[int],
     on_step: Callable[[Mapping[str, Any]], None] = lambda info: None,
 ) -> Iterator[tuple[int, EpisodeResult]]:
     """Yields the index of each seed with the result of its episode, in the order in which episodes end."""
     slots = [_Slot(env) for env in envs]
     pending = deque(enumerate(seeds))
-    shared = _Chooser(scheduler, slots) if isinstance(scheduler, Predictor) else None
+    plays, mistakes = as_scheduler(scheduler), _Mistakes()
+    shared = _Chooser(plays, slots, mistakes) if isinstance(plays, Predictor) else None
 
     def begin(slot: _Slot) -> None:
         index, seed = pending.popleft()
         slot.begin(index, seed)
         # After the reset, so that the factory can read the episode.
-        slot.chooser = shared or _Chooser(scheduler(slot.inner, seed), [slot])  # type: ignore[operator]
+        slot.chooser = shared or _Chooser(made(plays, slot.inner, seed), [slot], mistakes)
 
     for slot in slots:
         begin(slot)

@@ -105,6 +105,7 @@ def episodes_sheet(results: Mapping[str, Sequence[EpisodeResult]], rng: np.rando
         Column("nights", "nights", ".1f"),
         Column("naps", "naps", ".1f"),
         Column("drift", "drift", "+.1%"),
+        Column("invalid", "invalid", ".1f"),
         Column("seconds", "s", ".1f"),
     )
     rows: list[tuple[Estimate, tuple[Value, ...]]] = []
@@ -112,7 +113,7 @@ def episodes_sheet(results: Mapping[str, Sequence[EpisodeResult]], rng: np.rando
         matrix = ScoreMatrix.from_results(name, [episodes])
         means = {
             field: float(np.mean([getattr(episode, field) for episode in episodes]))
-            for field in ("recall", "edits_used", "budget", "sleeps", "naps", "ppl_ratio", "seconds")
+            for field in ("recall", "edits_used", "budget", "sleeps", "naps", "ppl_ratio", "invalid", "seconds")
         }
         means["ppl_ratio"] -= 1
         score = stratified_bootstrap(statistics.mean, matrix, rng=rng)

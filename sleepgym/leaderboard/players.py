@@ -13,8 +13,9 @@ import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sleepgym.env.wrappers import FlattenLedger, PadLedger
-from sleepgym.errors import SleepGymError
 from sleepgym.evaluation import Maker, Predictor
+from sleepgym.leaderboard.own import PlayerNameError as PlayerNameError
+from sleepgym.leaderboard.own import names_own, own_scheduler
 from sleepgym.schedulers import known_schedulers, scheduler_named
 from sleepgym.schedulers.named import LOOK_AHEAD, RANDOM, RULES, spelled_out
 from sleepgym.training.policy_card import Algorithm, PolicyCard, PolicyError, read_policy
@@ -31,10 +32,6 @@ Wrap = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
 """Function that wraps an environment so that its observations are those that a player expects."""
 
 
-class PlayerNameError(SleepGymError, ValueError):
-    """A text names no player."""
-
-
 def identity(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """Returns the environment unwrapped."""
     return env
@@ -49,7 +46,8 @@ class Player:
         scheduler: Scheduler, policy, or factory of one per episode.
         wrap: Wraps environments so that their observations are those that it expects.
         policy: SHA-256 of the policy file; empty for a hand-written scheduler.
-        rule: Text form of a hand-written scheduler with all fields; empty for a policy.
+        rule: Text form of a hand-written scheduler with all fields, and of a user's own with the hash of its source;
+            empty for a policy.
         card: Policy card; None for a hand-written scheduler or a policy without a card.
     """
 
@@ -71,11 +69,13 @@ def player_named(text: str, env: gym.Env[Any, Any], device: str = "cpu") -> Play
 
     - ``night-owl`` or ``night-owl:load_at=0.05``: a scheduler, see :func:`~sleepgym.schedulers.scheduler_named`;
     - ``runs/ppo/best.zip``: a policy of Stable-Baselines3 with a policy card beside it;
+    - ``siesta:Siesta`` or ``path/to/siesta.py:Siesta``: a user's own scheduler, its class, or a function, see
+      :func:`~sleepgym.leaderboard.own.own_scheduler`;
     - ``maskable-ppo:best.zip``: a policy without a card, with one of :data:`ALGORITHMS`;
     - a folder: a checkpoint of RLlib as saved by ``agents/rllib_ppo.py`` (extra ``rllib``).
 
-    A policy file is code: loading it unpickles parts of it, which can execute anything. Load only files from people
-    that you trust.
+    A policy file is code: loading it unpickles parts of it, which can execute anything, and importing a module runs it.
+    Load only files from people that you trust.
 
     Args:
         text: Text form of the player.
@@ -102,10 +102,14 @@ def player_named(text: str, env: gym.Env[Any, Any], device: str = "cpu") -> Play
 
         policy = load_rllib_policy(path)
         return Player(text, policy, flat_and_masked, policy.sha256)
+    if names_own(text):
+        plays, rule = own_scheduler(text)
+        return Player(text, plays, rule=rule)
     raise PlayerNameError(
         f"expected a scheduler, or the path of a policy that ends in .zip, found {text!r}; known schedulers are "
         f"{known_schedulers()}; a policy without a card is named after its algorithm, as in maskable-ppo:PATH; known "
-        f"algorithms are {', '.join(ALGORITHMS)}"
+        f"algorithms are {', '.join(ALGORITHMS)}; a scheduler of your own is named after its module or file, as in "
+        "siesta:Siesta or path/to/siesta.py:Siesta"
     )
 
 

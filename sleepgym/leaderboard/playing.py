@@ -143,6 +143,7 @@ def leaderboard_sheet(played: Sequence[Played], rng: np.random.Generator, title:
         Column("edits_used", "edits", ".1f"),
         Column("nights", "nights", ".1f"),
         Column("drift", "drift", "+.1%"),
+        Column("invalid", "invalid", ".1f"),
         Column("seconds", "s per episode", ".1f"),
         Column("policy", "policy"),
         Column("model", "model"),
@@ -150,11 +151,11 @@ def leaderboard_sheet(played: Sequence[Played], rng: np.random.Generator, title:
     rows = []
     for entry in played:
         score = stratified_bootstrap(statistics.mean, entry.scores, rng=rng)
-        edits, nights, ratio = (
+        edits, nights, ratio, invalid = (
             float(np.mean([getattr(result, field) for result in entry.results]))
-            for field in ("edits_used", "sleeps", "ppl_ratio")
+            for field in ("edits_used", "sleeps", "ppl_ratio", "invalid")
         )
         hashes = entry.policy[:12], entry.recordings[0].fingerprint[:12]
         seconds = entry.seconds / len(entry.results)
-        rows.append((score, (entry.name, score, edits, nights, ratio - 1, seconds, *hashes)))
+        rows.append((score, (entry.name, score, edits, nights, ratio - 1, invalid, seconds, *hashes)))
     return Sheet(title, columns, [row for _, row in sorted(rows, key=lambda pair: -pair[0].point)])

@@ -4,6 +4,7 @@ from sleepgym.schedulers.adaptive import BudgetAware, Drowsiness, NightOwl, Pres
 from sleepgym.schedulers.base import Scheduler, allowed, keep_up
 from sleepgym.schedulers.look_ahead import LookAhead
 from sleepgym.schedulers.named import SchedulerMaker, SchedulerNameError, known_schedulers, scheduler_named
+from sleepgym.schedulers.own import FunctionScheduler, SchedulerTypeError, as_scheduler
 from sleepgym.schedulers.simple import AlwaysSleep, FixedPeriod, NeverSleep, RandomScheduler
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "BudgetAware",
     "Drowsiness",
     "FixedPeriod",
+    "FunctionScheduler",
     "LookAhead",
     "NeverSleep",
     "NightOwl",
@@ -19,7 +21,9 @@ __all__ = [
     "Scheduler",
     "SchedulerMaker",
     "SchedulerNameError",
+    "SchedulerTypeError",
     "allowed",
+    "as_scheduler",
     "keep_up",
     "known_schedulers",
     "scheduler_named",

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.env.observation import LEDGER_FEATURES, SINCE_DAYS, stat
+from sleepgym.env.observation import SINCE_DAYS, column, stat, structured
+from sleepgym.env.spaces import ActionTypeError, action_error
 from sleepgym.episode.actions import Action
 
 Observation = Mapping[str, NDArray[np.float32]]
@@ -22,20 +23,29 @@ CROWDED = 0.8
 
 
 class Scheduler(ABC):
-    """Hand-written policy for SleepEnv."""
+    """Hand-written policy for SleepEnv.
+
+    A user's own scheduler derives from this class and defines ``act``. Observations are always passed as dictionaries:
+    vectors, as returned with ``flat=True`` or by ``FlattenLedger``, are split into their parts first.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name in errors and warnings."""
+        return type(self).__name__
 
     @abstractmethod
     def act(self, observation: Observation, mask: Mask) -> Action:
         """Chooses an allowed action.
 
         Args:
-            observation: Observation of one episode.
+            observation: Observation of one episode; :func:`~sleepgym.env.observation.stat` reads it by name.
             mask: Allowed operators, ``[actions]``.
         """
 
     def predict(
         self,
-        observation: Observation,
+        observation: Observation | NDArray[np.float32],
         state: Any = None,
         episode_start: Any = None,
         deterministic: bool = True,
@@ -44,7 +54,8 @@ class Scheduler(ABC):
         """Chooses an action for one observation or for each of a batch.
 
         Args:
-            observation: Observation of the environment, or a batch of them with a leading axis.
+            observation: Observation of the environment, a dictionary or a vector, or a batch of them with a leading
+                axis.
             state: Returned unchanged.
             episode_start: Ignored.
             deterministic: Ignored; a scheduler that draws at random has a seed of its own.
@@ -53,34 +64,46 @@ class Scheduler(ABC):
 
         Returns:
             Values of :class:`~sleepgym.episode.actions.Action`, ``[]`` or ``[rows]``, and the state.
+
+        Raises:
+            ActionError: ``act`` returned what is no action.
+            ActionTypeError: The same, and of a type that no action has.
+            ObservationError: The observation is none of a SleepEnv.
         """
-        if observation["stats"].ndim == 1:
-            mask = allowed(observation) if action_masks is None else np.asarray(action_masks, dtype=bool).reshape(-1)
-            mask = mask[: len(Action)]
-            return np.asarray(self.act(observation, mask), dtype=np.int64), state
-        rows = len(observation["stats"])
+        seen = structured(observation)
+        if seen["stats"].ndim == 1:
+            mask = allowed(seen) if action_masks is None else np.asarray(action_masks, dtype=bool).reshape(-1)
+            return np.asarray(self._checked(self.act(seen, mask[: len(Action)])), dtype=np.int64), state
+        rows = len(seen["stats"])
         masks = [None] * rows if action_masks is None else np.asarray(action_masks).reshape(rows, -1)
-        chosen = [
-            self.predict({k: v[i] for k, v in observation.items()}, action_masks=masks[i])[0] for i in range(rows)
-        ]
+        chosen = [self.predict({k: v[i] for k, v in seen.items()}, action_masks=masks[i])[0] for i in range(rows)]
         return np.array(chosen, dtype=np.int64), state
+
+    def _checked(self, chosen: Any) -> int:
+        if isinstance(chosen, (int, np.integer)) and not isinstance(chosen, bool) and 0 <= chosen < len(Action):
+            return int(chosen)
+        if isinstance(chosen, np.ndarray) and chosen.ndim == 0:
+            return self._checked(chosen[()])
+        names = ", ".join(f"{action.value} {action.name}" for action in Action)
+        expected = f"expected an Action from {self.name} ({names})"
+        if chosen is None:
+            raise ActionTypeError(f"{expected}, found None; let every path through it return one")
+        if isinstance(chosen, (bool, np.bool_)):
+            raise ActionTypeError(f"{expected}, found {chosen!r}, a truth value; return Action.WAIT for doing nothing")
+        raise action_error(expected, chosen)
 
 
 def allowed(observation: Observation) -> Mask:
     """Returns the action mask as far as an observation determines it, bool ``[actions]``."""
-    written = _column(observation, "present") * (1 - _column(observation, "pending")) > 0
+    written = column(observation, "present") * (1 - column(observation, "pending")) > 0
     fill, budget = stat(observation, "ledger_fill"), stat(observation, "budget_left")
     mask = np.zeros(len(Action), dtype=bool)
     mask[Action.WAIT] = True
     mask[Action.INJECT] = stat(observation, "pending") > 0 and budget > 0 and fill < 1
     mask[Action.REFRESH] = stat(observation, "degraded") > 0 and budget > 0
     mask[[Action.NAP, Action.SLEEP]] = fill > 0
-    mask[Action.PRUNE] = bool((written & (_column(observation, "stage") == 1)).any())
+    mask[Action.PRUNE] = bool((written & (column(observation, "stage") == 1)).any())
     return mask
-
-
-def _column(observation: Observation, name: str) -> NDArray[np.float32]:
-    return observation["ledger"][:, list(LEDGER_FEATURES).index(name)]
 
 
 def first_allowed(mask: Mask, *actions: Action) -> Action:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.vector import act_together
 from sleepgym.episode.actions import Action
 from sleepgym.schedulers.base import Mask, Observation, Scheduler, keep_up
+from sleepgym.schedulers.own import SchedulerTypeError, as_scheduler, made
 
 
 @dataclass
@@ -32,10 +33,11 @@ class LookAhead(Scheduler):
 
     Raises:
         ValueError: An interval, depth or width is below 1.
+        SchedulerTypeError: The rule does not decide by the observation alone.
     """
 
     env: SleepEnv
-    rule: Scheduler
+    rule: Scheduler | Callable[[Observation, Mask], Action]
     depth: int = 16
     width: int = 4
     every: int = 2
@@ -49,10 +51,19 @@ class LookAhead(Scheduler):
                 "expected an interval, a depth and a width of at least 1, "
                 f"found {self.every}, {self.depth} and {self.width}"
             )
+        rule = as_scheduler(self.rule)
+        if callable(rule) and isinstance(self.rule, type):
+            rule = made(rule, self.env, 0)
+        if not isinstance(rule, Scheduler) and not hasattr(rule, "predict"):
+            raise SchedulerTypeError(
+                f"expected a rule that decides by the observation alone, found {self.rule!r}; "
+                "give a Scheduler, or a function of (observation, mask)"
+            )
+        self._follow: Scheduler = rule
 
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""
-        own = Action(int(self.rule.predict(observation, action_masks=mask)[0]))
+        own = Action(int(self._follow.predict(observation, action_masks=mask)[0]))
         order = dict.fromkeys([own, Action.SLEEP, keep_up(observation, mask), Action.NAP, *Action])
         options = [action for action in order if mask[action]][: self.width]
         tried = self._decisions % self.every == 0 and len(options) > 1
@@ -67,7 +78,7 @@ class LookAhead(Scheduler):
         _step(branches, unknown)
         until = now + self.depth
         while running := [branch for branch in branches if not branch.env.over and branch.tick < until]:
-            _step(running, [branch.choice(self.rule) for branch in running])
+            _step(running, [branch.choice(self._follow) for branch in running])
         last = min(max(branch.tick for branch in branches) + self.depth // 2, self.env.card.horizon)
         values = [branch.value(last) for branch in branches]
         if known:

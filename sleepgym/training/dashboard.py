@@ -18,7 +18,17 @@ from sleepgym.episode.actions import Action
 from sleepgym.episode.card import Card
 from sleepgym.evaluation import EpisodeResult
 
-EPISODE_TAGS = ("score", "recall", "edits_used", "sleeps", "naps", "ppl_ratio", "degraded", "gpu_or_cpu_seconds")
+EPISODE_TAGS = (
+    "score",
+    "recall",
+    "edits_used",
+    "sleeps",
+    "naps",
+    "ppl_ratio",
+    "degraded",
+    "invalid",
+    "gpu_or_cpu_seconds",
+)
 """Scalars of an episode, logged as ``sleepgym/score`` and so on. Seconds are the measured time of the environment on
 its device; time of shared passes is divided evenly."""
 
@@ -28,6 +38,7 @@ LAYOUT: Mapping[str, Any] = {
         "facts kept": ["Multiline", ["sleepgym/recall", "eval/mean_recall"]],
         "what is done": ["Multiline", [f"sleepgym/action_frac/{action.name}" for action in Action]],
         "nights and naps": ["Multiline", ["sleepgym/sleeps", "sleepgym/naps"]],
+        "forbidden or failed steps": ["Multiline", ["sleepgym/invalid", "eval/mean_invalid"]],
         "edits": ["Multiline", ["sleepgym/edits_used", "sleepgym/degraded"]],
         "damage": ["Multiline", ["sleepgym/ppl_ratio", "eval/mean_ppl_ratio"]],
         "seconds": ["Multiline", ["sleepgym/gpu_or_cpu_seconds", "eval/mean_gpu_or_cpu_seconds"]],
@@ -160,9 +171,11 @@ def figures_of_info(info: Mapping[str, Any]) -> dict[str, float]:
     Args:
         info: Info of an environment wrapped in :class:`~sleepgym.env.wrappers.RecordSleepStatistics`.
     """
-    actions = info["sleep"]["actions"]
-    shares = {f"action_frac/{action.name}": float(actions[action.name.lower()]) for action in Action}
-    return {name: float(info[_NAMES.get(name, name)]) for name in EPISODE_TAGS} | shares
+    summary = info["sleep"]
+    shares = {f"action_frac/{action.name}": float(summary["actions"][action.name.lower()]) for action in Action}
+    # Measured seconds and counts over the episode are the wrapper's; infos are of single moments, and reproducible.
+    known = {**info, **summary}
+    return {name: float(known[_NAMES.get(name, name)]) for name in EPISODE_TAGS} | shares
 
 
 def figures_of_result(result: EpisodeResult) -> dict[str, float]:

@@ -160,14 +160,13 @@ class MeasuredPPOLearner(PPOTorchLearner):
 class FiguresCallback(RLlibCallback):
     """Reports metrics of episodes: ``result["env_runners"]["sleepgym"]`` has a list per metric, one number per episode.
 
-    The metrics are those of :func:`sleepgym.training.dashboard.figures_of_info`, and ``invalid``, the number of steps
-    that were not allowed or failed. They are lists, since RLlib's own means are means over runners of means.
+    The metrics are those of :func:`sleepgym.training.dashboard.figures_of_info`. They are lists, since RLlib's own
+    means are means over runners of means.
     """
 
     def on_episode_end(self, *, episode: Any, metrics_logger: Any, **kwargs: Any) -> None:
         """Logs the metrics in the info of an episode's last step."""
-        info = episode.get_infos(-1)
-        for name, value in (figures_of_info(info) | {"invalid": info["sleep"]["invalid"]}).items():
+        for name, value in figures_of_info(episode.get_infos(-1)).items():
             metrics_logger.log_value((FIGURES, name), float(value), reduce="item_series")
 
 

@@ -56,14 +56,14 @@ def test_the_table_is_markdown_with_the_best_first(handed_in: tuple[Path, Ran]) 
     assert ran.status == 0
     lines = ran.table.splitlines()
     assert lines[0] == "**SleepLLM-Mini-v0, 2 test streams, mean [95 % interval]**"
-    assert lines[2] == "| scheduler | score | edits | nights | drift | s per episode | policy | model |"
+    assert lines[2] == "| scheduler | score | edits | nights | drift | invalid | s per episode | policy | model |"
     rows = {cells[1]: cells for cells in ([cell.strip() for cell in line.split("|")] for line in lines[4:])}
     assert set(rows) == {"never-sleep", NAPS}
     for name, cells in rows.items():
         scores = ScoreMatrix.load(folder / name.replace(":", "-") / "scores.json").scores
         # Of two streams, the interval's ends are their scores.
         assert cells[2] == f"{scores.mean():.3f} [{scores.min():.3f}, {scores.max():.3f}]"
-        assert cells[7:9] == ["", SleepEnv("SleepLLM-Mini-v0").base.lm.fingerprint[:12]]
+        assert cells[8:10] == ["", SleepEnv("SleepLLM-Mini-v0").base.lm.fingerprint[:12]]
     points = [float(cells[2].split()[0]) for cells in rows.values()]
     assert points == sorted(points, reverse=True)
     assert (folder / "leaderboard.md").read_text() == ran.table
@@ -277,7 +277,7 @@ def test_policies_play_as_they_were_trained(
     actions = Recording.load(recording).actions
     # With masks, it waits where there is nothing to write; without, it tries in vain.
     assert set(actions) == ({Action.WAIT, Action.INJECT} if masked else {Action.INJECT})
-    policy = ran.table.splitlines()[4].split("|")[7].strip()
+    policy = ran.table.splitlines()[4].split("|")[8].strip()
     assert len(policy) == 12
     assert int(policy, 16) > 0
 

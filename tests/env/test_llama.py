@@ -107,7 +107,7 @@ def live(env: SleepEnv, seed: int = 0) -> set[Action]:
         new = [action for action in reversed(Action) if mask[action] and action not in done]
         action = new[0] if new else Action.INJECT if mask[Action.INJECT] else Action.WAIT
         observation, reward, _, _, info = env.step(action)
-        assert not info["invalid_action"], info.get("error")
+        assert not info["invalid_action"], env.unwrapped.error
         assert np.isfinite(reward) and env.observation_space.contains(observation)
         done.add(action)
     return done

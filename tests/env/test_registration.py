@@ -14,6 +14,7 @@ import pytest
 
 import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES
+from sleepgym.env.registration import flat_id
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.card import load_card
 from sleepgym.files import card_paths
@@ -21,6 +22,7 @@ from sleepgym.files import card_paths
 DOCS = Path(__file__).parents[2] / "docs" / "environments"
 INDEX = (DOCS / "README.md").read_text(encoding="utf-8")
 CARDS = card_paths()
+IDS = {*CARDS, *map(flat_id, CARDS)}
 
 
 def leaves(card_id: str) -> dict[str, Any]:
@@ -28,8 +30,12 @@ def leaves(card_id: str) -> dict[str, Any]:
     return {f"{section}.{key}": value for section, keys in data.items() for key, value in keys.items()}
 
 
-def test_every_card_is_registered_and_nothing_else() -> None:
-    assert {card_id for card_id in gym.registry if card_id.startswith("SleepLLM")} == set(CARDS)
+def test_every_card_is_registered_with_and_without_vectors_and_nothing_else() -> None:
+    assert {env_id for env_id in gym.registry if env_id.startswith("SleepLLM")} == IDS
+    assert len(IDS) == 2 * len(CARDS)
+    assert {"SleepLLM-Flat-v0", "SleepLLM-Mini-Flat-v0", "SleepLLM-Llama3.1-8B-Flat-v0"} <= IDS
+    for card_id in CARDS:
+        assert gym.spec(flat_id(card_id)).kwargs == {"card": card_id, "flat": True}
 
 
 def test_the_index_cuts_the_flat_vector_where_the_features_end() -> None:
@@ -74,7 +80,7 @@ def test_importing_sleepgym_registers_every_card_without_loading_torch() -> None
         "print(*sorted(i for i in gymnasium.registry if i.startswith('SleepLLM')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(done.stdout.split()) == set(CARDS)
+    assert set(done.stdout.split()) == IDS
 
 
 def test_the_module_prefix_registers_and_makes() -> None:

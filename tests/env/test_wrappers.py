@@ -46,7 +46,8 @@ class Script(gym.Env[dict[str, Any], np.int64]):
 
     def _info(self) -> dict[str, Any]:
         mask = np.array([1, 0, 1, 0, 0, 1], np.int8)
-        return {"action_mask": mask, "invalid_action": False, "ppl_ratio": 1.1, "naps": 0} | self.infos[self.at]
+        usual = {"action_mask": mask, "invalid_action": False, "rolled_back": False, "ppl_ratio": 1.1, "naps": 0}
+        return usual | self.infos[self.at]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)
@@ -197,6 +198,7 @@ def test_an_episode_is_summed_up_at_its_end() -> None:
         "ppl_ratio": 1.1,
         "length": 4,
         "ticks": 10,
+        "seconds": 0.0,
         "actions": {"wait": 0, "inject": 0.25, "refresh": 0.25, "nap": 0, "sleep": 0.5, "prune": 0},
     }
 
@@ -221,7 +223,7 @@ def test_the_summary_of_a_real_episode_agrees_with_its_infos() -> None:
     env.reset(seed=0)
     while not over:
         *_, terminated, truncated, info = env.step(np.int64(rng.choice([0, 1, 3, 5])))
-        steps, invalid, over = steps + 1, invalid + info["invalid_action"], terminated or truncated
+        steps, invalid, over = steps + 1, invalid + bool(info["invalid_action"]), terminated or truncated
     found = info["night"]
     for name in ("score", "recall", "sleeps", "naps", "ppl_ratio"):
         assert found[name] == info[name]

@@ -24,12 +24,10 @@ MINI = "SleepLLM-Mini-v0"
 
 
 def act(env: SleepEnv, rng: np.random.Generator, *, sleepless: bool = False) -> Any:
-    """A random allowed action, seldom to sleep; without what was measured in seconds."""
+    """A random allowed action, seldom to sleep."""
     mask = env.action_masks()
     weights = np.array([1.0, 3.0, 2.0, 1.0, 0.0 if sleepless else 0.2, 1.0]) * mask
-    step = env.step(int(rng.choice(len(Action), p=weights / weights.sum())))
-    step[4].pop("seconds", None)
-    return step
+    return env.step(int(rng.choice(len(Action), p=weights / weights.sum())))
 
 
 def rest(env: SleepEnv, seed: int) -> list[Any]:

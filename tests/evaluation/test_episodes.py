@@ -127,7 +127,8 @@ class Closing(gym.Wrapper[Any, Any, Any, Any]):
 
 def test_a_result_is_what_the_environment_said_and_its_actions_repeat_it(short: Make) -> None:
     infos: list[Any] = []
-    result = run_episode(short(), lambda env, seed: RandomScheduler(seed), 3, on_step=infos.append)
+    played = short()
+    result = run_episode(played, lambda env, seed: RandomScheduler(seed), 3, on_step=infos.append)
     assert len(infos) == len(result.actions)
     env = short()
     env.reset(seed=3)
@@ -138,7 +139,7 @@ def test_a_result_is_what_the_environment_said_and_its_actions_repeat_it(short: 
         total, over = total + reward, terminated or truncated
     assert over
     assert total == result.episode_return
-    assert 0 < infos[-1]["seconds"] == result.seconds
+    assert 0 < played.seconds == result.seconds
     assert (result.score, result.recall, result.ppl_ratio) == (info["score"], info["recall"], info["ppl_ratio"])
     assert (result.sleeps, result.naps, result.collapsed) == (info["sleeps"], info["naps"], terminated)
     assert (result.edits_used, result.budget) == (info["edits_used"], env.episode.stream.rhythm.edit_budget)

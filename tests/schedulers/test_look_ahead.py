@@ -76,7 +76,6 @@ def test_its_environment_is_left_alone(short: Make) -> None:
             observation, reward, terminated, truncated, info = env.step(
                 int(rule.predict(observation, action_masks=mask)[0])
             )
-            info.pop("seconds", None)
             out.append((observation, reward, terminated, truncated, info))
             over = terminated or truncated
         # The next episode is part of it: random draws of the environment itself.

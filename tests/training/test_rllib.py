@@ -137,7 +137,7 @@ def test_an_env_runner_gets_masked_vectors_of_the_episodes_that_it_asks_for() ->
         assert envs.observation_space.contains(observations)
         assert np.array_equal(observations["action_mask"], infos["action_mask"])
         observations, rewards, terminated, truncated, infos = envs.step(np.full(2, Action.WAIT))
-        np.testing.assert_allclose(rewards, 0.5 * sum(infos["reward_terms"][name] for name in ("served", "drift")))
+        np.testing.assert_allclose(rewards, 0.5 * (infos["reward_served"] + infos["reward_drift"]))
     # The horizon ends an episode for good; nothing after it is worth anything.
     assert terminated.all() and not truncated.any()
     assert infos["sleep"]["actions"]["wait"].tolist() == [1, 1]
