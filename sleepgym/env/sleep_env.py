@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from copy import copy, deepcopy
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -319,12 +320,13 @@ class SleepEnv(gym.Env[Observation, Any]):
         # Two seeds drawn at once: neither the stream nor the learner can shift the other's draws.
         self._stream_seed, learner_seed = (int(s) for s in self.np_random.integers(2**62, size=2))
         rng = np.random.default_rng(self._stream_seed)
-        stream = draw_stream(self.card, self._source, self.split, rng, partial(is_known, self.card.model))
-        learner = SleepingLM(self.base, self.card.sleep, self.card.budget.capacity, learner_seed, stream.known)
-        self._episode = Episode(self.card, stream, learner, self._bare_perplexity)
-        self.over, self.seconds, self.error = False, 0.0, ""
-        self._show()
-        return self._observe(), self._info()
+        with self.base.lm.guard.usual():
+            stream = draw_stream(self.card, self._source, self.split, rng, partial(is_known, self.card.model))
+            learner = SleepingLM(self.base, self.card.sleep, self.card.budget.capacity, learner_seed, stream.known)
+            self._episode = Episode(self.card, stream, learner, self._bare_perplexity)
+            self.over, self.seconds, self.error = False, 0.0, ""
+            self._show()
+            return self._observe(), self._info()
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Performs an action; see the class.
@@ -341,11 +343,12 @@ class SleepEnv(gym.Env[Observation, Any]):
         if self.over:
             raise gym.error.ResetNeeded("expected a running episode, found one that has ended; call reset() first")
         start = time.perf_counter()
-        done = episode.step(choice)
-        terminated, truncated = bool(episode.collapsed), bool(episode.truncated)
-        self.error = done.outcome.error
-        observation = self._observe()
-        info = self._info(done.outcome, done.reward_terms)
+        with self.base.lm.guard.usual():
+            done = episode.step(choice)
+            terminated, truncated = bool(episode.collapsed), bool(episode.truncated)
+            self.error = done.outcome.error
+            observation = self._observe()
+            info = self._info(done.outcome, done.reward_terms)
         # An attribute and not an info: with a measured time in it, no two infos of equal trajectories would be equal.
         self.seconds += time.perf_counter() - start
         self.over = terminated or truncated
@@ -382,7 +385,8 @@ class SleepEnv(gym.Env[Observation, Any]):
             SnapshotError: The snapshot is of another card or model; the environment is as it was.
         """
         self._go_back_to(snapshot)
-        return self._observe(), self._info()
+        with self.base.lm.guard.usual():
+            return self._observe(), self._info()
 
     def fork(self) -> SleepEnv:
         """A second environment on the same model that goes on from here independently, without any wrappers.
@@ -392,14 +396,49 @@ class SleepEnv(gym.Env[Observation, Any]):
         Raises:
             gymnasium.error.ResetNeeded: There is no episode yet.
         """
-        other = copy(self)
-        # Samples from one environment's spaces must not shift those from the other's.
-        other.action_space, other.observation_space = deepcopy((self.action_space, self.observation_space))
-        other._go_back_to(self.snapshot())
+        other = self._twin(self.snapshot())
         if self.render_mode == "human":
             # What a planner tries out would otherwise flicker through the window of what happens.
-            other.render_mode, other._window = None, None
+            other.render_mode = None
         return other
+
+    def __copy__(self) -> SleepEnv:
+        return self.__deepcopy__({})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SleepEnv:
+        """A second environment on the same model, as by :meth:`fork`, also before the first episode."""
+        return self._twin(None if self._episode is None else self.snapshot())
+
+    def _twin(self, snapshot: Snapshot | None) -> SleepEnv:
+        other = object.__new__(type(self))
+        other.__dict__.update(vars(self))
+        other._window = None
+        # Samples from one environment's spaces must not shift those from the other's.
+        other.action_space, other.observation_space = deepcopy((self.action_space, self.observation_space))
+        if snapshot is None:
+            other._np_random = deepcopy(self._np_random)
+        else:
+            other._go_back_to(snapshot)
+            other.error = self.error
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickle holds no model: whoever unpickles it loads the model of the card, unless it is loaded there already.
+        episode = None if self._episode is None else self.snapshot()
+        return {**vars(self), "base": self.base.lm.fingerprint, "_episode": episode, "_window": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        error, snapshot, fingerprint = state["error"], state["_episode"], state["base"]
+        self.__dict__.update({**state, "_episode": None})
+        self.base = shared_base(self.card.model, self.card.edit)
+        if self.base.lm.fingerprint != fingerprint:
+            raise UnpicklingError(
+                f"expected the model {self.card.model.name!r} with fingerprint {fingerprint[:12]}, as when the "
+                f"environment was pickled, found {self.base.lm.fingerprint[:12]}; put those weights back"
+            )
+        if snapshot is not None:
+            self._go_back_to(snapshot)
+            self.error = error
 
     def _go_back_to(self, snapshot: Snapshot) -> None:
         self._episode = snapshot.episode(self.base, self.card, self._bare_perplexity)

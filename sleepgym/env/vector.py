@@ -145,7 +145,8 @@ def act_together(envs: Sequence[SleepEnv], actions: Iterable[Any], share_nights:
     if len(running) < 2:
         return
     start = time.perf_counter()
-    act([(env.episode, choice) for env, choice in running], share_nights)
+    with running[0][0].base.lm.guard.usual():
+        act([(env.episode, choice) for env, choice in running], share_nights)
     share = (time.perf_counter() - start) / len(running)
     for env, _ in running:
         env.seconds += share

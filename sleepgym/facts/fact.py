@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from sleepgym.facts.texts import FactError, pairs_of, raw_text, require_subject, text_of, texts_of
 from sleepgym.facts.writing import full_stop, joiner_between
@@ -46,23 +47,29 @@ class Fact:
     joiner: str | None = field(default=None, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        tidy = {name: text_of(getattr(self, name), what) for name, what in _TEXTS.items()}
-        told, asked = texts_of(self.paraphrases, "paraphrase"), texts_of(self.questions, "question")
-        subject, prompt = tidy["subject"], tidy["prompt"]
-        if not subject:
+        for name, what in _TEXTS.items():
+            value = getattr(self, name)
+            self._set(name, value, text_of(value, what))
+        self._set("paraphrases", self.paraphrases, texts_of(self.paraphrases, "paraphrase"))
+        self._set("questions", self.questions, texts_of(self.questions, "question"))
+        self._set("neighbours", self.neighbours, pairs_of(self.neighbours))
+        if not self.subject:
             raise FactError(f"expected a subject, found {self.subject!r}; name the entity the fact is about")
-        if not tidy["object"]:
+        if not self.object:
             raise FactError(
-                f"expected an object for {prompt!r}, found {self.object!r}; give the words that complete it"
+                f"expected an object for {self.prompt!r}, found {self.object!r}; give the words that complete it"
             )
-        for what, texts in (("prompt", (prompt,)), ("paraphrase", told), ("question", asked)):
+        for what, texts in (("prompt", (self.prompt,)), ("paraphrase", self.paraphrases), ("question", self.questions)):
             for text in texts:
-                require_subject(subject, text, what)
+                require_subject(self.subject, text, what)
         if self.joiner is not None:
             raw_text(self.joiner, "the joiner")
-        tidy["relation"] = tidy["relation"] or prompt.replace(subject, "{}")
-        sequences = {"paraphrases": told, "questions": asked, "neighbours": pairs_of(self.neighbours)}
-        for name, value in {**tidy, **sequences}.items():
+        if not self.relation:
+            object.__setattr__(self, "relation", self.prompt.replace(self.subject, "{}"))
+
+    def _set(self, name: str, given: Any, value: Any) -> None:
+        """Replaces what was given by what is kept, where they differ: an episode makes many facts that need nothing."""
+        if value is not given:
             object.__setattr__(self, name, value)
 
     @property

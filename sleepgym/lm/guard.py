@@ -8,6 +8,9 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+_AUTOCAST = ("cpu", "cuda")
+"""Kinds of devices whose autocast would round what is computed."""
+
 
 class Guard:
     """Lock of a loaded model.
@@ -36,10 +39,25 @@ class Guard:
                 return
             self._usual = True
             try:
-                with usual_modes():
+                if _are_usual():
+                    # Almost always: an episode's shortest step must not pay for what is rare.
                     yield
+                else:
+                    with usual_modes():
+                        yield
             finally:
                 self._usual = False
+
+
+def _are_usual() -> bool:
+    """Whether torch is in its usual modes already."""
+    return (
+        torch.is_grad_enabled()
+        and not torch.is_inference_mode_enabled()
+        and torch.get_default_dtype() == torch.float32
+        and not any(map(torch.is_autocast_enabled, _AUTOCAST))
+        and torch.empty(0).device.type == "cpu"
+    )
 
 
 @contextmanager
@@ -49,13 +67,12 @@ def usual_modes() -> Iterator[None]:
     Targets and nights need gradients, tensors that are made in inference mode can never have any, and what is kept for
     later would be of the caller's default type: without this, results would depend on where they were asked for.
     """
-    dtype = torch.get_default_dtype()
+    dtype, autocast = torch.get_default_dtype(), [kind for kind in _AUTOCAST if torch.is_autocast_enabled(kind)]
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        for kind in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
+        for kind in autocast:
+            stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         if dtype != torch.float32:
