@@ -105,7 +105,7 @@ def test_an_episode_is_the_same_in_any_mode(
         env = SleepEnv(MINI, **QUICK | {"edit": {"steps": steps, "stop_nll": 0.1 + 1e-9 * next(unused)}})
         return [env.reset(seed=3), *(env.step(action) for action in ACTIONS)]
 
-    unused = iter(range(10**6))
+    unused = iter(range(1, 10))
     expected = episode(3)
     if mode == "float64":
         torch.set_default_dtype(torch.float64)
