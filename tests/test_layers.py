@@ -36,7 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
 """Rooms and files of the package, the lowest first; those of one layer know nothing of each other."""
 
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
-FREE_OF_GYMNASIUM = [name for name in LEVEL if LEVEL[name] < LEVEL["env"]]
+FREE_OF_GYMNASIUM = [name for name in sorted(LEVEL) if LEVEL[name] < LEVEL["env"]]
 
 
 def room_of(module: str) -> str:

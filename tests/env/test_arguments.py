@@ -80,7 +80,7 @@ def test_what_a_discrete_space_contains_is_an_action(env: SleepEnv, action: Any)
 
 @pytest.mark.parametrize(
     "action",
-    [0.0, 4.0, np.float32(1), None, "sleep", "SLEEP", b"4", [], {}, object(), Action, np.array(None), [[1], 2]],
+    [0.0, 4.0, np.float32(1), None, "sleep", "SLEEP", b"4", [], {}, object, Action, np.array(None), [[1], 2]],
     ids=repr,
 )
 def test_what_is_of_another_type_is_a_type_error_and_a_value_error(env: SleepEnv, action: Any) -> None:

@@ -49,7 +49,7 @@ def test_facts_are_frozen_and_hashable():
         FACT.object = "Riga"
 
 
-@pytest.mark.parametrize("value", [1984, 19.84, True, None, b"Oslo", ["Oslo"], object()], ids=repr)
+@pytest.mark.parametrize("value", [1984, 19.84, True, None, b"Oslo", ["Oslo"], object], ids=repr)
 @pytest.mark.parametrize("name", ["subject", "prompt", "object", "relation", "true_object"])
 def test_what_is_no_text_is_refused(name, value):
     with pytest.raises(FactError, match=r"expected the .* to be a text, found .*; (write|decode|give)"):
