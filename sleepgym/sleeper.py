@@ -508,7 +508,7 @@ def _one_base(learners: Sequence[SleepingLM]) -> Base:
 
 
 def _reseeded_after_rollback(draft: State) -> State:
-    """The state with other draws than in the nights that were undone, lest the next one fails in the same way."""
+    """Draws anew after an undone night, so that a repeated night can succeed."""
     if draft.undone:
         draft.rng = np.random.default_rng([int(draft.rng.integers(2**62)), draft.undone])
     return draft

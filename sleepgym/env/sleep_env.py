@@ -236,7 +236,7 @@ class SleepEnv(gym.Env[Observation, Any]):
 
         Args:
             card: Id of a card, path of a TOML file, or a card that has been read.
-            split: Whose facts are taught.
+            split: Split that facts are drawn from.
             render_mode: One of ``metadata["render_modes"]``, or None.
             flat: Whether observations are one vector, as :class:`~sleepgym.env.wrappers.FlattenLedger` makes them.
             **overrides: Sections of the card with the keys to replace.
@@ -490,7 +490,7 @@ class SleepEnv(gym.Env[Observation, Any]):
             self._window = None
 
     def _show(self) -> None:
-        """Keeps the window up to date, if somebody watches."""
+        """Keeps the window up to date in render mode ``"human"``."""
         if self.render_mode == "human":
             self.render()
 
