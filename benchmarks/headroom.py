@@ -4,6 +4,10 @@
 
 Every scheduler plays the same streams, the planner the first few of them. Rungs of the ladder are the schedulers of a
 kind that score best; neighbouring rungs are compared in pairs, stream by stream.
+
+    python benchmarks/headroom.py --out docs/environments/headroom.json --replay 2
+
+performs recorded actions again instead, and says whether the scores come out as recorded.
 """
 
 from __future__ import annotations
@@ -63,6 +67,8 @@ class Args:
     """JSON with every episode; episodes that it holds already are not played again"""
     page: Path | None = None
     """Markdown whose marked tables are replaced"""
+    replay: int = 0
+    """episodes of each scheduler in --out to perform again, instead of playing any"""
 
 
 Job = tuple[str, str, tuple[int, ...]]
@@ -166,8 +172,36 @@ def read(path: Path | None, env_id: str) -> dict[str, dict[int, EpisodeResult]]:
     return {name: {episode.seed: episode for episode in of} for name, of in episodes.items()}
 
 
+def replayed(env_id: str, episode: EpisodeResult) -> float:
+    """Difference of the score from what was recorded, after the recorded actions."""
+    env = gym.make(env_id, split="validation")
+    env.reset(seed=episode.seed)
+    for action in episode.actions:
+        *_, info = env.step(action)
+    return abs(float(info["score"]) - episode.score)
+
+
+def replay(args: Args, console: Console) -> None:
+    done = read(args.out, args.env_id)
+    gaps = [
+        replayed(args.env_id, episode)
+        for of_scheduler in done.values()
+        for episode in [of_scheduler[seed] for seed in sorted(of_scheduler)][: args.replay]
+    ]
+    exact = sum(gap == 0 for gap in gaps)
+    console.print(
+        f"{len(gaps)} episodes of {len(done)} schedulers: {exact} with the recorded score, "
+        f"largest difference {max(gaps, default=0.0):.1e}"
+    )
+    if max(gaps, default=0.0) > 1e-4:
+        raise SystemExit(1)
+
+
 def main(args: Args) -> None:
     console, started = Console(width=160), time.perf_counter()
+    if args.replay:
+        replay(args, console)
+        return
     done = read(args.out, args.env_id)
     waiting = jobs(args, done)
     circumstances = records.circumstances()

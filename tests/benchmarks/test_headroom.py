@@ -6,10 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import gymnasium as gym
 import pytest
 
-from sleepgym.evaluation import EpisodeResult
+import sleepgym  # noqa: F401  (registers the environments)
+from sleepgym.evaluation import EpisodeResult, run_episode
+from sleepgym.schedulers import NightOwl
 
 PLANNER = "look-ahead:depth=2,rule=night-owl"
 
@@ -91,3 +95,18 @@ def test_a_run_writes_what_the_next_one_reads(
     assert all(isinstance(e, EpisodeResult) and e.actions for of in read.values() for e in of.values())
     with pytest.raises(SystemExit, match=r"expected episodes of SleepLLM-v0 in .*, found those of SleepLLM-Mini-v0"):
         headroom.read(out, "SleepLLM-v0")
+
+
+def test_recorded_episodes_are_performed_again(headroom: ModuleType, quick_card: Path) -> None:
+    env = gym.make("SleepLLM-Mini-v0", card=str(quick_card), split="validation")
+    recorded = run_episode(env, NightOwl(), seed=1000)
+
+    def make(env_id: str, split: str) -> gym.Env[Any, Any]:
+        return env
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(headroom.gym, "make", make)
+        assert headroom.replayed("SleepLLM-Mini-v0", recorded) == 0
+        assert headroom.replayed("SleepLLM-Mini-v0", replace(recorded, score=recorded.score + 0.25)) == pytest.approx(
+            0.25
+        )
