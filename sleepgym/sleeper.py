@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -28,7 +29,7 @@ from sleepgym.memory.export.adapter import export_adapter
 from sleepgym.memory.export.merged import export_merged
 from sleepgym.memory.ledger import Entry, Key
 from sleepgym.memory.owners import owner_of
-from sleepgym.memory.reports import AuditReport, InjectReport, PruneReport, RefreshReport, SleepReport
+from sleepgym.memory.reports import AuditReport, InjectReport, PruneReport, Reasons, RefreshReport, SleepReport
 from sleepgym.memory.state import State
 
 __all__ = ["Base", "SleepingLM", "audit_together", "make_base", "prepare_together", "sleep_together"]
@@ -272,12 +273,11 @@ class SleepingLM:
 
     # -------------------------------------------------------------- operators
 
-    def inject(self, facts: Iterable[Fact], explain: bool = True) -> InjectReport:
+    def inject(self, facts: Iterable[Fact]) -> InjectReport:
         """Writes facts into memory. A known ``(subject, relation)`` is superseded by its new object.
 
         Args:
             facts: At least one fact; no two objects for one ``(subject, relation)``.
-            explain: Whether to find out why facts did not take, which costs two passes for each of them.
 
         Raises:
             EditError: No facts, something else than facts, contradicting facts, or a failed optimisation.
@@ -297,7 +297,7 @@ class SleepingLM:
                 writes = state.ledger[fact.key].writes + 1 if fact.key in state.ledger else 1
                 state.ledger.put(Entry(fact, written_at=state.tick, writes=writes))
             missed = [fact for fact, margin in zip(facts, margins, strict=True) if not margin > 0]
-            why = {fact.key: self._why_missed(state, fact) if explain else "" for fact in missed}
+            why = Reasons(missed, partial(self._why_missed, state.copy())) if missed else Reasons()
             return InjectReport(tuple(facts), superseded, tuple(margins), edits=len(facts), missed=why)
 
     def audit(self) -> AuditReport:

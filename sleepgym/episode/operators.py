@@ -91,7 +91,7 @@ def perform(learner: SleepingLM, state: EpisodeState, card: Card, task: Task | N
 def _performed(learner: SleepingLM, state: EpisodeState, card: Card, task: Task) -> Outcome:
     match task.choice.action:
         case Action.INJECT:
-            report = learner.inject(task.facts, explain=False)
+            report = learner.inject(task.facts)
             state.inbox.mark_written(task.facts)
             return Outcome(edits=report.edits)
         case Action.REFRESH:

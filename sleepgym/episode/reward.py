@@ -60,7 +60,7 @@ class Drift:
         weight: Weight of the relative rise.
         limit: Ratio at which the rise is clipped, that at which the episode ends: perplexity can be infinite, but a
             reward must be finite.
-        name: Key in ``info["reward_terms"]``.
+        name: In the info, after ``reward_``.
     """
 
     weight: float

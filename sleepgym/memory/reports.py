@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.ledger import Key
+
+
+class Reasons(Mapping[Key, str]):
+    """Reasons by fact key, each found out when it is first read: most are never asked for, and each takes two passes.
+
+    Args:
+        facts: Facts that there are reasons for.
+        why: Finds one out.
+    """
+
+    def __init__(self, facts: Sequence[Fact] = (), why: Callable[[Fact], str] = str) -> None:
+        self._facts = {fact.key: fact for fact in facts}
+        self._why = why
+        self._found: dict[Key, str] = {}
+
+    def __getitem__(self, key: Key) -> str:
+        if key not in self._found:
+            self._found[key] = self._why(self._facts[key])
+        return self._found[key]
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._facts)
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self._facts)})"
 
 
 @dataclass(frozen=True)
@@ -18,15 +46,14 @@ class InjectReport:
         superseded: Earlier facts of the same keys that the new ones replaced.
         margins: Margin of each written fact after the write (nats; positive means recalled).
         edits: Edits spent.
-        missed: Facts that are not recalled right afterwards, by their keys, and why they did not take; empty texts
-            if it was not asked for.
+        missed: Why facts that are not recalled right afterwards did not take, by their keys; found out when it is read.
     """
 
     written: tuple[Fact, ...]
     superseded: tuple[Fact, ...]
     margins: tuple[float, ...]
     edits: int
-    missed: Mapping[Key, str] = field(default_factory=dict)
+    missed: Mapping[Key, str] = field(default_factory=Reasons)
 
     @property
     def recall(self) -> float:

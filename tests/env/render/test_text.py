@@ -92,7 +92,9 @@ def test_at_most_some_facts_are_listed(env: SleepEnv) -> None:
 
 
 def test_facts_cannot_act_on_the_terminal(env: SleepEnv) -> None:
-    bad = Fact("Eve", "Eve\x1b[2J\x07 [red]lives in", "Rome", "home")
+    bad = Fact("Eve", "Eve [red]lives in", "Rome", "home")
+    # Facts refuse control characters; one that came in by another way is still shown harmlessly.
+    object.__setattr__(bad, "prompt", "Eve\x1b[2J\x07 [red]lives in")
     env.episode.inbox.arrive([Arrival(bad, env.episode.tick, 1.0)])
     seen = env.render()
     assert isinstance(seen, str)
