@@ -31,7 +31,9 @@ def prune(observation: Any, mask: Any) -> int:
     return 5
 
 
-@pytest.mark.parametrize("scheduler", [Pruner(), Pruner, prune, lambda env, seed: Pruner()], ids=["object", "class", "function", "maker"])
+@pytest.mark.parametrize(
+    "scheduler", [Pruner(), Pruner, prune, lambda env, seed: Pruner()], ids=["object", "class", "function", "maker"]
+)
 def test_forbidden_actions_are_counted_and_told_once(short: Make, scheduler: Any) -> None:
     with pytest.warns(
         UserWarning, match="expected allowed actions from .*, found PRUNE in the episode of seed 1"
