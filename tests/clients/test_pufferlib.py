@@ -1,6 +1,6 @@
 """PufferLib's emulation.
 
-PufferLib pins a gymnasium and a numpy that sleepgym does not run on; its emulation works with newer ones. So it is
+PufferLib pins an older gymnasium than sleepgym runs on; its emulation works with the newer one. So it is
 installed without what it requires.
 """
 
