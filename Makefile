@@ -2,7 +2,7 @@
 # The default torch wheel on Linux brings CUDA (gigabytes). Without a GPU, take the CPU one:
 #   make install TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs pages test test-slow test-rllib check format dashboard wheel clean
+.PHONY: help install demo docs pages test test-slow test-rllib test-clients check format dashboard wheel clean
 
 PYTHON ?= python3
 TORCH_ARGS ?=
@@ -10,9 +10,11 @@ BIN = .venv/bin
 STAMP = .venv/.installed
 # RLlib pins an older gymnasium, so it has an environment of its own.
 RLLIB = .venv-rllib
+# Other learning libraries share one: they go together with constraints.txt, but sleepgym does not need them.
+CLIENTS = .venv-clients
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
 install: $(STAMP) ## make .venv with everything that was tested (pins: constraints.txt)
 
@@ -49,6 +51,18 @@ test-rllib: $(RLLIB)/.installed ## run the tests of RLlib, and of contracts unde
 	$(RLLIB)/bin/python -m pytest tests/learning/test_rllib.py tests/agents/test_rllib_ppo.py \
 		tests/env/test_wrappers.py tests/env/test_vector_env.py
 	$(RLLIB)/bin/python -m pytest tests/env/test_conformance.py -k 'not SleepLLM or SleepLLM-Mini-v0'
+
+$(CLIENTS)/.installed: pyproject.toml constraints.txt constraints-clients.txt
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install $(TORCH_ARGS) -c constraints.txt torch
+	$(CLIENTS)/bin/python -m pip install -c constraints.txt -c constraints-clients.txt -e '.[dev]' \
+		'gymnasium[torch]' 'minari[create,hdf5]' torchrl skrl tianshou d3rlpy rl_zoo3 requests
+	# Built from source with files that it downloads; where that fails, its tests are skipped.
+	-$(CLIENTS)/bin/python -m pip install -c constraints-clients.txt --no-deps pufferlib
+	touch $@
+
+test-clients: $(CLIENTS)/.installed ## run other learning libraries on an environment, and the recipes of the docs
+	$(CLIENTS)/bin/python -m pytest -m slow tests/clients
 
 check: $(STAMP) ## format, lint and types, changing nothing
 	$(BIN)/ruff format --check .
