@@ -140,16 +140,21 @@ class Episode:
 
     def correct(self) -> NDArray[np.bool_]:
         """Returns for each arrived fact whether it would be answered correctly now, bool ``[facts]``."""
-        answerable = np.array([self.inbox.is_answerable(key) for key in self.inbox.current], dtype=bool)
-        answerable[answerable] = self.examiner.correct(self._answerable())
-        return answerable
+        inbox = self.inbox
+        answerable = [inbox.is_answerable(key) for key in inbox.current]
+        correct = np.array(answerable, dtype=bool)
+        correct[correct] = self.examiner.correct(
+            [arrival.fact for arrival, yes in zip(inbox.current.values(), answerable, strict=True) if yes]
+        )
+        return correct
 
     def asked(self) -> list[Fact]:
         """Returns the facts whose answers are needed until memory changes: answerable and pretrained ones."""
         return [*self._answerable(), *self.stream.known]
 
     def _answerable(self) -> list[Fact]:
-        return [arrival.fact for key, arrival in self.inbox.current.items() if self.inbox.is_answerable(key)]
+        inbox = self.inbox
+        return [arrival.fact for key, arrival in inbox.current.items() if inbox.is_answerable(key)]
 
     def recall(self) -> float:
         """Returns the true recall over all arrived facts; 1 before the first."""
@@ -158,6 +163,9 @@ class Episode:
 
     def standings(self) -> str:
         """Returns the status of the arrived facts, one letter of :class:`Standing` each, in order of first arrival."""
+        return self._standings(self.correct())
+
+    def _standings(self, correct: NDArray[np.bool_]) -> str:
         inbox = self.inbox
 
         def standing(key: Key, right: bool) -> Standing:
@@ -167,7 +175,7 @@ class Episode:
                 return Standing.OUTDATED
             return Standing.WAITING if key in inbox.pending else Standing.LOST
 
-        return "".join(map(standing, inbox.current, self.correct().tolist()))
+        return "".join(map(standing, inbox.current, correct.tolist()))
 
     def pressure(self) -> float:
         """Returns the sleep pressure, 0 to 1; see :func:`~sleepgym.episode.pressure.sleep_pressure`."""
@@ -182,7 +190,7 @@ class Episode:
         """
         if self.collapsed:
             return 0.0
-        ratio, correctness = self.examiner.perplexity_ratio(), self._served()
+        ratio, correctness = self.examiner.perplexity_ratio(), self._served(self.correct())
         traffic = self.stream.traffic[self.tick : until]
         return sum(self.reward([Tick(level, correctness, ratio) for level in traffic]).values())
 
@@ -250,7 +258,8 @@ class Episode:
     def _pass_tick(self, doing: str, offline: bool, invalid: bool) -> Tick:
         state, traffic = self._state, self.stream.traffic[self.tick]
         ratio = self.examiner.perplexity_ratio()
-        correctness = 0.0 if offline else self._served()
+        correct = self.correct()
+        correctness = 0.0 if offline else self._served(correct)
         state.asked += traffic
         state.answered += traffic * correctness
         state.lately_served += (correctness - state.lately_served) / self.card.episode.served_memory_ticks
@@ -258,7 +267,7 @@ class Episode:
             doing=doing,
             offline=offline,
             arrivals=len(self.stream.arrivals[self.tick]),
-            standings=self.standings(),
+            standings=self._standings(correct),
             served=correctness,
             budget_left=self.edits_left / self.stream.rhythm.edit_budget,
             pressure=self.pressure(),
@@ -269,7 +278,7 @@ class Episode:
             state.inbox.arrive(self.stream.arrivals[self.tick])
         return Tick(traffic, correctness, ratio, invalid)
 
-    def _served(self) -> float:
+    def _served(self, correct: NDArray[np.bool_]) -> float:
         spec, arrived = self.card.stream, self.inbox.current.values()
         weights = np.empty(0)
         if arrived:
@@ -279,4 +288,4 @@ class Episode:
                 spec.recency_boost,
                 spec.recency_ticks,
             )
-        return served(weights, self.correct(), self.examiner.correct(self.stream.known), spec.known_share)
+        return served(weights, correct, self.examiner.correct(self.stream.known), spec.known_share)

@@ -157,7 +157,7 @@ def draw_stream(
         current.update({arrival.fact.key: arrival for arrival in now})
         arrivals.append(tuple(now))
     keys = list(source.truth)
-    candidates = (source.known_fact(*keys[i]) for i in rng.permutation(len(keys)).tolist())
+    candidates = (source.known_fact(*keys[i]) for i in rng.permutation(len(keys)))
     known = tuple(islice(filter(is_known, candidates), spec.known_facts))
     return Stream(rhythm, tuple(arrivals), tuple(traffic), known)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from sleepgym.facts.texts import FactError, pairs_of, raw_text, require_subject, text_of, texts_of
 from sleepgym.facts.writing import full_stop, joiner_between
@@ -47,12 +46,12 @@ class Fact:
     joiner: str | None = field(default=None, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name, what in _TEXTS.items():
-            value = getattr(self, name)
-            self._set(name, value, text_of(value, what))
-        self._set("paraphrases", self.paraphrases, texts_of(self.paraphrases, "paraphrase"))
-        self._set("questions", self.questions, texts_of(self.questions, "question"))
-        self._set("neighbours", self.neighbours, pairs_of(self.neighbours))
+        if not self._is_tidy():
+            for name, what in _TEXTS.items():
+                object.__setattr__(self, name, text_of(getattr(self, name), what))
+            object.__setattr__(self, "paraphrases", texts_of(self.paraphrases, "paraphrase"))
+            object.__setattr__(self, "questions", texts_of(self.questions, "question"))
+            object.__setattr__(self, "neighbours", pairs_of(self.neighbours))
         if not self.subject:
             raise FactError(f"expected a subject, found {self.subject!r}; name the entity the fact is about")
         if not self.object:
@@ -61,16 +60,23 @@ class Fact:
             )
         for what, texts in (("prompt", (self.prompt,)), ("paraphrase", self.paraphrases), ("question", self.questions)):
             for text in texts:
-                require_subject(self.subject, text, what)
+                if self.subject not in text:
+                    require_subject(self.subject, text, what)
         if self.joiner is not None:
             raw_text(self.joiner, "the joiner")
         if not self.relation:
             object.__setattr__(self, "relation", self.prompt.replace(self.subject, "{}"))
 
-    def _set(self, name: str, given: Any, value: Any) -> None:
-        """Replaces what was given by what is kept, where they differ: an episode makes many facts that need nothing."""
-        if value is not given:
-            object.__setattr__(self, name, value)
+    def _is_tidy(self) -> bool:
+        """Whether every text is kept as it was given; quickly, since an episode makes many facts and nearly all are."""
+        if self.neighbours != () or type(self.paraphrases) is not tuple or type(self.questions) is not tuple:
+            return False
+        own = (self.subject, self.prompt, self.object, self.relation, self.true_object)
+        texts = own + self.paraphrases + self.questions
+        if set(map(type, texts)) != {str}:
+            return False
+        joined = f"|{'|'.join(texts)}|"
+        return joined.isascii() and joined.isprintable() and "| " not in joined and " |" not in joined
 
     @property
     def key(self) -> tuple[str, str]:

@@ -37,9 +37,6 @@ def text_of(value: Any, what: str) -> str:
     Raises:
         FactError: It is no text, or holds characters that no tokenizer can write.
     """
-    # Most texts have nothing to tidy, and an episode makes hundreds of them.
-    if type(value) is str and value.isascii() and value.isprintable() and value[:1] != " " != value[-1:]:
-        return value
     return tidy(raw_text(value, what))
 
 
@@ -85,8 +82,6 @@ def texts_of(value: Any, what: str) -> tuple[str, ...]:
             f"expected a sequence of texts as {what}s, found the text {reprlib.repr(value)}; "
             f"put it into a tuple: ({reprlib.repr(value)},)"
         )
-    if value == ():
-        return ()
     return tuple(text_of(item, what) for item in _items(value, f"a sequence of texts as {what}s"))
 
 
@@ -96,8 +91,6 @@ def pairs_of(value: Any) -> tuple[tuple[str, str], ...]:
     Raises:
         FactError: It is no sequence of pairs, or a text is empty or unusable.
     """
-    if value == ():
-        return ()
     pairs = []
     for item in _items(value, "a sequence of (prompt, object) pairs as neighbours"):
         if not isinstance(item, tuple | list) or len(item) != 2:

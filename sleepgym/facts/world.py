@@ -141,7 +141,10 @@ class World:
 
     def _draw(self, rng: np.random.Generator, subject: str, relation: Relation, exclude: str = "") -> Fact:
         objects = [o for o in relation.objects if o != exclude]
-        return relation.fact(subject, str(rng.choice(objects)), int(rng.integers(len(relation.statements))))
+        # As rng.choice(objects) draws, which would make an array of them first.
+        return relation.fact(
+            subject, objects[int(rng.integers(len(objects)))], int(rng.integers(len(relation.statements)))
+        )
 
     # ------------------------------------------------------------------- text
 
