@@ -24,6 +24,7 @@ def run_blocks(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     runpy.run_path("example.py")
 
 
+@pytest.mark.slow
 def test_a_scheduler_of_ones_own_plays_and_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -54,6 +55,7 @@ def test_the_page_on_schedulers_names_every_feature() -> None:
         assert re.findall(r"`(\w+)`", listed[1]) == list(features)
 
 
+@pytest.mark.slow
 def test_what_was_played_is_summed_up_compared_and_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ def folder(run_script: Callable[..., str], tmp_path_factory: pytest.TempPathFact
     return folder
 
 
+@pytest.mark.slow
 def test_every_reading_is_recorded_after_every_count(folder: Path) -> None:
     record = json.loads((folder / "tiny.world.sleepgym.json").read_text())
     (only,) = record["runs"]
@@ -34,6 +35,7 @@ def test_every_reading_is_recorded_after_every_count(folder: Path) -> None:
     assert record["spec"]["covariance_weight"] == 1000.0
 
 
+@pytest.mark.slow
 def test_writing_is_timed_with_and_without_its_target_where_targets_can_be_known(folder: Path) -> None:
     ours, theirs = (
         json.loads((folder / f"tiny.world.{preset}.json").read_text())["runs"][0]["points"][-1]
@@ -65,6 +67,7 @@ def test_cost_is_measured_both_ways_in_turns(benchmark: Callable[[str], ModuleTy
     assert "| memit-prev | - |" in cost.table(record)
 
 
+@pytest.mark.slow
 def test_report_replaces_what_is_between_its_markers(run_script: Callable[..., str], folder: Path) -> None:
     (folder / "page.md").write_text(PAGE)
     run_script("benchmarks/editing_report.py", "--folder", ".", "--page", "page.md", cwd=folder)
@@ -74,6 +77,7 @@ def test_report_replaces_what_is_between_its_markers(run_script: Callable[..., s
     assert (folder / "tiny.world.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_numbers_of_a_recipe_can_be_changed(run_script: Callable[..., str], tmp_path: Path) -> None:
     run_script(
         "benchmarks/editing.py", "--facts", "1", "--seeds", "1", "--no-tune", "--held-out", "8",
@@ -82,6 +86,7 @@ def test_numbers_of_a_recipe_can_be_changed(run_script: Callable[..., str], tmp_
     assert json.loads((tmp_path / "changed.json").read_text())["spec"]["max_weight"] == 1.0
 
 
+@pytest.mark.slow
 def test_speed_is_reported_in_pairs(run_script: Callable[..., str], tmp_path: Path) -> None:
     shown = run_script(
         "benchmarks/editing_speed.py", "--facts", "2", "--repeats", "1", "--out", "speed.json", cwd=tmp_path

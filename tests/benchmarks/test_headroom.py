@@ -70,6 +70,7 @@ def test_episodes_that_were_played_are_not_played_again(headroom: ModuleType) ->
     assert left == {("random", (1001,)), ("night-owl", (1000, 1001)), ("night-owl", (1002,))}
 
 
+@pytest.mark.slow
 def test_a_run_writes_what_the_next_one_reads(
     headroom: ModuleType, run_script: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -45,8 +45,7 @@ def rest(env: gym.Env[Any, Any]) -> list[Any]:
     return [*out, env.reset(), env.step(Action.INJECT)]
 
 
-@pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize(("how", "flat"), [("copy", False), ("deepcopy", True), ("pickle", False)])
 def test_a_copy_goes_on_as_its_original_would_and_is_independent(how: str, flat: bool) -> None:
     env = begun(SleepEnv(MINI, flat=flat, **QUICK))
     twin = COPIES[how](env)

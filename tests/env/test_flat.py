@@ -82,6 +82,7 @@ def test_a_recording_of_a_flat_environment_is_replayed(tmp_path: Path) -> None:
     assert replay(env.recording).agrees
 
 
+@pytest.mark.slow
 def test_hand_written_schedulers_play_vectors_as_dictionaries() -> None:
     def planner(env: SleepEnv, seed: int) -> LookAhead:
         return LookAhead(env, NightOwl(load_at=0.01), depth=2, width=2)
