@@ -292,7 +292,7 @@ class SleepingLM:
                 for f in facts
                 if f.key in state.ledger and state.ledger[f.key].fact.object != f.object
             )
-            margins = self.base.editor.write(state.memory, facts, self._protected(facts)).tolist()
+            margins = self.base.editor.write(state.memory, facts, self._protected).tolist()
             for fact in facts:
                 writes = state.ledger[fact.key].writes + 1 if fact.key in state.ledger else 1
                 state.ledger.put(Entry(fact, written_at=state.tick, writes=writes))
@@ -404,11 +404,10 @@ class SleepingLM:
             "try another phrasing, a larger clamp or a lower covariance_weight, or let a night teach it"
         )
 
-    def _protected(self, facts: Sequence[Fact]) -> Sequence[Fact]:
-        """Facts whose keys an injection holds still."""
-        new = {fact.key for fact in facts}
-        others = [fact for fact in self.state.ledger.facts if fact.key not in new]
-        return others if self.base.editor.spec.protect else ()
+    @property
+    def _protected(self) -> Sequence[Fact]:
+        """Facts whose keys an injection holds still; the editor leaves out those that are written anew."""
+        return self.state.ledger.facts if self.base.editor.spec.protect else ()
 
     @contextmanager
     def _transaction(self) -> Iterator[State]:
@@ -431,7 +430,7 @@ def prepare_together(learners: Sequence[SleepingLM], facts: Sequence[Sequence[Fa
         FactError: A fact cannot be tokenised as needed.
     """
     base = _one_base(learners)
-    base.editor.prepare([(each, learner._protected(each)) for learner, each in zip(learners, facts, strict=True)])
+    base.editor.prepare([(each, learner._protected) for learner, each in zip(learners, facts, strict=True)])
 
 
 def audit_together(learners: Sequence[SleepingLM]) -> list[AuditReport]:

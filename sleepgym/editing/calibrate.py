@@ -110,10 +110,7 @@ def calibration_path(lm: LanguageModel) -> Path:
 
 
 def spec_for(lm: LanguageModel) -> EditSpec:
-    """Settings for a model: the first that there is.
-
-    They are calibrated on this machine, those of an exported model's base, those that ship for it, or a guess from its
-    depth.
+    """Settings for a model: calibrated here, else those of an exported model's base, else shipped ones, else a default.
 
     The default edits the blocks from a sixth to half of the depth, where Meng et al. 2023 find factual recall.
 
@@ -121,10 +118,11 @@ def spec_for(lm: LanguageModel) -> EditSpec:
         ValueError: A calibration file is malformed.
     """
     beside = None if lm.folder is None else lm.folder / RECIPE
-    if beside is not None and beside.is_file() and not calibration_path(lm).is_file():
+    here = calibration_path(lm)
+    if beside is not None and beside.is_file() and not here.is_file():
         return read_recipe(beside)
     shipped = [entry.calibration for entry in CATALOGUE.values() if entry.calibration is not None]
-    for file in (calibration_path(lm), *shipped):
+    for file in (here, *shipped):
         if file.is_file():
             calibration = Calibration.read(file.read_text(encoding="utf-8"))
             if calibration.fingerprint == lm.fingerprint:
