@@ -48,7 +48,7 @@ $(RLLIB)/.installed: pyproject.toml constraints.txt constraints-rllib.txt
 	touch $@
 
 test-rllib: $(RLLIB)/.installed ## run the tests of RLlib, and of contracts under its older gymnasium
-	$(RLLIB)/bin/python -m pytest tests/learning/test_rllib.py tests/agents/test_rllib_ppo.py \
+	$(RLLIB)/bin/python -m pytest tests/training/test_rllib.py tests/agents/test_rllib_ppo.py \
 		tests/env/test_wrappers.py tests/env/test_vector_env.py
 	$(RLLIB)/bin/python -m pytest tests/env/test_conformance.py -k 'not SleepLLM or SleepLLM-Mini-v0'
 
