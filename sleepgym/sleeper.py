@@ -263,13 +263,19 @@ class SleepingLM:
 
     def score(self, probes: Sequence[Encoded]) -> Scores:
         """Scores encoded prompts with objects under the current memory."""
-        with self.lm.guard.usual(), self.base.overlay.use(self.state.memory):
-            return score(self.lm, probes)
+        return score(self.lm, probes, self.base.overlay.asked(self.state.memory))
 
-    def perplexity(self, texts: Sequence[Sequence[int]] | None = None) -> float:
-        """Perplexity on token rows, by default on the model's held-out text."""
-        with self.lm.guard.usual(), self.base.overlay.use(self.state.memory):
-            return perplexity(self.lm, self.base.statistics.held_out if texts is None else texts)
+    def perplexity(
+        self, texts: Sequence[Sequence[int]] | None = None, columns: Sequence[Sequence[int]] | None = None
+    ) -> float:
+        """Perplexity on token rows, by default on the model's held-out text.
+
+        Args:
+            texts: Token rows; None for the held-out text.
+            columns: Per row the positions whose next tokens count; None for all.
+        """
+        texts = self.base.statistics.held_out if texts is None else texts
+        return perplexity(self.lm, texts, columns=columns, logits=self.base.overlay.asked(self.state.memory))
 
     # -------------------------------------------------------------- operators
 

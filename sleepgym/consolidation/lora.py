@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.lm.architecture import features
-from sleepgym.lm.continuation import Continuation
+from sleepgym.lm.continuation import Continuation, Start
 from sleepgym.lm.encoding import Encoded
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.lm.probes import object_positions, text_positions
@@ -229,7 +229,7 @@ class _Lessons:
         with torch.no_grad(), overlay.use([run.training.memory for run in runs]):
             # The prediction at the last token is never read.
             ids = [row.ids[:-1] for row in self._rows]
-            self._run = Continuation(overlay.lm, ids, [0] * len(ids), first_block)
+            self._run = Continuation(overlay.lm, ids, [0] * len(ids), Start(first_block))
 
     @torch.no_grad()
     def nll_of_run(self, i: int) -> Tensor:

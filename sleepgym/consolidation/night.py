@@ -262,8 +262,8 @@ def sleep(nights: Sequence[Night], progress: Progress, steps: Sequence[NightStep
 def _measure(nights: Sequence[Night], when: str, known: bool = True) -> None:
     base = nights[0].base
     for night in nights:
-        with base.overlay.use(night.state.memory):
-            night.perplexities[when] = perplexity(base.lm, base.statistics.held_out[: night.spec.validation_rows])
+        rows = base.statistics.held_out[: night.spec.validation_rows]
+        night.perplexities[when] = perplexity(base.lm, rows, logits=base.overlay.asked(night.state.memory))
     if known:
         probes = [[raw_probe(base.lm, fact) for fact in night.known] for night in nights]
         for night, found in zip(nights, margins(base.overlay, [n.state.memory for n in nights], probes), strict=True):

@@ -184,8 +184,7 @@ class Editor:
         weights = {subject.name: 1.0 for subject in plan.subjects}
         while True:
             draft = self._solved_for(start, plan, weights)
-            with self.overlay.use(draft):
-                margins = score(self.lm, probes).margin
+            margins = score(self.lm, probes, self.overlay.asked(draft)).margin
             missed = {fact.subject for fact, margin in zip(facts, margins.tolist(), strict=True) if not margin > 0}
             heavier = {name for name in missed if weights[name] * _WEIGHT_FACTOR <= self.spec.max_weight}
             if not heavier:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sleepgym.editing.spec import EditError, EditSpec
 from sleepgym.facts.fact import Fact
-from sleepgym.lm.continuation import Continuation
+from sleepgym.lm.continuation import Continuation, start_at
 from sleepgym.lm.encoding import Encoded
 from sleepgym.lm.language_model import LanguageModel, hooked
 from sleepgym.memory.asking import in_context
@@ -170,7 +170,7 @@ class _Batch:
         starts = [key_position(row, spec) for row in rows]
         # Tokens after the last position that is read do not matter.
         ids = [row.ids[: _read(row, spec).stop] for row in rows]
-        self._run = Continuation(lm, ids, starts, spec.layers[0])
+        self._run = Continuation(lm, ids, starts, start_at(lm, [lm.blocks[spec.layers[0]].down_proj]))
         device = lm.device
         self._fact_of = torch.tensor(fact_of, device=device)
         self._role = torch.tensor(role, device=device)

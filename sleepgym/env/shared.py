@@ -12,9 +12,10 @@ from functools import cache
 import torch
 
 from sleepgym.editing.spec import EditSpec
-from sleepgym.episode.card import ModelCard
+from sleepgym.episode.card import EpisodeCard, ModelCard
+from sleepgym.episode.held_out import HeldOut
 from sleepgym.facts.fact import Fact
-from sleepgym.lm import LanguageModel, load, perplexity, score
+from sleepgym.lm import LanguageModel, load, score
 from sleepgym.memory.asking import chat_probe
 from sleepgym.sleeper import Base, make_base
 
@@ -33,11 +34,9 @@ def shared_base(model: ModelCard, edit: EditSpec) -> Base:
 
 
 @cache
-def bare_perplexity(model: ModelCard, edit: EditSpec, rows: int) -> float:
-    """Perplexity on the first rows of held-out text, without any memory: drift is measured against it."""
-    base = shared_base(model, edit)
-    with base.overlay.use(()):
-        return perplexity(base.lm, base.statistics.held_out[:rows])
+def held_out(model: ModelCard, edit: EditSpec, card: EpisodeCard) -> HeldOut:
+    """Held-out text that drift is measured on, with the bare model's perplexity."""
+    return HeldOut.of(shared_base(model, edit), card)
 
 
 @cache

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.env.observation import Observation, Observer
-from sleepgym.env.shared import bare_perplexity, is_known, shared_base
+from sleepgym.env.shared import held_out, is_known, shared_base
 from sleepgym.env.spaces import Choices
 from sleepgym.episode.actions import Outcome
 from sleepgym.episode.card import Card, load_card, require_sections
@@ -135,7 +135,8 @@ class SleepEnv(gym.Env[Observation, Any]):
       `stream.known_share` of the questions is about facts that the model learned in pretraining, the others are about
       facts that have arrived, by popularity and recency. A fact that waits, was lost, or changed since it was written
       counts as wrong, and so does every question while the model is offline.
-    - Drift is how much perplexity on held-out text exceeds that of the bare model, as a ratio minus one. A fall earns
+    - Drift is how much perplexity on held-out text exceeds that of the bare model, as a ratio minus one, measured at
+      `episode.perplexity_tokens` of its tokens. A fall earns
       nothing, and a rise counts up to the ratio at which the episode ends, so that every reward is finite.
 
     The figure to report is `info["score"]` in [0, 1]: the share of all questions of the episode so far that were
@@ -155,7 +156,7 @@ class SleepEnv(gym.Env[Observation, Any]):
     | `recall` | float64 | share of all arrived facts that would be answered correctly now: the truth, not for agents |
     | `score` | float64 | share of questions answered correctly so far |
     | `edits_used`, `edits_left` | int64 | edits; their sum is the episode's budget |
-    | `ppl_ratio` | float64 | perplexity relative to the bare model |
+    | `ppl_ratio` | float64 | perplexity relative to the bare model, on a sample of tokens; on all when it is over |
     | `tick`, `sleeps`, `naps` | int64 | clock and counts |
     | `arrived`, `pending`, `lost` | int64 | facts that have arrived, wait, and were lost to a full inbox |
     | `degraded` | int64 | facts that the last audit found degraded and that are still true |
@@ -266,8 +267,7 @@ class SleepEnv(gym.Env[Observation, Any]):
         self.render_mode = render_mode
         model = self.card.model
         self.base = shared_base(model, self.card.edit)
-        rows = self.card.episode.perplexity_rows
-        self._bare_perplexity = bare_perplexity(model, self.card.edit, rows)
+        self._held_out = held_out(model, self.card.edit, self.card.episode)
         self._source = source_of(self.card.stream)
         self._observer = Observer(self.card)
         self.choices = Choices(self.card)
@@ -323,7 +323,7 @@ class SleepEnv(gym.Env[Observation, Any]):
         with self.base.lm.guard.usual():
             stream = draw_stream(self.card, self._source, self.split, rng, partial(is_known, self.card.model))
             learner = SleepingLM(self.base, self.card.sleep, self.card.budget.capacity, learner_seed, stream.known)
-            self._episode = Episode(self.card, stream, learner, self._bare_perplexity)
+            self._episode = Episode(self.card, stream, learner, self._held_out)
             self.over, self.seconds, self.error = False, 0.0, ""
             self._show()
             return self._observe(), self._info()
@@ -346,12 +346,12 @@ class SleepEnv(gym.Env[Observation, Any]):
         with self.base.lm.guard.usual():
             done = episode.step(choice)
             terminated, truncated = bool(episode.collapsed), bool(episode.truncated)
+            self.over = terminated or truncated
             self.error = done.outcome.error
             observation = self._observe()
             info = self._info(done.outcome, done.reward_terms)
         # An attribute and not an info: with a measured time in it, no two infos of equal trajectories would be equal.
         self.seconds += time.perf_counter() - start
-        self.over = terminated or truncated
         self._show()
         return observation, float(sum(done.reward_terms.values())), terminated, truncated, info
 
@@ -441,7 +441,7 @@ class SleepEnv(gym.Env[Observation, Any]):
             self.error = error
 
     def _go_back_to(self, snapshot: Snapshot) -> None:
-        self._episode = snapshot.episode(self.base, self.card, self._bare_perplexity)
+        self._episode = snapshot.episode(self.base, self.card, self._held_out)
         self.split, self.over, self.seconds = snapshot.split, snapshot.over, snapshot.seconds
         self.error = ""
         # Not through the property: it would forget the seed.
@@ -516,7 +516,7 @@ class SleepEnv(gym.Env[Observation, Any]):
             "score": real(episode.score),
             "edits_used": integer(state.edits_used),
             "edits_left": integer(state.edits_left),
-            "ppl_ratio": real(episode.examiner.perplexity_ratio()),
+            "ppl_ratio": real(episode.examiner.whole_ratio() if self.over else episode.examiner.perplexity_ratio()),
             "tick": integer(state.tick),
             "sleeps": integer(state.sleeps),
             "naps": integer(state.naps),

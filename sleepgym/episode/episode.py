@@ -11,6 +11,7 @@ from sleepgym.episode import operators
 from sleepgym.episode.actions import Action, Choice, Outcome, Task
 from sleepgym.episode.card import Card
 from sleepgym.episode.examiner import Examiner, examine_together
+from sleepgym.episode.held_out import HeldOut
 from sleepgym.episode.history import History, Standing
 from sleepgym.episode.inbox import Inbox
 from sleepgym.episode.pressure import load_of, sleep_pressure
@@ -62,16 +63,16 @@ class Episode:
         card: Settings of the environment.
         stream: Arrivals and traffic.
         learner: Learner without facts.
-        bare_perplexity: Perplexity of its model without a memory.
+        held_out: Text that perplexity is measured on.
 
     Attributes:
         examiner: Probes of the learner's memory.
         reward: Reward of the card.
     """
 
-    def __init__(self, card: Card, stream: Stream, learner: SleepingLM, bare_perplexity: float) -> None:
+    def __init__(self, card: Card, stream: Stream, learner: SleepingLM, held_out: HeldOut) -> None:
         self.card, self.stream, self.learner = card, stream, learner
-        self.examiner = Examiner(learner, bare_perplexity, card.episode.perplexity_rows)
+        self.examiner = Examiner(learner, held_out)
         self.reward = Reward.of(card)
         self.performed: Performed | None = None
         """First half of a step whose second half is due; None otherwise."""

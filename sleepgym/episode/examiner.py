@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sleepgym.episode.held_out import HeldOut
 from sleepgym.episode.state import Answers
 from sleepgym.facts.fact import Fact
 from sleepgym.lm.encoding import Encoded
@@ -23,19 +23,17 @@ class Examiner:
 
     Args:
         learner: Learner to probe.
-        bare_perplexity: Perplexity of its model without a memory, on the same rows.
-        perplexity_rows: Rows of held-out text on which perplexity is measured.
+        held_out: Text that perplexity is measured on.
 
     Attributes:
         answers: Cached measurements; part of the episode's state. They must be restored together with a memory: probed
             again in another batch, logits differ by rounding, which can flip a margin close to 0.
     """
 
-    def __init__(self, learner: SleepingLM, bare_perplexity: float, perplexity_rows: int) -> None:
+    def __init__(self, learner: SleepingLM, held_out: HeldOut) -> None:
         self.learner = learner
         self.answers = Answers()
-        self._bare_perplexity = bare_perplexity
-        self._rows = learner.base.statistics.held_out[:perplexity_rows]
+        self._held_out = held_out
         self._encoded: dict[Fact, Encoded] = {}
 
     def correct(self, facts: Sequence[Fact]) -> NDArray[np.bool_]:
@@ -44,16 +42,17 @@ class Examiner:
         return np.array([self.answers.correct[fact] for fact in facts], dtype=bool)
 
     def perplexity_ratio(self) -> float:
-        """Returns the perplexity on held-out text relative to that of the bare model; infinity for NaN."""
+        """Returns the perplexity on a sample of held-out text relative to that of the bare model; infinity for NaN."""
         self._forget_old_version()
         if self.answers.ratio is None:
-            self.answers.ratio = 1.0
-            if self.learner.state.memory.terms:
-                self.answers.forward_passes += 1
-                found = self.learner.perplexity(self._rows)
-                # NaN compares false with every limit: infinity makes it count as damage.
-                self.answers.ratio = math.inf if math.isnan(found) else found / self._bare_perplexity
+            memory = self.learner.state.memory
+            self.answers.forward_passes += bool(memory.terms)
+            self.answers.ratio = self._held_out.ratio(memory)
         return self.answers.ratio
+
+    def whole_ratio(self) -> float:
+        """Returns the same on all of the text, measured anew."""
+        return self._held_out.whole_ratio(self.learner.state.memory)
 
     def missing(self, facts: Sequence[Fact]) -> list[Fact]:
         """Returns the facts that have not been probed since memory changed, without duplicates."""

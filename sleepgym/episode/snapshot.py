@@ -12,6 +12,7 @@ import numpy as np
 from sleepgym.editing.base import Base
 from sleepgym.episode.card import Card, differences, parse_card
 from sleepgym.episode.episode import Episode
+from sleepgym.episode.held_out import HeldOut
 from sleepgym.episode.state import EpisodeState
 from sleepgym.episode.state_files import read_state, read_stream, state_document, stream_document
 from sleepgym.episode.stream import Stream
@@ -92,20 +93,20 @@ class Snapshot:
     over: bool
     seconds: float
 
-    def episode(self, base: Base, card: Card, bare_perplexity: float) -> Episode:
+    def episode(self, base: Base, card: Card, held_out: HeldOut) -> Episode:
         """Restores the episode.
 
         Args:
             base: Base of the environment.
             card: Card of the environment.
-            bare_perplexity: See :class:`~sleepgym.episode.episode.Episode`.
+            held_out: See :class:`~sleepgym.episode.episode.Episode`.
 
         Raises:
             SnapshotError: The card or the model differs from that of the snapshot.
         """
         self._require_fit(base.lm, card)
         learner = SleepingLM(base, card.sleep, card.budget.capacity, known=self.stream.known)
-        episode = Episode(card, self.stream, learner, bare_perplexity)
+        episode = Episode(card, self.stream, learner, held_out)
         episode.resume(self.state)
         learner.state.memory = learner.state.memory.placed(base.lm)
         return episode

@@ -28,12 +28,14 @@ class Block:
         linears: Module names of every linear of the block, the down-projection included.
         mlp: Module name of the MLP, if it is a module that takes hidden states and nothing else; each token then goes
             through it alone.
+        attention: Module name of its attention, if it has one module of that kind.
     """
 
     name: str
     down_proj: str
     linears: tuple[str, ...]
     mlp: str | None = None
+    attention: str | None = None
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -110,12 +112,14 @@ def _describe(name: str, block: nn.Module, width: int) -> Block:
     mlp = {n: shape for n, shape in linears.items() if not any(f"{n}.".startswith(f"{a}.") for a in attention)}
     down = _down_projection(name, mlp, width)
     parent = down.rpartition(".")[0]
+    outermost = [n for n in attention if not any(n.startswith(f"{other}.") for other in attention)]
     alone = bool(parent) and all(n.startswith(f"{parent}.") for n in mlp) and _takes_one(block.get_submodule(parent))
     return Block(
         name=name,
         down_proj=f"{name}.{down}",
         linears=tuple(f"{name}.{n}" for n in linears),
         mlp=f"{name}.{parent}" if alone else None,
+        attention=f"{name}.{outermost[0]}" if len(outermost) == 1 else None,
     )
 
 

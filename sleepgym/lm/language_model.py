@@ -66,6 +66,11 @@ class LanguageModel:
         """SHA-256 that identifies the model in caches and checkpoints; see :func:`fingerprint_of`."""
         return self.known_fingerprint or fingerprint_of(self.model)
 
+    @cached_property
+    def agreed(self) -> dict[Any, int]:
+        """Length of the longest rows for which a way of shortening passes was compared with a plain pass, by way."""
+        return {}
+
     # ------------------------------------------------------------------ copies
 
     def __copy__(self) -> LanguageModel:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sleepgym.lm.encoding import Encoded
 from sleepgym.lm.language_model import LanguageModel
+
+
+Logits = Callable[[Sequence[tuple[int, ...]], tuple[Tensor, Tensor]], Tensor]
+"""Logits ``[n, vocabulary]`` of token rows that follow the tokens at ``(rows, columns)``, ``[n]`` each."""
 
 
 @dataclass(frozen=True)
@@ -45,34 +50,70 @@ def object_positions(probes: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
 
 def text_positions(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Row and column of every token of a padded batch that another token follows, row by row."""
-    lengths = torch.tensor([len(t) - 1 for t in texts])
-    rows = torch.repeat_interleave(torch.arange(len(texts)), lengths)
-    return rows, torch.cat([torch.arange(n) for n in lengths.tolist()])
+    return _positions([range(len(text) - 1) for text in texts])
+
+
+def sampled_columns(texts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
+    """Draws positions whose next tokens stand for all of a text; the same ones whenever they are drawn.
+
+    Args:
+        texts: Token rows.
+        tokens: Number of positions in all; a text with fewer gives all it has.
+
+    Returns:
+        Per row its positions, ascending.
+    """
+    rows, columns = text_positions(texts)
+    chosen = np.random.default_rng(0).permutation(len(rows))[:tokens]
+    found: list[list[int]] = [[] for _ in texts]
+    for i in sorted(chosen.tolist()):
+        found[int(rows[i])].append(int(columns[i]))
+    return found
+
+
+def _positions(columns: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    rows = torch.repeat_interleave(torch.arange(len(columns)), torch.tensor([len(c) for c in columns]))
+    return rows, torch.tensor([column for of_row in columns for column in of_row])
+
+
+def plain(lm: LanguageModel, narrow: bool = True) -> Logits:
+    """The model's own logits, with what is in use on it."""
+    return lambda rows, at: lm.logits_at(lm.pad(rows), *at, narrow)
 
 
 @torch.no_grad()
-def score(lm: LanguageModel, probes: Sequence[Encoded]) -> Scores:
+def score(lm: LanguageModel, probes: Sequence[Encoded], logits: Logits | None = None) -> Scores:
     """Scores encoded prompts with objects in one forward pass.
 
     Teacher forcing and greedy decoding agree on exact match: as long as every earlier token was the
     argmax, both condition on the same text. So one pass suffices, however long the objects are.
+
+    Args:
+        lm: The model.
+        probes: The prompts.
+        logits: What runs them; None for :func:`plain`.
     """
     if not probes:
         return Scores(torch.empty(0), torch.empty(0))
     rows, columns = object_positions(probes)
-    input_ids = lm.pad([p.ids for p in probes])
     # The logits that predict token t follow token t - 1.
-    log_probs = lm.logits_at(input_ids, rows, columns - 1, narrow=True).log_softmax(-1).cpu()
-    targets = input_ids.cpu()[rows, columns]
-    own = log_probs.gather(1, targets[:, None]).squeeze(1)
-    rival = log_probs.scatter(1, targets[:, None], -math.inf).amax(1)
-    margin = torch.full((len(probes),), math.inf).scatter_reduce(0, rows, own - rival, "amin")
-    nll = torch.zeros(len(probes)).index_add(0, rows, -own)
-    return Scores(margin, nll)
+    found = (logits or plain(lm))([p.ids for p in probes], (rows, columns - 1))
+    targets = torch.tensor([token for p in probes for token in p.object_ids], device=found.device)[:, None]
+    own = found.gather(1, targets).squeeze(1)
+    nll = (found.logsumexp(1) - own).cpu()
+    rival = found.scatter(1, targets, -math.inf).amax(1)
+    margin = torch.full((len(probes),), math.inf).scatter_reduce(0, rows, (own - rival).cpu(), "amin")
+    return Scores(margin, torch.zeros(len(probes)).index_add(0, rows, nll))
 
 
 @torch.no_grad()
-def perplexity(lm: LanguageModel, texts: Sequence[Sequence[int]], batch_rows: int | None = None) -> float:
+def perplexity(
+    lm: LanguageModel,
+    texts: Sequence[Sequence[int]],
+    batch_rows: int | None = None,
+    columns: Sequence[Sequence[int]] | None = None,
+    logits: Logits | None = None,
+) -> float:
     """Perplexity of token rows: exp of the mean NLL over every token but each row's first.
 
     Args:
@@ -80,24 +121,30 @@ def perplexity(lm: LanguageModel, texts: Sequence[Sequence[int]], batch_rows: in
         texts: Token ids per row.
         batch_rows: Rows per forward pass; bounds memory, changes the result by no more than rounding. By default 8 on a
             CPU, where activations that outgrow its caches take half as long again, and 32 elsewhere.
+        columns: Per row the positions whose next tokens count; None for all of them.
+        logits: What runs the rows; None for :func:`plain`.
 
     Raises:
         ValueError: There is no token that another one precedes.
     """
-    if not any(len(text) > 1 for text in texts):
+    columns = [range(len(text) - 1) for text in texts] if columns is None else columns
+    if not any(map(len, columns)):
         raise ValueError(
             f"expected at least one row of two tokens or more, found {len(texts)} rows of at most one; "
             "perplexity is about tokens that follow others, pass some text"
         )
     total, count = 0.0, 0
     batch_rows = batch_rows or (8 if lm.device.type == "cpu" else 32)
+    # What is read at every token gains nothing from a last MLP that runs at some of them.
+    logits = logits or plain(lm, narrow=False)
     for start in range(0, len(texts), batch_rows):
-        batch = texts[start : start + batch_rows]
-        rows, columns = text_positions(batch)
-        input_ids = lm.pad(batch)
-        logits = lm.logits_at(input_ids, rows, columns)
-        targets = input_ids[rows.to(input_ids.device), columns.to(input_ids.device) + 1].to(logits.device)
-        total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+        batch, read = texts[start : start + batch_rows], columns[start : start + batch_rows]
+        if not any(map(len, read)):
+            continue
+        found = logits([tuple(text) for text in batch], _positions(read))
+        targets = [text[column + 1] for text, of_row in zip(batch, read, strict=True) for column in of_row]
+        following = torch.tensor(targets, device=found.device)
+        total += float(torch.nn.functional.cross_entropy(found, following, reduction="sum"))
         count += len(targets)
     # A ruined model's NLL can be beyond what exp can show.
     return math.exp(total / count) if total / count < 700 else math.inf

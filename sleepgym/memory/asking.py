@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -65,8 +66,8 @@ def margins(overlay: Overlay, memories: Sequence[Memory], probes: Sequence[Seque
         parts = {i: group[start : start + step] for i, group in enumerate(probes) if len(group) > start}
         width = max(len(part) for part in parts.values())
         rows = [row for part in parts.values() for row in [*part, *[part[0]] * (width - len(part))]]
-        with overlay.use([memories[i] for i in parts]):
-            scored = score(overlay.lm, rows).margin.view(len(parts), width)
+        logits = partial(overlay.logits, [memories[i] for i in parts])
+        scored = score(overlay.lm, rows, logits).margin.view(len(parts), width)
         for (i, part), margin in zip(parts.items(), scored, strict=True):
             found[i].append(margin[: len(part)])
     return [torch.cat(parts) if parts else torch.empty(0) for parts in found]

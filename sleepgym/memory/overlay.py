@@ -1,205 +1,32 @@
-"""Low-rank terms on a frozen base: a linear with a term computes ``y = W x + s B (A x)``.
+"""Memories added to the forward pass of a model whose weights are never written.
 
-A :class:`Memory` holds the terms of one learner. An :class:`Overlay` adds memories to the forward pass of a model
-whose weights are never written, each memory to its own rows of the batch, so that many learners share one model and
-one pass.
+Each memory is added to its own rows of the batch, so that many learners share one model and one pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sleepgym.errors import SleepGymError
 from sleepgym.lm.architecture import features
+from sleepgym.lm.continuation import Start, agree, can_be_narrow, resumed, start_at
 from sleepgym.lm.language_model import LanguageModel
+from sleepgym.lm.probes import Logits
+from sleepgym.memory.kept import Kept, rounded_up
+from sleepgym.memory.terms import Factors, Memory, OverlayError, Term
 
-Factors = Mapping[str, tuple[Tensor, Tensor]]
-"""Low-rank factors ``(A [r, d_in], B [d_out, r])`` by module name."""
-
-
-class OverlayError(SleepGymError, ValueError):
-    """A term has invalid factors, or a batch cannot be divided among memories; the memory is unchanged."""
-
-
-@dataclass(frozen=True)
-class Term:
-    """Low-rank factors of one owner over one or more modules, at one scale.
-
-    Attributes:
-        factors: ``A [r, d_in]`` and ``B [d_out, r]`` by module.
-        scale: Factor ``s`` of the term's output.
-        weight: Weight of the term's fact in the least squares that it was solved with. The forward pass ignores it;
-            later solves that protect the term use it.
-    """
-
-    factors: Factors
-    scale: float = 1.0
-    weight: float = 1.0
-
-    @property
-    def rank(self) -> int:
-        """Largest rank over the modules; 0 without any."""
-        return max((a.shape[0] for a, _ in self.factors.values()), default=0)
-
-
-class Memory:
-    """Terms of one learner by owner, in the order in which they were added.
-
-    Terms are immutable and shared between copies, so that :meth:`copy` copies a dictionary only.
-
-    Args:
-        terms: Initial terms by owner.
-        version: Initial version.
-
-    Attributes:
-        version: Counter that increases with every change of the forward pass: equal versions of one memory mean
-            equal logits.
-    """
-
-    def __init__(self, terms: Mapping[str, Term] | None = None, version: int = 0) -> None:
-        self._terms: dict[str, Term] = dict(terms or {})
-        self._stacked: dict[str, tuple[Tensor, Tensor] | None] = {}
-        self.version = version
-
-    @property
-    def terms(self) -> Mapping[str, Term]:
-        """Terms by owner."""
-        return self._terms
-
-    def rank(self, module: str) -> int:
-        """Returns the sum of the ranks of all terms on a module, switched-off ones included."""
-        return sum(t.factors[module][0].shape[0] for t in self._terms.values() if module in t.factors)
-
-    @property
-    def parameters(self) -> int:
-        """Number of elements in the factors of all terms."""
-        return sum(a.numel() + b.numel() for t in self._terms.values() for a, b in t.factors.values())
-
-    def put(self, owner: str, factors: Factors, scale: float = 1.0, weight: float = 1.0) -> None:
-        """Adds a term, replacing the owner's earlier one.
-
-        Args:
-            owner: Name of the owner, see :mod:`sleepgym.memory.owners`.
-            factors: ``A [r, d_in]`` and ``B [d_out, r]`` by module.
-            scale: See :class:`Term`.
-            weight: See :class:`Term`.
-
-        Raises:
-            OverlayError: ``A`` and ``B`` disagree on the rank, or hold NaN or infinity.
-        """
-        for module, (a, b) in factors.items():
-            if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
-                raise OverlayError(
-                    f"expected A [r, d_in] and B [d_out, r] for {module}, found {tuple(a.shape)} and {tuple(b.shape)}"
-                )
-            if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
-                raise OverlayError(f"expected finite factors for {module}, found NaN or infinity; nothing was added")
-        self._terms.pop(owner, None)
-        self._terms[owner] = Term(dict(factors), scale, weight)
-        self._touch()
-
-    def remove(self, owner: str) -> None:
-        """Removes a term exactly: the logits are those of a memory without it, bit for bit.
-
-        Raises:
-            KeyError: The owner has no term.
-        """
-        del self._terms[owner]
-        self._touch()
-
-    def scale(self, owner: str, scale: float) -> None:
-        """Sets the scale of a term; 0 switches it off but keeps its factors.
-
-        Raises:
-            KeyError: The owner has no term.
-        """
-        if self._terms[owner].scale != scale:
-            self._terms[owner] = replace(self._terms[owner], scale=scale)
-            self._touch()
-
-    def clear(self) -> None:
-        """Removes all terms."""
-        self._terms.clear()
-        self._touch()
-
-    def copy(self) -> Memory:
-        """Returns an independent memory with the same (immutable) terms."""
-        return Memory(self._terms, self.version)
-
-    def __copy__(self) -> Memory:
-        return self.copy()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Memory:
-        # Terms never change: they can be shared.
-        return self.copy()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Copies of tensors: a view would take all of what it is a view of along, and whoever unpickles it need not
-        # have the same devices.
-        terms = {
-            owner: replace(
-                term, factors={name: (a.cpu().clone(), b.cpu().clone()) for name, (a, b) in term.factors.items()}
-            )
-            for owner, term in self._terms.items()
-        }
-        return {"_terms": terms, "_stacked": {}, "version": self.version}
-
-    def placed(self, lm: LanguageModel) -> Memory:
-        """The memory with every factor where its module is; the same memory if it is there already."""
-        device = {
-            name: next(lm.linear(name).parameters()).device
-            for name in {name for term in self._terms.values() for name in term.factors}
-        }
-
-        def strays(term: Term) -> bool:
-            return any(a.device != device[name] or b.device != device[name] for name, (a, b) in term.factors.items())
-
-        moved = {
-            owner: replace(
-                term, factors={name: (a.to(device[name]), b.to(device[name])) for name, (a, b) in term.factors.items()}
-            )
-            for owner, term in self._terms.items()
-            if strays(term)
-        }
-        return Memory({**self._terms, **moved}, self.version) if moved else self
-
-    def without(self, owners: Sequence[str]) -> Memory:
-        """Returns a copy without the terms of the given owners; owners without a term are ignored."""
-        removed = set(owners)
-        return Memory({o: t for o, t in self._terms.items() if o not in removed}, self.version)
-
-    def _touch(self) -> None:
-        self._stacked.clear()
-        self.version += 1
-
-    def stacked(self, module: str) -> tuple[Tensor, Tensor] | None:
-        """Concatenates all terms of a module that are not switched off.
-
-        Returns:
-            ``A [R, d_in]`` and ``B [d_out, R]`` with the scales multiplied into ``B``; None without such terms.
-        """
-        if module not in self._stacked:
-            parts = [(t.factors[module], t.scale) for t in self._terms.values() if module in t.factors and t.scale != 0]
-            self._stacked[module] = (
-                (torch.cat([a for (a, _), _ in parts]), torch.cat([b * s for (_, b), s in parts], dim=1))
-                if parts
-                else None
-            )
-        return self._stacked[module]
+__all__ = ["Factors", "Memory", "Overlay", "OverlayError", "Term"]
 
 
 class Overlay:
     """Adds memories to a model's forward pass.
 
-    Memories apply inside :meth:`use` only; outside it, the model is bare and without hooks. An overlay has no state
-    of its own: several overlays on one model are equivalent to one.
+    Memories apply inside :meth:`use` and :meth:`logits` only; outside them, the model is bare and without hooks. What
+    an overlay keeps follows from the model: several overlays on one model are equivalent to one.
 
     Args:
         lm: The model.
@@ -207,9 +34,16 @@ class Overlay:
 
     def __init__(self, lm: LanguageModel) -> None:
         self.lm = lm
+        self._kept: dict[tuple[Start, int], Kept] = {}
+        self._usable: dict[Start, Start] = {}
 
     @contextmanager
-    def use(self, memory: Memory | Sequence[Memory], training: Factors | Sequence[Factors] = ()) -> Iterator[None]:
+    def use(
+        self,
+        memory: Memory | Sequence[Memory],
+        training: Factors | Sequence[Factors] = (),
+        but: Collection[str] = (),
+    ) -> Iterator[None]:
         """Runs the model with one memory, or with one memory per group of batch rows, within a context.
 
         A nested use replaces the outer one until it ends.
@@ -219,6 +53,7 @@ class Overlay:
                 many consecutive groups of equal size, one per memory. Empty for the bare model.
             training: Factors that are added to those of the memories and receive gradients; one mapping for all
                 groups, or one per group.
+            but: Names of linears that nothing is added to.
 
         Raises:
             OverlayError: In a forward pass, the batch rows cannot be divided evenly among the memories.
@@ -226,8 +61,62 @@ class Overlay:
         memories = (memory,) if isinstance(memory, Memory) else tuple(memory)
         trained = (training,) if isinstance(training, Mapping) else tuple(training)
         in_use = _InUse(self.lm, memories, trained)
-        with self.lm.adding({name: partial(in_use.added, name) for name in in_use.modules}):
+        with self.lm.adding({name: partial(in_use.added, name) for name in in_use.modules if name not in but}):
             yield
+
+    @torch.no_grad()
+    def logits(self, memories: Sequence[Memory], rows: Sequence[tuple[int, ...]], at: tuple[Tensor, Tensor]) -> Tensor:
+        """Returns logits ``[n, vocabulary]`` (float32) that follow tokens, as in :meth:`use`, from the least that runs.
+
+        What lies below the lowest linear with a term is kept per row, see :class:`~sleepgym.memory.kept.Kept`. Two rows
+        are compared with a plain pass; on a model that disagrees with it, passes start lower.
+
+        Args:
+            memories: One per group of rows.
+            rows: Token rows, in as many consecutive groups of equal size.
+            at: Rows and columns of the tokens, ``[n]`` each.
+        """
+        with self.lm.guard.usual(), torch.no_grad():
+            start = self._usable_start(memories, rows)
+            width = rounded_up(max(map(len, rows)))
+            if start == Start(0) or len(set(rows)) > self._kept_at(start, width).capacity:
+                with self.use(memories):
+                    return self.lm.logits_at(self.lm.pad(rows), *at, narrow=True)
+            return self._resumed(memories, rows, at, self._kept_at(start, width))
+
+    def asked(self, memory: Memory) -> Logits:
+        """Returns what runs rows under one memory, for :func:`sleepgym.lm.score` and :func:`sleepgym.lm.perplexity`."""
+        return partial(self.logits, [memory])
+
+    def _resumed(
+        self, memories: Sequence[Memory], rows: Sequence[tuple[int, ...]], at: tuple[Tensor, Tensor], kept: Kept
+    ) -> Tensor:
+        places, input_ids = kept.places(rows), self.lm.pad(rows)
+        below = kept.below(memories, places, input_ids.shape[1])
+        with self.use(memories, but=[kept.module]), resumed(self.lm, kept.start, below):
+            return self.lm.logits_at(input_ids, *at, narrow=can_be_narrow(self.lm, kept.start))
+
+    def _kept_at(self, start: Start, width: int) -> Kept:
+        if (start, width) not in self._kept:
+            self._kept[start, width] = Kept(self.lm, start, width)
+        return self._kept[start, width]
+
+    def _usable_start(self, memories: Sequence[Memory], rows: Sequence[tuple[int, ...]]) -> Start:
+        """Returns the highest start below all terms at which passes agree with plain ones."""
+        terms = (term.factors for memory in memories for term in memory.terms.values() if term.scale != 0)
+        wanted = start_at(self.lm, {name for factors in terms for name in factors})
+        if wanted not in self._usable:
+            start = wanted
+            chosen = [min(rows, key=len), max(rows, key=len)]
+            at = torch.tensor([0, 1]), torch.tensor([len(row) - 1 for row in chosen])
+            plain = self.lm.logits_at(self.lm.pad(chosen), *at)
+            while start != Start(0):
+                kept = Kept(self.lm, start, rounded_up(len(chosen[1])))
+                if agree(plain, self._resumed((), chosen, at, kept), self.lm.dtype):
+                    break
+                start = start.fallback
+            self._usable[wanted] = start
+        return self._usable[wanted]
 
 
 class _InUse:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sleepgym.lm.continuation import Continuation
+from sleepgym.lm.continuation import Continuation, Start
 from sleepgym.memory.overlay import Overlay
 
 
@@ -33,5 +33,5 @@ class Rehearsal:
         """
         if first_block not in self._runs:
             with torch.no_grad(), self.overlay.use(()):
-                self._runs[first_block] = Continuation(self.overlay.lm, self.rows, [0] * len(self.rows), first_block)
+                self._runs[first_block] = Continuation(self.overlay.lm, self.rows, [0] * len(self.rows), Start(first_block))
         return self._runs[first_block]

@@ -1,14 +1,16 @@
 """What is kept between passes never shows in the logits."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, OPTConfig
 
-from sleepgym.lm.continuation import Continuation
+from sleepgym.lm.continuation import Continuation, Start
 from sleepgym.lm.language_model import hooked
 
 TEXTS = ("Tom works as a plumber", "It was Monday. The old mill stood by the river and Tom works as a", "Tom")
-SMALL = {"vocab_size": 6887, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+SMALL = {"vocab_size": 8192, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 
 @pytest.fixture
@@ -26,20 +28,20 @@ def plain(lm, rows):
 
 @pytest.mark.parametrize("first_block", [0, 1, 3])
 def test_logits_are_those_of_a_plain_pass(base, rows, first_block):
-    run = Continuation(base.lm, rows, [1, 12, 0], first_block)
+    run = Continuation(base.lm, rows, [1, 12, 0], Start(first_block))
     assert run.starts.tolist() == [1, 12, 0]
     torch.testing.assert_close(run.logits(*ends(rows)), plain(base.lm, rows), atol=1e-4, rtol=0)
 
 
 def test_passes_do_not_disturb_each_other(base, rows):
-    run = Continuation(base.lm, rows, [1, 12, 0], 2)
+    run = Continuation(base.lm, rows, [1, 12, 0], Start(2))
     first = run.logits(*ends(rows))
     run.select(torch.tensor([1])).logits(torch.tensor([0]), torch.tensor([len(rows[1]) - 1]))
     assert torch.equal(run.logits(*ends(rows)), first)
 
 
 def test_selected_rows_give_their_logits(base, rows):
-    chosen = Continuation(base.lm, rows, [1, 12, 0], 2).select(torch.tensor([2, 1]))
+    chosen = Continuation(base.lm, rows, [1, 12, 0], Start(2)).select(torch.tensor([2, 1]))
     at = torch.tensor([len(rows[2]) - 1, len(rows[1]) - 1])
     expected = plain(base.lm, rows)[[2, 1]]
     torch.testing.assert_close(chosen.logits(torch.arange(2), at), expected, atol=1e-4, rtol=0)
@@ -60,14 +62,15 @@ def test_gradients_are_those_of_a_plain_pass(base, rows, first_block):
             run().square().sum().backward()
         return delta.grad
 
-    kept = Continuation(base.lm, rows, starts, first_block)
+    kept = Continuation(base.lm, rows, starts, Start(first_block))
     one = gradient(lambda: kept.logits(*at), torch.zeros(len(rows), dtype=torch.long))
     other = gradient(lambda: plain(base.lm, rows), torch.tensor(starts))
     torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
 
 
 def test_model_whose_cache_disagrees_is_run_from_the_beginning(base, rows):
-    body = base.lm.model.base_model
+    lm = replace(base.lm)  # which has not been compared with anything
+    body = lm.model.base_model
     honest = body.forward
 
     def lying(*args, **kwargs):
@@ -78,7 +81,7 @@ def test_model_whose_cache_disagrees_is_run_from_the_beginning(base, rows):
 
     body.forward = lying
     try:
-        run = Continuation(base.lm, rows, [1, 12, 0], 0)
+        run = Continuation(lm, rows, [1, 12, 0], Start(0))
     finally:
         del body.forward
     assert run.starts.tolist() == [0, 0, 0]
@@ -99,6 +102,6 @@ def test_model_whose_cache_disagrees_is_run_from_the_beginning(base, rows):
 def test_every_kind_of_position_is_kept(small_llm, rows, config):
     torch.manual_seed(0)
     lm = small_llm(AutoModelForCausalLM.from_config(config))
-    run = Continuation(lm, rows, [1, 12, 0], 1)
+    run = Continuation(lm, rows, [1, 12, 0], Start(1))
     assert run.starts.tolist() == [1, 12, 0]
     torch.testing.assert_close(run.logits(*ends(rows)), plain(lm, rows), atol=1e-4, rtol=0)

@@ -1,0 +1,190 @@
+"""Low-rank terms on a frozen base, and memories: the terms of one learner.
+
+A linear with a term computes ``y = W x + s B (A x)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sleepgym.errors import SleepGymError
+from sleepgym.lm.language_model import LanguageModel
+
+Factors = Mapping[str, tuple[Tensor, Tensor]]
+"""Low-rank factors ``(A [r, d_in], B [d_out, r])`` by module name."""
+
+
+class OverlayError(SleepGymError, ValueError):
+    """A term has invalid factors, or a batch cannot be divided among memories; the memory is unchanged."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """Low-rank factors of one owner over one or more modules, at one scale.
+
+    Attributes:
+        factors: ``A [r, d_in]`` and ``B [d_out, r]`` by module.
+        scale: Factor ``s`` of the term's output.
+        weight: Weight of the term's fact in the least squares that it was solved with. The forward pass ignores it;
+            later solves that protect the term use it.
+    """
+
+    factors: Factors
+    scale: float = 1.0
+    weight: float = 1.0
+
+    @property
+    def rank(self) -> int:
+        """Largest rank over the modules; 0 without any."""
+        return max((a.shape[0] for a, _ in self.factors.values()), default=0)
+
+
+class Memory:
+    """Terms of one learner by owner, in the order in which they were added.
+
+    Terms are immutable and shared between copies, so that :meth:`copy` copies a dictionary only.
+
+    Args:
+        terms: Initial terms by owner.
+        version: Initial version.
+
+    Attributes:
+        version: Counter that increases with every change of the forward pass: equal versions of one memory mean
+            equal logits.
+    """
+
+    def __init__(self, terms: Mapping[str, Term] | None = None, version: int = 0) -> None:
+        self._terms: dict[str, Term] = dict(terms or {})
+        self._stacked: dict[str, tuple[Tensor, Tensor] | None] = {}
+        self.version = version
+
+    @property
+    def terms(self) -> Mapping[str, Term]:
+        """Terms by owner."""
+        return self._terms
+
+    def rank(self, module: str) -> int:
+        """Returns the sum of the ranks of all terms on a module, switched-off ones included."""
+        return sum(t.factors[module][0].shape[0] for t in self._terms.values() if module in t.factors)
+
+    @property
+    def parameters(self) -> int:
+        """Number of elements in the factors of all terms."""
+        return sum(a.numel() + b.numel() for t in self._terms.values() for a, b in t.factors.values())
+
+    def put(self, owner: str, factors: Factors, scale: float = 1.0, weight: float = 1.0) -> None:
+        """Adds a term, replacing the owner's earlier one.
+
+        Args:
+            owner: Name of the owner, see :mod:`sleepgym.memory.owners`.
+            factors: ``A [r, d_in]`` and ``B [d_out, r]`` by module.
+            scale: See :class:`Term`.
+            weight: See :class:`Term`.
+
+        Raises:
+            OverlayError: ``A`` and ``B`` disagree on the rank, or hold NaN or infinity.
+        """
+        for module, (a, b) in factors.items():
+            if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
+                raise OverlayError(
+                    f"expected A [r, d_in] and B [d_out, r] for {module}, found {tuple(a.shape)} and {tuple(b.shape)}"
+                )
+            if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+                raise OverlayError(f"expected finite factors for {module}, found NaN or infinity; nothing was added")
+        self._terms.pop(owner, None)
+        self._terms[owner] = Term(dict(factors), scale, weight)
+        self._touch()
+
+    def remove(self, owner: str) -> None:
+        """Removes a term exactly: the logits are those of a memory without it, bit for bit.
+
+        Raises:
+            KeyError: The owner has no term.
+        """
+        del self._terms[owner]
+        self._touch()
+
+    def scale(self, owner: str, scale: float) -> None:
+        """Sets the scale of a term; 0 switches it off but keeps its factors.
+
+        Raises:
+            KeyError: The owner has no term.
+        """
+        if self._terms[owner].scale != scale:
+            self._terms[owner] = replace(self._terms[owner], scale=scale)
+            self._touch()
+
+    def clear(self) -> None:
+        """Removes all terms."""
+        self._terms.clear()
+        self._touch()
+
+    def copy(self) -> Memory:
+        """Returns an independent memory with the same (immutable) terms."""
+        return Memory(self._terms, self.version)
+
+    def __copy__(self) -> Memory:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Memory:
+        # Terms never change: they can be shared.
+        return self.copy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies of tensors: a view would take all of what it is a view of along, and whoever unpickles it need not
+        # have the same devices.
+        terms = {
+            owner: replace(
+                term, factors={name: (a.cpu().clone(), b.cpu().clone()) for name, (a, b) in term.factors.items()}
+            )
+            for owner, term in self._terms.items()
+        }
+        return {"_terms": terms, "_stacked": {}, "version": self.version}
+
+    def placed(self, lm: LanguageModel) -> Memory:
+        """The memory with every factor where its module is; the same memory if it is there already."""
+        device = {
+            name: next(lm.linear(name).parameters()).device
+            for name in {name for term in self._terms.values() for name in term.factors}
+        }
+
+        def strays(term: Term) -> bool:
+            return any(a.device != device[name] or b.device != device[name] for name, (a, b) in term.factors.items())
+
+        moved = {
+            owner: replace(
+                term, factors={name: (a.to(device[name]), b.to(device[name])) for name, (a, b) in term.factors.items()}
+            )
+            for owner, term in self._terms.items()
+            if strays(term)
+        }
+        return Memory({**self._terms, **moved}, self.version) if moved else self
+
+    def without(self, owners: Sequence[str]) -> Memory:
+        """Returns a copy without the terms of the given owners; owners without a term are ignored."""
+        removed = set(owners)
+        return Memory({o: t for o, t in self._terms.items() if o not in removed}, self.version)
+
+    def _touch(self) -> None:
+        self._stacked.clear()
+        self.version += 1
+
+    def stacked(self, module: str) -> tuple[Tensor, Tensor] | None:
+        """Concatenates all terms of a module that are not switched off.
+
+        Returns:
+            ``A [R, d_in]`` and ``B [d_out, R]`` with the scales multiplied into ``B``; None without such terms.
+        """
+        if module not in self._stacked:
+            parts = [(t.factors[module], t.scale) for t in self._terms.values() if module in t.factors and t.scale != 0]
+            self._stacked[module] = (
+                (torch.cat([a for (a, _), _ in parts]), torch.cat([b * s for (_, b), s in parts], dim=1))
+                if parts
+                else None
+            )
+        return self._stacked[module]
