@@ -27,7 +27,7 @@ from sleepgym.editing.solver import NormalMatrix
 from sleepgym.editing.targets import contexts, key_position
 from sleepgym.facts import Fact
 from sleepgym.lm import LanguageModel, facts_for, load, score
-from sleepgym.lm.continuation import Continuation
+from sleepgym.lm.continuation import Continuation, Start
 from sleepgym.lm.encoding import Encoded
 from sleepgym.lm.language_model import hooked
 from sleepgym.memory.overlay import Memory, Overlay
@@ -110,8 +110,8 @@ class Bench:
 
             return call
 
-        full = Continuation(self.lm, ids, [0] * len(ids), 0)
-        kept = Continuation(self.lm, ids, starts, self.spec.layers[0])
+        full = Continuation(self.lm, ids, [0] * len(ids), Start(0))
+        kept = Continuation(self.lm, ids, starts, Start(self.spec.layers[0]))
         return self.pair(
             "one optimisation step: full pass / kept prefix and lower blocks", step(full), step(kept), ">= 1.5"
         )

@@ -234,8 +234,8 @@ class EpisodeCard(Section):
         days: Length of the episode in days.
         max_perplexity_ratio: Perplexity relative to the bare model above which the episode terminates.
         perplexity_rows: Rows of held-out text on which perplexity is measured.
-        perplexity_tokens: Tokens of these rows, a fixed sample, on which it is measured after every change of the memory;
-            all of them count when an episode ends.
+        perplexity_tokens: Number of their tokens, a fixed sample, on which it is measured after every change of the
+            memory; all of them count when an episode ends.
         served_memory_ticks: Time constant of the exponential mean ``lately_served``, in ticks.
     """
 

@@ -150,8 +150,8 @@ class Continuation:
 
     Attention is causal, so nothing before a row's first position depends on what happens there, and what happens above
     a start does not reach what lies below it: the keys and values of the former and the outputs of the latter are kept.
-    Two rows are compared with a plain forward pass, unless rows as long have been before; a model that disagrees with it
-    is run from a lower start, or from the beginning each time, which is slower and never wrong.
+    Two rows are compared with a plain forward pass, unless rows as long have been before; a model that disagrees with
+    it is run from a lower start, or from the beginning each time, which is slower and never wrong.
 
     Args:
         lm: The model. What is in use on it below the start must be in use at every pass.
@@ -171,6 +171,23 @@ class Continuation:
             if self._agrees(rows):
                 return
         self._keep(rows, [0] * len(rows), Start(0))
+
+    @classmethod
+    def above(cls, lm: LanguageModel, rows: Sequence[Sequence[int]], start: Start, below: Below) -> Continuation:
+        """Returns the continuation of whole rows above what was found before, without a comparison.
+
+        Args:
+            lm: The model.
+            rows: Token rows.
+            start: Lowest part of the model that is run again.
+            below: What lies below it, of the padded rows.
+        """
+        run = cls.__new__(cls)
+        run.lm, run.start, run._ids, run._below = lm, start, lm.pad(rows), below
+        run.starts = torch.zeros(len(rows), dtype=torch.long, device=lm.device)
+        run._mask = run._cache = None
+        run._has_positions = False
+        return run
 
     @torch.no_grad()
     def _keep(self, rows: Sequence[Sequence[int]], starts: Sequence[int], start: Start) -> None:

@@ -13,7 +13,6 @@ from torch import Tensor
 from sleepgym.lm.encoding import Encoded
 from sleepgym.lm.language_model import LanguageModel
 
-
 Logits = Callable[[Sequence[tuple[int, ...]], tuple[Tensor, Tensor]], Tensor]
 """Logits ``[n, vocabulary]`` of token rows that follow the tokens at ``(rows, columns)``, ``[n]`` each."""
 
@@ -58,17 +57,14 @@ def sampled_columns(texts: Sequence[Sequence[int]], tokens: int) -> list[list[in
 
     Args:
         texts: Token rows.
-        tokens: Number of positions in all; a text with fewer gives all it has.
+        tokens: Number of positions in all, shared out evenly among the rows; a shorter row gives all it has.
 
     Returns:
         Per row its positions, ascending.
     """
-    rows, columns = text_positions(texts)
-    chosen = np.random.default_rng(0).permutation(len(rows))[:tokens]
-    found: list[list[int]] = [[] for _ in texts]
-    for i in sorted(chosen.tolist()):
-        found[int(rows[i])].append(int(columns[i]))
-    return found
+    rng = np.random.default_rng(0)
+    shares = [tokens * (i + 1) // len(texts) - tokens * i // len(texts) for i in range(len(texts))]
+    return [sorted(rng.permutation(len(t) - 1)[:n].tolist()) for t, n in zip(texts, shares, strict=True)]
 
 
 def _positions(columns: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

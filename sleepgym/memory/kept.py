@@ -158,7 +158,7 @@ class Kept:
         return part if besides is None else type(besides)([part, *[None] * len(besides)])  # type: ignore[call-arg]
 
     def _added(self, memory: Memory, places: Tensor, tokens: int) -> Tensor | None:
-        """Returns what a memory's terms add to the start's linear, ``[rows, tokens, d_out]``; None without such terms."""
+        """Returns what a memory's terms add to the start's linear, ``[rows, tokens, d_out]``; None without any."""
         stacked = memory.stacked(self.module)
         if stacked is None:
             return None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sleepgym.lm.architecture import features
-from sleepgym.lm.continuation import Start, agree, can_be_narrow, resumed, start_at
+from sleepgym.lm.continuation import Continuation, Start, agree, can_be_narrow, resumed, start_at
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.lm.probes import Logits
 from sleepgym.memory.kept import Kept, rounded_up
@@ -77,12 +77,31 @@ class Overlay:
             at: Rows and columns of the tokens, ``[n]`` each.
         """
         with self.lm.guard.usual(), torch.no_grad():
-            start = self._usable_start(memories, rows)
-            width = rounded_up(max(map(len, rows)))
-            if start == Start(0) or len(set(rows)) > self._kept_at(start, width).capacity:
+            terms = (term.factors for memory in memories for term in memory.terms.values() if term.scale != 0)
+            kept = self._kept_for(rows, {name for factors in terms for name in factors})
+            if kept is None:
                 with self.use(memories):
                     return self.lm.logits_at(self.lm.pad(rows), *at, narrow=True)
-            return self._resumed(memories, rows, at, self._kept_at(start, width))
+            return self._resumed(memories, rows, at, kept)
+
+    @torch.no_grad()
+    def continuation(self, rows: Sequence[tuple[int, ...]], linears: Collection[str]) -> Continuation:
+        """Returns a continuation of rows on the bare model that runs all of the given linears again.
+
+        It is valid for every memory with terms on these linears or above. What lies below is kept, as in
+        :meth:`logits`.
+
+        Args:
+            rows: Token rows.
+            linears: Names of linears.
+        """
+        with self.lm.guard.usual(), torch.no_grad():
+            kept = self._kept_for(rows, linears)
+            if kept is None:
+                with self.use(()):
+                    return Continuation(self.lm, rows, [0] * len(rows), self._usable_start(rows, linears))
+            below = kept.below((), kept.places(rows), max(map(len, rows)))
+            return Continuation.above(self.lm, rows, kept.start, below)
 
     def asked(self, memory: Memory) -> Logits:
         """Returns what runs rows under one memory, for :func:`sleepgym.lm.score` and :func:`sleepgym.lm.perplexity`."""
@@ -96,15 +115,19 @@ class Overlay:
         with self.use(memories, but=[kept.module]), resumed(self.lm, kept.start, below):
             return self.lm.logits_at(input_ids, *at, narrow=can_be_narrow(self.lm, kept.start))
 
-    def _kept_at(self, start: Start, width: int) -> Kept:
+    def _kept_for(self, rows: Sequence[tuple[int, ...]], linears: Collection[str]) -> Kept | None:
+        """Returns what is kept below the given linears; None if nothing is, or not for so many rows."""
+        start, width = self._usable_start(rows, linears), rounded_up(max(map(len, rows)))
+        if start == Start(0):
+            return None
         if (start, width) not in self._kept:
             self._kept[start, width] = Kept(self.lm, start, width)
-        return self._kept[start, width]
+        kept = self._kept[start, width]
+        return kept if len(set(rows)) <= kept.capacity else None
 
-    def _usable_start(self, memories: Sequence[Memory], rows: Sequence[tuple[int, ...]]) -> Start:
-        """Returns the highest start below all terms at which passes agree with plain ones."""
-        terms = (term.factors for memory in memories for term in memory.terms.values() if term.scale != 0)
-        wanted = start_at(self.lm, {name for factors in terms for name in factors})
+    def _usable_start(self, rows: Sequence[tuple[int, ...]], linears: Collection[str]) -> Start:
+        """Returns the highest start below the given linears at which passes agree with plain ones."""
+        wanted = start_at(self.lm, linears)
         if wanted not in self._usable:
             start = wanted
             chosen = [min(rows, key=len), max(rows, key=len)]

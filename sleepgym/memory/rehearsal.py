@@ -33,5 +33,7 @@ class Rehearsal:
         """
         if first_block not in self._runs:
             with torch.no_grad(), self.overlay.use(()):
-                self._runs[first_block] = Continuation(self.overlay.lm, self.rows, [0] * len(self.rows), Start(first_block))
+                self._runs[first_block] = Continuation(
+                    self.overlay.lm, self.rows, [0] * len(self.rows), Start(first_block)
+                )
         return self._runs[first_block]

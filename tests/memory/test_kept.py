@@ -1,5 +1,7 @@
 """Questions that are resumed at the lowest linear with a term are answered as by a plain pass."""
 
+from functools import partial
+
 import pytest
 import torch
 from transformers import (
@@ -21,6 +23,7 @@ from transformers import (
 from sleepgym.lm import score
 from sleepgym.lm.architecture import features
 from sleepgym.lm.continuation import Continuation, Start, start_at
+from sleepgym.lm.language_model import hooked
 from sleepgym.lm.probes import perplexity
 from sleepgym.memory import kept as kept_module
 from sleepgym.memory.kept import Kept
@@ -78,6 +81,10 @@ def memory_of(lm, edits=3, block=1, adapter=2, size=0.5, seed=0):
     if adapter is not None:
         memory.put("lora", {name: factors(name, 4) for name in lm.blocks[adapter].linears})
     return memory
+
+
+def record(outputs, module, args, output):
+    outputs.append(output)
 
 
 def plain_margins(overlay, memory, probes):
@@ -188,11 +195,9 @@ def test_what_was_used_longest_ago_makes_room(base, monkeypatch):
     for group in (rows[:4], rows[2:6], rows[:4], [rows[5], rows[0]]):
         places = kept.places(group)
         with base.overlay.use(memory):
-            expected = lm.linear(kept.module)
             outputs = []
-            handle = expected.register_forward_hook(lambda module, args, output: outputs.append(output))
-            lm.model(input_ids=lm.pad(group))
-            handle.remove()
+            with hooked(lm.linear(kept.module).register_forward_hook(partial(record, outputs))):
+                lm.model(input_ids=lm.pad(group))
         tokens = max(map(len, group))
         torch.testing.assert_close(kept.below([memory], places, tokens).down, outputs[0], atol=1e-4, rtol=1e-4)
 
