@@ -143,7 +143,11 @@ class Kept:
             places: Places of the rows in as many groups of equal size, ``[rows]``.
             tokens: Number of tokens that are needed of each row.
         """
-        found = {name: part[places.to(part.device), :tokens] for name, part in self._parts.items() if name != "hidden"}
+        found = {
+            name: part[places.to(part.device), :tokens]
+            for name, part in self._parts.items()
+            if name != "hidden" or not memories
+        }
         if self.start.inside and memories:
             groups = list(found["down"].chunk(len(memories)))
             for i, memory in enumerate(memories):
