@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from sleepgym.lm.continuation import Continuation
+from sleepgym.memory.lower import LowerBlocks
 from sleepgym.memory.overlay import Overlay
 
 
@@ -16,11 +17,15 @@ class Rehearsal:
     Args:
         overlay: The model with hooks.
         rows: Token rows; rows of a single token are left out, since they have no next token to predict.
+
+    Attributes:
+        lower: What the lower blocks put out for other rows, such as those of facts.
     """
 
     def __init__(self, overlay: Overlay, rows: Sequence[Sequence[int]]) -> None:
         self.overlay = overlay
         self.rows = tuple(tuple(row) for row in rows if len(row) > 1)
+        self.lower = LowerBlocks(overlay)
         self._runs: dict[int, Continuation] = {}
 
     def run(self, first_block: int) -> Continuation:
