@@ -84,8 +84,8 @@ REAL = replace(
 )
 """For pretrained models: there are fewer facts of the real world in the package, and passes are dearer."""
 QUICK = Plan(
-    wake=4, least=2, cycles=2, second=1, at_once=2, sweep=(2, 3), nights=2, days=2, per_day=2, room=3, taxed=2, tax_nights=1,
-    hedge_steps=2, ablations=(2,), known=20, rows=8,
+    wake=4, least=2, cycles=2, second=1, at_once=2, sweep=(2, 3), nights=2, days=2, per_day=2, room=3, taxed=2,
+    tax_nights=1, hedge_steps=2, ablations=(2,), known=20, rows=8,
 )  # fmt: skip
 """To see that everything runs; its numbers mean nothing."""
 

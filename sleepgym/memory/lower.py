@@ -50,7 +50,9 @@ class LowerBlocks:
         with torch.no_grad(), self._overlay.use(()):
             if first_block and self._size and self._sound.get(first_block, True):
                 run = self._run_of_kept(rows, first_block)
-                if self._sound.setdefault(first_block, run is not None and self._agrees(run, rows)) and run is not None:
+                if first_block not in self._sound:
+                    self._sound[first_block] = run is not None and self._agrees(run, rows)
+                if run is not None and self._sound[first_block]:
                     return run
             return Continuation(self._overlay.lm, rows, [0] * len(rows), first_block)
 
