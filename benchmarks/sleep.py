@@ -2,8 +2,8 @@
 
     python benchmarks/sleep.py capacity --model tiny --seeds 3 --out docs/sleep/tiny.capacity.json
 
-Experiments: capacity, convergence, second-wave, sweep, lifetime, over-capacity, alignment-tax, ablations. ``--quick``
-only shows that everything runs; ``--spec.*`` changes numbers of a night.
+Experiments: capacity, convergence, second-wave, sweep, lifetime, life, over-capacity, alignment-tax, ablations.
+``--quick`` only shows that everything runs; ``--spec.*`` changes numbers of a night.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Args:
             "second-wave",
             "sweep",
             "lifetime",
+            "life",
             "over-capacity",
             "alignment-tax",
             "ablations",

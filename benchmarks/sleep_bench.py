@@ -50,6 +50,7 @@ class Plan:
         nights: Nights of the sweep and the ablations.
         days: Days of a life.
         per_day: Facts of a day.
+        room: Places of the ledger in a life that prunes.
         taxed: Facts taught to a model that hedges.
         tax_nights: Its nights.
         hedge_steps: Steps of the training that makes it hedge.
@@ -68,6 +69,7 @@ class Plan:
     nights: int = 3
     days: int = 30
     per_day: int = 10
+    room: int = 48
     taxed: int = 20
     tax_nights: int = 4
     hedge_steps: int = 100
@@ -82,8 +84,8 @@ REAL = replace(
 )
 """For pretrained models: there are fewer facts of the real world in the package, and passes are dearer."""
 QUICK = Plan(
-    wake=4, least=2, cycles=2, second=1, at_once=2, sweep=(2, 3), nights=2, days=2, per_day=2, taxed=2, tax_nights=1,
-    hedge_steps=2, ablations=(2,), known=20, rows=8,
+    wake=4, least=2, cycles=2, second=1, at_once=2, sweep=(2, 3), nights=2, days=2, per_day=2, room=3, taxed=2,
+    tax_nights=1, hedge_steps=2, ablations=(2,), known=20, rows=8,
 )  # fmt: skip
 """To see that everything runs; its numbers mean nothing."""
 
@@ -142,9 +144,11 @@ class Bench:
         statistics = self.base.statistics
         return replace(self.base, editor=Editor(self.base.overlay, statistics, edit, cache_dir("targets")))
 
-    def learner(self, seed: int, spec: SleepSpec | None = None, edit: EditSpec | None = None) -> SleepingLM:
+    def learner(
+        self, seed: int, spec: SleepSpec | None = None, edit: EditSpec | None = None, capacity: int = 512
+    ) -> SleepingLM:
         """A learner that was taught nothing."""
-        return SleepingLM(self.base_with(edit or self.edit), spec or self.spec, capacity=512, seed=seed)
+        return SleepingLM(self.base_with(edit or self.edit), spec or self.spec, capacity, seed)
 
     def draw(self, seed: int, count: int) -> list[Fact]:
         """Facts about different subjects; fewer where there are not so many."""

@@ -104,6 +104,30 @@ def lifetime(bench: Bench, plan: Plan) -> dict[str, Run]:
     }
 
 
+def life(bench: Bench, plan: Plan) -> dict[str, Run]:
+    """A life through a small ledger: what slow weights hold is pruned where room is needed, and must stay known."""
+
+    def run(changes: dict[str, Any], seed: int) -> list[Point]:
+        learner = bench.learner(seed, replace(bench.spec, **changes), capacity=plan.room)
+        facts, points, taught = bench.draw(seed, plan.days * plan.per_day), list[Point](), 0
+        for day in range(1, plan.days + 1):
+            started, arrived, ledger = time.perf_counter(), day * plan.per_day, learner.state.ledger
+            if len(ledger) + arrived - taught > plan.room:
+                learner.prune()
+            # What finds no room waits for the next day.
+            today = facts[taught:arrived][: plan.room - len(learner.state.ledger)]
+            if today:
+                learner.inject(today)
+            taught += len(today)
+            awake = time.perf_counter() - started
+            point = bench.night(learner, facts[:taught], ("raw", "chat", "kept", "drift"))
+            pruned = {"pruned": float(len(learner.state.settled)), "ledger": float(len(learner.state.ledger))}
+            points.append({"day": day, "facts": taught, "seconds awake": awake} | pruned | point)
+        return points
+
+    return {"settled": partial(run, {}), "not held": partial(run, {"settled": 0})}
+
+
 def over_capacity(bench: Bench, plan: Plan) -> dict[str, Run]:
     """More facts than a night can train, night after night."""
     spec = replace(bench.spec, facts=plan.at_once)
@@ -149,6 +173,7 @@ EXPERIMENTS: dict[str, Callable[[Bench, Plan], dict[str, Run]]] = {
     "second-wave": second_wave,
     "sweep": sweep,
     "lifetime": lifetime,
+    "life": life,
     "over-capacity": over_capacity,
     "alignment-tax": alignment_tax,
     "ablations": ablations,

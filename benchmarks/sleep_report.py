@@ -66,6 +66,10 @@ CURVES: dict[str, tuple[str, tuple[Panel, ...]]] = {
         "days",
         tuple(Panel(key, "day") for key in ("raw", "chat", "kept", "drift", "edits", "seconds")),
     ),
+    "life": (
+        "days",
+        tuple(Panel(key, "day") for key in ("raw", "chat", "kept", "drift", "seconds")),
+    ),
     "over-capacity": (
         "nights",
         (Panel("raw", "cycle"), Panel("chat", "cycle"), Panel("settled", "cycle")),

@@ -30,6 +30,7 @@ from sleepgym.memory.export.merged import export_merged
 from sleepgym.memory.ledger import Entry, Key
 from sleepgym.memory.owners import owner_of
 from sleepgym.memory.reports import AuditReport, InjectReport, PruneReport, Reasons, RefreshReport, SleepReport
+from sleepgym.memory.settled import Settled
 from sleepgym.memory.state import State
 
 __all__ = ["Base", "SleepingLM", "audit_together", "make_base", "prepare_together", "sleep_together"]
@@ -302,6 +303,7 @@ class SleepingLM:
             for fact in facts:
                 writes = state.ledger[fact.key].writes + 1 if fact.key in state.ledger else 1
                 state.ledger.put(Entry(fact, written_at=state.tick, writes=writes))
+                state.settled.pop(fact.key, None)
             missed = [fact for fact, margin in zip(facts, margins, strict=True) if not margin > 0]
             why = Reasons(missed, partial(self._why_missed, state.copy())) if missed else Reasons()
             return InjectReport(tuple(facts), superseded, tuple(margins), edits=len(facts), missed=why)
@@ -340,24 +342,34 @@ class SleepingLM:
         return sleep_together([self], progress, [edits], length)[0]
 
     def prune(self, keys: Iterable[Key] | None = None) -> PruneReport:
-        """Forgets facts: their edits are reverted exactly and their entries removed.
+        """Takes facts out of the ledger: their edits are reverted exactly and their entries removed.
 
         Args:
-            keys: Facts to forget; by default those that slow weights hold alone (last stage). Their edit is off
-                anyway; no later night rehearses them, so they may fade.
+            keys: Facts to forget, settled ones too: no later night holds what slow weights may know of them. By default
+                those that slow weights hold alone (last stage). Their edit is off anyway, and they settle: their
+                questions are kept, and later nights hold slow weights to the answers.
 
         Raises:
-            EditError: Something is no key, or not in the ledger.
+            EditError: Something is no key, or neither in the ledger nor settled.
         """
         with self._transaction() as state:
-            last = self.sleep_spec.last_stage
-            held = [key for key, entry in state.ledger.items() if entry.stage == last]
-            chosen = tuple(held) if keys is None else keys_in(state.ledger, keys)
+            if keys is None:
+                return PruneReport(*2 * (self._settle(state),))
+            chosen = keys_in([*state.ledger, *state.settled], keys)
             for key in chosen:
-                owner = owner_of(state.ledger.remove(key).fact)
-                if owner in state.memory.terms:
-                    state.memory.remove(owner)
+                state.settled.pop(key, None)
+                if key in state.ledger:
+                    _remove(state, key)
             return PruneReport(chosen)
+
+    def _settle(self, state: State) -> tuple[Key, ...]:
+        """Takes the facts of the last stage out of the ledger and keeps their questions; returns their keys."""
+        last = self.sleep_spec.last_stage
+        chosen = tuple(key for key, entry in state.ledger.items() if entry.stage == last)
+        for key in chosen:
+            entry = _remove(state, key)
+            state.settled[key] = Settled.of(entry.fact, entry.trained_at)
+        return chosen
 
     # ------------------------------------------------------------- life cycle
 
@@ -422,6 +434,15 @@ class SleepingLM:
             draft = self.state.copy()
             yield draft
             self.state = draft
+
+
+def _remove(state: State, key: Key) -> Entry:
+    """Takes an entry out of the ledger and its edit out of the memory; returns the entry."""
+    entry = state.ledger.remove(key)
+    owner = owner_of(entry.fact)
+    if owner in state.memory.terms:
+        state.memory.remove(owner)
+    return entry
 
 
 def prepare_together(learners: Sequence[SleepingLM], facts: Sequence[Sequence[Fact]]) -> None:

@@ -146,6 +146,7 @@ def unchanged() -> Callable[..., AbstractContextManager]:
         assert after.ledger.capacity == before.ledger.capacity
         assert after.rng.bit_generator.state == before.rng.bit_generator.state
         assert after.tick == before.tick
+        assert after.settled == before.settled
         assert torch.equal(logits(learner), logits_before)
 
     return check

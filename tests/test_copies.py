@@ -17,6 +17,7 @@ from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing import Editor, EditSpec
 from sleepgym.editing.base import Base
 from sleepgym.lm import wrap
+from sleepgym.memory.settled import Settled
 from sleepgym.sleeper import SleepingLM
 
 
@@ -45,8 +46,10 @@ COPIES: dict[str, Callable[[SleepingLM], SleepingLM]] = {
 @pytest.mark.parametrize("how", COPIES)
 def test_a_copy_answers_as_its_original_and_is_independent(learner, facts, how: str) -> None:
     learner.inject(facts[:3])
+    learner.state.settled = {facts[7].key: Settled.of(facts[7], held_at=3)}
     before = answers(learner, facts[:3])
     twin = COPIES[how](learner)
+    assert twin.state.settled == learner.state.settled and twin.state.settled is not learner.state.settled
     assert answers(twin, facts[:3]) == before == [fact.object for fact in facts[:3]]
     assert equal(learner, twin) and twin.state.ledger.keys() == learner.state.ledger.keys()
     twin.inject(facts[3:5])

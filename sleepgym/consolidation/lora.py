@@ -1,4 +1,4 @@
-"""LoRA training on lessons, regularised towards the frozen base on ordinary text.
+"""LoRA training on lessons, regularised towards the frozen base on ordinary text and to yesterday's answers.
 
 Several learners can be trained in one loop: they share forward passes and nothing else.
 """
@@ -6,32 +6,26 @@ Several learners can be trained in one loop: they share forward passes and nothi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sleepgym.consolidation.answers import answered
+from sleepgym.consolidation.losses import Held, Lessons, Texts
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.lm.architecture import features
-from sleepgym.lm.continuation import Continuation, Start
 from sleepgym.lm.encoding import Encoded
 from sleepgym.lm.language_model import LanguageModel
-from sleepgym.lm.probes import object_positions, text_positions
 from sleepgym.memory.overlay import Factors, Memory, Overlay
 from sleepgym.memory.rehearsal import Rehearsal
-
-T = TypeVar("T")
 
 _MOMENTUM = 0.7
 """First beta of AdamW. Below the usual 0.9: gradients of lessons about similar subjects alternate in sign, and momentum
 makes them overshoot."""
-
-_ROWS = 256
-"""Maximum number of lessons per pass without gradients."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,14 +35,18 @@ class AdapterTraining:
     Attributes:
         memory: Fixed terms that apply during training; leave out the edits that the adapter is to replace.
         adapter: Initial factors; not modified.
-        lessons: Prompts with objects, at least one.
+        lessons: Prompts with objects; without any, nothing is trained.
         rng: Source of the batches.
+        settled: Token rows of questions whose answers are held.
+        yesterday: Memory whose answers to them are held.
     """
 
     memory: Memory
     adapter: Factors
     lessons: Sequence[Encoded]
     rng: np.random.Generator
+    settled: Sequence[tuple[int, ...]] = ()
+    yesterday: Memory = field(default_factory=Memory)
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class TrainedAdapter:
     Attributes:
         factors: The trained adapter.
         steps: Optimiser steps taken.
-        nll: Mean NLL of the lessons (nats per token) as last measured.
+        nll: Mean NLL of the lessons (nats per token) as last measured; 0 without lessons.
     """
 
     factors: Factors
@@ -112,10 +110,11 @@ def train_adapters(
 ) -> list[TrainedAdapter]:
     """Trains several adapters in one loop; each result equals that of training it alone, up to rounding.
 
-    The loss of a training is the mean NLL of its lessons' objects plus, on rehearsal text, KL(bare || trained), which
-    keeps the model's distribution instead of fitting the text. The reference is the base and not the model before the
-    night, so that drift does not accumulate over nights. Loss, gradient clipping, optimiser moments and stopping are
-    separate for each training.
+    The loss of a training is the mean NLL of its lessons' objects plus two terms that keep distributions instead of
+    fitting texts: KL(bare || trained) on rehearsal text, and KL(yesterday || trained) in the answers to settled
+    questions. On text the reference is the base and not the model before the night, so that drift does not accumulate
+    over nights; settled answers are nowhere but in yesterday's model. Loss, gradient clipping, optimiser moments and
+    stopping are separate for each training.
 
     Blocks below the lowest adapter or term are run once and cached.
 
@@ -132,26 +131,36 @@ def train_adapters(
         SleepError: A loss became NaN or infinite.
     """
     overlay = rehearsal.overlay
-    runs = [_AdapterRun(training, spec, len(rehearsal.rows)) for training in trainings]
+    lengths = [len(row) - 1 for row in rehearsal.rows] if spec.rehearsal_weight and spec.rehearsal_rows else []
+    runs = [_AdapterRun(training, spec, lengths) for training in trainings]
     first_block = _lowest_block(overlay.lm, trainings)
-    lessons = _Lessons(overlay, runs, first_block)
-    rehearsing = bool(spec.rehearsal_weight and spec.rehearsal_rows and rehearsal.rows)
-    texts = _Texts(runs, rehearsal, first_block) if rehearsing else None
+    lessons = Lessons(overlay, [run.training.memory for run in runs], [t.lessons for t in trainings], first_block)
+    texts = Texts(rehearsal, first_block) if lengths else None
+    held: Held | None = None
     for step in range(1, spec.steps + 1):
         for i, run in enumerate(runs):
             if not run.finished and not len(run.unlearned):
                 # Losses were measured at different steps, so that all have to be measured again before stopping.
-                run.measure_all(lessons.nll_of_run(i))
+                run.measure_all(lessons.nll_of_run(i, run.factors))
         active = [i for i, run in enumerate(runs) if not run.finished]
         if not active:
             break
         active_runs = [runs[i] for i in active]
         for run in active_runs:
             run.draw()
-        nll = lessons.nll({i: runs[i].lessons for i in active})
+        memories, factors = [run.training.memory for run in active_runs], [run.factors for run in active_runs]
+        nll = lessons.nll({i: runs[i].lessons for i in active}, factors)
         loss = torch.stack([row[: len(run.lessons)].mean() for row, run in zip(nll, active_runs, strict=True)])
         if texts is not None:
-            loss = loss + spec.rehearsal_weight * texts.divergence(active)
+            divergence = texts.divergence([run.texts for run in active_runs], memories, factors)
+            loss = loss + spec.rehearsal_weight * divergence
+        asked = {i: runs[i].settled for i in active if runs[i].settled}
+        if asked:
+            # Made only now: a night that takes no step need not know yesterday's answers.
+            held = held or _held(overlay, trainings, first_block)
+            divergence = held.divergence(asked, [runs[i].factors for i in asked])
+            places = torch.tensor([active.index(i) for i in asked], device=loss.device)
+            loss = loss.index_add(0, places, spec.settled_weight * divergence.to(loss.device))
         _require_finite(loss, step)
         loss.sum().backward()
         for run, measured in zip(active_runs, nll.detach(), strict=True):
@@ -161,9 +170,15 @@ def train_adapters(
 
 
 class _AdapterRun:
-    """State of one training: parameters, optimiser, and the lessons and rehearsal rows of the current step."""
+    """State of one training: parameters, optimiser, and what the current step reads.
 
-    def __init__(self, training: AdapterTraining, spec: SleepSpec, rehearsal_rows: int) -> None:
+    Args:
+        training: The job.
+        spec: Its settings.
+        lengths: Tokens that can be read of each rehearsal row; empty for no rehearsal.
+    """
+
+    def __init__(self, training: AdapterTraining, spec: SleepSpec, lengths: Sequence[int]) -> None:
         self.training, self.spec = training, spec
         self.factors = {
             name: (a.detach().clone().requires_grad_(), b.detach().clone().requires_grad_())
@@ -173,11 +188,12 @@ class _AdapterRun:
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=spec.learning_rate, betas=(_MOMENTUM, 0.999), weight_decay=0.0
         )
-        self._rehearsal = rehearsal_rows
+        self._lengths = lengths
         self._nll = np.zeros(len(training.lessons))  # of each lesson, as last measured
         self._steps = 0
         self.lessons: list[int] = []
-        self.texts: list[int] = []
+        self.texts: dict[int, list[int]] = {}
+        self.settled: list[int] = []
         self.finished = False
 
     @property
@@ -191,7 +207,7 @@ class _AdapterRun:
         self.finished = not len(self.unlearned)
 
     def draw(self) -> None:
-        """Draws the lessons and rehearsal rows of the next step.
+        """Draws the lessons, the tokens of rehearsal rows and the settled questions of the next step.
 
         All lessons if the batch has room for them; otherwise at least half of the room is for unlearned ones.
         """
@@ -200,7 +216,10 @@ class _AdapterRun:
         learned = rng.permutation(np.setdiff1d(np.arange(len(self._nll)), unlearned))
         unlearned = unlearned[: max(room - len(learned), room // 2)]
         self.lessons = [*unlearned.tolist(), *learned[: room - len(unlearned)].tolist()]
-        self.texts = rng.permutation(self._rehearsal)[: self.spec.rehearsal_rows].tolist()
+        texts = rng.permutation(len(self._lengths))[: self.spec.rehearsal_rows].tolist()
+        self.texts = {i: _drawn(rng, self._lengths[i], self.spec.rehearsal_tokens) for i in texts}
+        if self.training.settled and self.spec.settled_rows and self.spec.settled_weight:
+            self.settled = rng.permutation(len(self.training.settled))[: self.spec.settled_rows].tolist()
 
     def update(self, nll: Tensor, step: int) -> None:
         """Takes one optimiser step with the accumulated gradients and records the NLL of the step's lessons."""
@@ -216,80 +235,26 @@ class _AdapterRun:
     def result(self) -> TrainedAdapter:
         """Returns the adapter as trained so far."""
         factors = {n: (a.detach(), b.detach()) for n, (a, b) in self.factors.items()}
-        return TrainedAdapter(factors, self._steps, float(self._nll.mean()))
+        return TrainedAdapter(factors, self._steps, float(self._nll.mean()) if len(self._nll) else 0.0)
 
 
-class _Lessons:
-    """Lessons of all runs, padded to the same number per run by repeating the run's first lesson."""
-
-    def __init__(self, overlay: Overlay, runs: Sequence[_AdapterRun], first_block: int) -> None:
-        self._overlay, self._runs = overlay, runs
-        self._width = max(len(run.training.lessons) for run in runs)
-        self._rows = [lesson for run in runs for lesson in _filled(run.training.lessons, self._width)]
-        with torch.no_grad(), overlay.use([run.training.memory for run in runs]):
-            # The prediction at the last token is never read.
-            ids = [row.ids[:-1] for row in self._rows]
-            self._run = Continuation(overlay.lm, ids, [0] * len(ids), Start(first_block))
-
-    @torch.no_grad()
-    def nll_of_run(self, i: int) -> Tensor:
-        """Returns the mean NLL per object token of every lesson of one run, ``[lessons]``."""
-        every = range(len(self._runs[i].training.lessons))
-        return torch.cat([self.nll({i: every[start : start + _ROWS]})[0] for start in range(0, len(every), _ROWS)])
-
-    def nll(self, lessons: Mapping[int, Sequence[int]]) -> Tensor:
-        """Returns the mean NLL per object token of the given lessons of each run.
-
-        Args:
-            lessons: Indices of lessons by index of run.
-
-        Returns:
-            ``[runs, lessons]``; shorter rows are padded with the NLL of their first lesson.
-        """
-        runs, width = [self._runs[i] for i in lessons], max(len(chosen) for chosen in lessons.values())
-        picks = [i * self._width + k for i, chosen in lessons.items() for k in _filled(chosen, width)]
-        chosen = [self._rows[k] for k in picks]
-        run = self._run.select(torch.tensor(picks, device=self._overlay.lm.device))
-        rows, columns = (t.to(self._overlay.lm.device) for t in object_positions(chosen))
-        with self._overlay.use([p.training.memory for p in runs], [p.factors for p in runs]):
-            log_p = run.logits(rows, columns - 1, narrow=True).log_softmax(-1)
-        targets = torch.tensor([token for row in chosen for token in row.object_ids], device=log_p.device)
-        nll = -log_p.gather(1, targets[:, None]).squeeze(1)
-        rows = rows.to(nll.device)
-        mean = nll.new_zeros(len(chosen)).index_add(0, rows, nll) / torch.bincount(rows)
-        return mean.view(len(runs), width)
+def _drawn(rng: np.random.Generator, length: int, count: int) -> list[int]:
+    """Draws ``count`` of ``length`` positions; all of them if there are not more, or if ``count`` is 0."""
+    return sorted(rng.permutation(length)[:count].tolist()) if 0 < count < length else list(range(length))
 
 
-class _Texts:
-    """Rehearsal rows of all runs, on the base and on the trained model."""
-
-    def __init__(self, runs: Sequence[_AdapterRun], rehearsal: Rehearsal, first_block: int) -> None:
-        self._runs, self._rehearsal = runs, rehearsal
-        self._run, self._bare = rehearsal.run(first_block), rehearsal.run(len(rehearsal.overlay.lm.blocks))
-
-    def divergence(self, active: Sequence[int]) -> Tensor:
-        """Returns KL(bare || trained), averaged over the tokens of the rows that each active run drew, ``[active]``."""
-        runs, overlay = [self._runs[i] for i in active], self._rehearsal.overlay
-        picks = [i for run in runs for i in run.texts]
-        chosen = torch.tensor(picks, device=overlay.lm.device)
-        rows, columns = (t.to(overlay.lm.device) for t in text_positions([self._rehearsal.rows[i] for i in picks]))
-        with torch.no_grad(), overlay.use(()):
-            p = self._bare.select(chosen).logits(rows, columns).log_softmax(-1)
-        with overlay.use([run.training.memory for run in runs], [run.factors for run in runs]):
-            q = self._run.select(chosen).logits(rows, columns).log_softmax(-1)
-        kl = torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
-        of_run = (rows // len(runs[0].texts)).to(kl.device)
-        return kl.new_zeros(len(runs)).index_add(0, of_run, kl) / torch.bincount(of_run)
-
-
-def _filled(items: Sequence[T], width: int) -> list[T]:
-    return [*items, *[items[0]] * (width - len(items))]
+def _held(overlay: Overlay, trainings: Sequence[AdapterTraining], first_block: int) -> Held:
+    """Asks yesterday's models the settled questions."""
+    yesterday = [training.yesterday for training in trainings]
+    rows = answered(overlay, yesterday, [training.settled for training in trainings])
+    return Held(overlay, [training.memory for training in trainings], yesterday, rows, first_block)
 
 
 def _lowest_block(lm: LanguageModel, trainings: Sequence[AdapterTraining]) -> int:
     """Returns the index of the lowest block with an adapter in training or a term that is not switched off."""
+    memories = [memory for t in trainings for memory in (t.memory, *([t.yesterday] if t.settled else []))]
     names = {name for training in trainings for name in training.adapter}
-    names |= {name for t in trainings for term in t.memory.terms.values() if term.scale for name in term.factors}
+    names |= {name for memory in memories for term in memory.terms.values() if term.scale for name in term.factors}
     return next(i for i, block in enumerate(lm.blocks) if not names.isdisjoint(block.linears))
 
 

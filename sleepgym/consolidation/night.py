@@ -10,11 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from sleepgym.consolidation.adapters import keep, tonights_adapter
+from sleepgym.consolidation.answers import questions
 from sleepgym.consolidation.lessons import lessons
 from sleepgym.consolidation.lora import AdapterTraining, TrainedAdapter, train_adapters
 from sleepgym.consolidation.rem import passages
+from sleepgym.consolidation.seen import Seen, ask
+from sleepgym.consolidation.spacing import to_hold, to_train
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.consolidation.stages import dissolve as dissolve_edits
 from sleepgym.consolidation.stages import dissolve_further
@@ -24,11 +28,12 @@ from sleepgym.editing.upkeep import refresh
 from sleepgym.facts.fact import Fact
 from sleepgym.lm import perplexity
 from sleepgym.lm.encoding import Encoded
-from sleepgym.memory.asking import chat_probe, margins, raw_probe
+from sleepgym.memory.asking import chat_probe, raw_probe
 from sleepgym.memory.ledger import Key
 from sleepgym.memory.overlay import Factors, Memory
 from sleepgym.memory.owners import ADAPTER, owner_of
 from sleepgym.memory.reports import AuditReport, SleepReport
+from sleepgym.memory.settled import Settled
 from sleepgym.memory.state import State
 
 _REM_REHEARSAL = 3.0
@@ -54,9 +59,12 @@ class Night:
         stages: Stage of each fact at the gate.
         refreshed: Keys of the facts that were re-solved.
         trained: Keys of the facts that the adapter was trained on.
+        held: Settled facts, and facts of the ledger that are not trained, whose answers are held.
+        yesterday: Slow weights before training, which give these answers.
         trainings: Results of consolidation and REM.
         truncation: Relative error of recompressing the adapter.
         passed: Whether each fact passed the gate.
+        seen: Measurements, so that none is repeated while the memory stays as it is.
     """
 
     base: Base
@@ -70,9 +78,12 @@ class Night:
     stages: dict[Key, int] = field(default_factory=dict)
     refreshed: tuple[Key, ...] = ()
     trained: tuple[Key, ...] = ()
+    held: tuple[Settled, ...] = ()
+    yesterday: Memory = field(default_factory=Memory)
     trainings: list[TrainedAdapter] = field(default_factory=list)
     truncation: float = 0.0
     passed: dict[Key, bool] = field(default_factory=dict)
+    seen: Seen = field(default_factory=Seen)
 
     @property
     def harmful(self) -> bool:
@@ -108,6 +119,7 @@ class Night:
             rank=self.state.memory.terms[ADAPTER].rank,
             truncation=self.truncation,
             rolled_back=harmful,
+            held=tuple(each.key for each in self.held),
         )
 
     def slow_weights(self) -> Memory:
@@ -136,7 +148,7 @@ def health(nights: Sequence[Night], progress: Progress) -> None:
 
 def audit(nights: Sequence[Night], progress: Progress) -> None:
     """Audits the ledgers."""
-    for night, found in zip(nights, audit_states(nights[0].base, [n.state for n in nights]), strict=True):
+    for night, found in zip(nights, _audited(nights), strict=True):
         night.audits.append(found)
 
 
@@ -156,7 +168,7 @@ def maintain(nights: Sequence[Night], progress: Progress) -> None:
 
 
 def consolidate(nights: Sequence[Night], progress: Progress) -> None:
-    """Trains adapters on the chosen facts, with all edits switched off.
+    """Trains adapters on the facts that are due, with all edits switched off; holds what they answer to the others.
 
     With edits on, the lessons' losses and so their gradients would be near zero.
 
@@ -164,16 +176,21 @@ def consolidate(nights: Sequence[Night], progress: Progress) -> None:
         SleepError: A loss became NaN or infinite, or the model lacks a targeted block or linear.
     """
     for night in nights:
-        night.trained = tuple(_chosen(night))
+        _choose(night)
     planned = [
         _training_of(n, tonights_adapter(n.base, n.state, n.spec), lessons(n.base.lm, _facts(n))) for n in nights
     ]
     for night, training in zip(nights, _trained(nights, planned, nights[0].spec, progress, "consolidate"), strict=True):
+        state = night.state
         night.trainings.append(training)
-        night.truncation = keep(night.state, training.factors, night.spec)
-        night.state.nights += 1
+        if training.steps or ADAPTER not in state.memory.terms:
+            night.truncation = keep(state, training.factors, night.spec)
+        state.nights += 1
         for key in night.trained:
-            night.state.ledger.update(key, trained_at=night.state.nights)
+            state.ledger.update(key, trained_at=state.nights)
+        for each in night.held:
+            if each.key in state.settled:
+                state.settled[each.key] = replace(each, held_at=state.nights)
 
 
 def rem(nights: Sequence[Night], progress: Progress) -> None:
@@ -208,7 +225,7 @@ def gate(nights: Sequence[Night], progress: Progress) -> None:
     """Tests which facts slow weights recall alone: raw and in chat, with all edits switched off."""
     base = nights[0].base
     probes = [[p(base.lm, f) for f in n.state.ledger.facts for p in (raw_probe, chat_probe)] for n in nights]
-    found = margins(base.overlay, [night.slow_weights() for night in nights], probes)
+    found = ask(_seen(nights), base.overlay, [night.slow_weights() for night in nights], probes)
     for night, margin in zip(nights, found, strict=True):
         both = (margin > 0).view(-1, 2).all(1)
         if night.spec.gate == "night":
@@ -223,7 +240,7 @@ def dissolve(nights: Sequence[Night], progress: Progress) -> None:
         dissolve_edits(night.state, night.passed, night.spec)
     changed = True
     while changed:
-        reports = audit_states(nights[0].base, [night.state for night in nights])
+        reports = _audited(nights)
         stuck = [[k for k in found.degraded if n.passed[k]] for n, found in zip(nights, reports, strict=True)]
         changes = [dissolve_further(n.state, keys, n.passed, n.spec) for n, keys in zip(nights, stuck, strict=True)]
         changed = any(changes)
@@ -262,19 +279,35 @@ def sleep(nights: Sequence[Night], progress: Progress, steps: Sequence[NightStep
 def _measure(nights: Sequence[Night], when: str, known: bool = True) -> None:
     base = nights[0].base
     for night in nights:
-        rows = base.statistics.held_out[: night.spec.validation_rows]
-        night.perplexities[when] = perplexity(base.lm, rows, logits=base.overlay.asked(night.state.memory))
+        night.perplexities[when] = night.seen.perplexity(night.state.memory, partial(_perplexity, night))
     if known:
         probes = [[raw_probe(base.lm, fact) for fact in night.known] for night in nights]
-        for night, found in zip(nights, margins(base.overlay, [n.state.memory for n in nights], probes), strict=True):
+        memories = [night.state.memory for night in nights]
+        for night, found in zip(nights, ask(_seen(nights), base.overlay, memories, probes), strict=True):
             night.known_recall[when] = float((found > 0).float().mean()) if len(found) else 1.0
 
 
-def _chosen(night: Night) -> list[Key]:
-    """Returns the keys of the facts to train: those below the last stage first, then by the night last trained."""
-    last, ledger = night.spec.last_stage, night.state.ledger
-    order = sorted(ledger, key=lambda key: (ledger[key].stage == last, ledger[key].trained_at))
-    return order[: night.spec.facts]
+def _perplexity(night: Night) -> float:
+    rows = night.base.statistics.held_out[: night.spec.validation_rows]
+    return perplexity(night.base.lm, rows, logits=night.base.overlay.asked(night.state.memory))
+
+
+def _audited(nights: Sequence[Night]) -> list[AuditReport]:
+    return audit_states(nights[0].base, [night.state for night in nights], partial(ask, _seen(nights)))
+
+
+def _seen(nights: Sequence[Night]) -> list[Seen]:
+    return [night.seen for night in nights]
+
+
+def _choose(night: Night) -> None:
+    """Chooses the facts to train and the answers to hold: of settled facts, and of those that are not trained."""
+    state, spec = night.state, night.spec
+    night.trained = tuple(to_train(state.ledger, state.nights + 1, spec.spacing, spec.facts))
+    trained = set(night.trained)
+    resting = [Settled.of(e.fact, e.trained_at) for key, e in state.ledger.items() if e.held and key not in trained]
+    night.held = tuple(to_hold([*state.settled.values(), *resting], spec.settled))
+    night.yesterday = night.slow_weights()
 
 
 def _facts(night: Night) -> list[Fact]:
@@ -286,7 +319,8 @@ def _training_of(night: Night, adapter: Factors, rows: Sequence[Encoded]) -> Ada
     memory, stored = night.slow_weights(), night.state.memory.terms.get(ADAPTER)
     if stored is not None and stored.factors is adapter:
         memory = memory.without([ADAPTER])
-    return AdapterTraining(memory, adapter, rows, night.state.rng)
+    asked = questions(night.base.lm, night.held)
+    return AdapterTraining(memory, adapter, rows, night.state.rng, asked, night.yesterday)
 
 
 def _trained(

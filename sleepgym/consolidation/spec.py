@@ -28,12 +28,18 @@ class SleepSpec:
         steps: Maximum number of optimiser steps.
         learning_rate: Initial step size of AdamW; it decays linearly to 0.
         stop_nll: Training stops once the mean NLL (nats per token) of every lesson is below this.
-        facts: Maximum number of facts that a night trains: those not yet held by slow weights alone first, then those
-            whose last training was longest ago.
+        facts: Maximum number of facts that a night trains: new ones and those that failed the last gate first, then
+            those whose turn it is, see :mod:`sleepgym.consolidation.spacing`.
+        spacing: Maximum number of nights from one training of a fact to the next while slow weights hold it; 1 to train
+            every fact every night.
         lessons: Maximum number of lessons (rows, two per fact) per step: half or more are unlearned ones, if there are
             as many.
         rehearsal_rows: Rows of ordinary text per step, which limit drift.
-        rehearsal_weight: Weight of the KL divergence from the base on these rows.
+        rehearsal_tokens: Tokens of each of these rows that are read, drawn anew each step; 0 for all.
+        rehearsal_weight: Weight of the KL divergence from the base at these tokens.
+        settled: Maximum number of settled facts that a night holds, those held longest ago first; 0 for none.
+        settled_rows: Maximum number of questions about them per step, two per fact, drawn anew each step.
+        settled_weight: Weight of the KL divergence from the night before in the answers to these questions.
         rem_steps: Steps of a second phase on passages in the model's own words that lead from fact to fact, with three
             times the rehearsal weight; 0 for none.
         gate: Whether each fact advances on its own (``"fact"``), or all of them or none (``"night"``).
@@ -57,9 +63,14 @@ class SleepSpec:
     learning_rate: float = 4e-3
     stop_nll: float = 0.3
     facts: int = 512
+    spacing: int = 4
     lessons: int = 256
     rehearsal_rows: int = 6
+    rehearsal_tokens: int = 16
     rehearsal_weight: float = 2.0
+    settled: int = 128
+    settled_rows: int = 32
+    settled_weight: float = 2.0
     rem_steps: int = 0
     gate: Literal["fact", "night"] = "fact"
     scales: tuple[float, ...] = (1.0, 0.5, 0.1, 0.0)
@@ -72,8 +83,10 @@ class SleepSpec:
         scales = list(self.scales)
         falling = len(scales) > 1 and scales == sorted(scales, reverse=True) and scales[0] <= 1 and scales[-1] == 0
         require(falling, "scales", "at least two numbers that fall from 1 at most to 0", scales)
-        at_least(self, 1, "rank", "steps", "facts", "lessons", "validation_rows")
-        at_least(self, 0, "rehearsal_rows", "rehearsal_weight", "rem_steps", "stop_nll", "max_recall_drop")
+        at_least(self, 1, "rank", "steps", "facts", "spacing", "lessons", "validation_rows")
+        at_least(self, 0, "rehearsal_rows", "rehearsal_tokens", "rehearsal_weight")
+        at_least(self, 0, "settled", "settled_rows", "settled_weight")
+        at_least(self, 0, "rem_steps", "stop_nll", "max_recall_drop")
         at_least(self, self.rank, "max_rank")
         above_zero(self, "learning_rate", "max_perplexity_ratio")
         require(self.first_layer is None or self.first_layer >= 0, "first_layer", "0 or more", self.first_layer)

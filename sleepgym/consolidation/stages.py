@@ -24,9 +24,10 @@ def dissolve(state: State, passed: Mapping[Key, bool], spec: SleepSpec) -> None:
     """Advances each fact by one stage if it passed the gate, and resets it to stage 0 if it failed.
 
     An edit at the last stage is kept at scale 0 until its fact is pruned, so that a fact that fails a later gate gets
-    its edit back at full scale.
+    its edit back at full scale. Nights that slow weights have held a fact are counted beside.
     """
     for key, holds in passed.items():
+        state.ledger.update(key, held=state.ledger[key].held + 1 if holds else 0)
         set_stage(state, key, min(state.ledger[key].stage + 1, spec.last_stage) if holds else 0, spec)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from sleepgym.editing.spec import EditError
 from sleepgym.facts.fact import Fact
-from sleepgym.memory.ledger import Key, Ledger
+from sleepgym.memory.ledger import Key
 
 
 class UnknownKeyError(EditError, KeyError):
@@ -16,7 +16,7 @@ class UnknownKeyError(EditError, KeyError):
     __str__ = Exception.__str__
 
 
-def keys_in(ledger: Ledger, keys: Iterable[Key]) -> tuple[Key, ...]:
+def keys_in(ledger: Collection[Key], keys: Iterable[Key]) -> tuple[Key, ...]:
     """The keys without repetitions.
 
     Raises:

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from sleepgym.editing.base import Base
+from sleepgym.lm.encoding import Encoded
 from sleepgym.memory.asking import judged_probe, margins, raw_probe
 from sleepgym.memory.ledger import Key
+from sleepgym.memory.overlay import Memory, Overlay
 from sleepgym.memory.reports import AuditReport, RefreshReport
 from sleepgym.memory.state import State
 
+Ask = Callable[[Overlay, Sequence[Memory], Sequence[Sequence[Encoded]]], list[Tensor]]
+"""Puts groups of probes to memories, as :func:`~sleepgym.memory.asking.margins` does."""
 
-def audit(base: Base, states: Sequence[State]) -> list[AuditReport]:
+
+def audit(base: Base, states: Sequence[State], ask: Ask = margins) -> list[AuditReport]:
     """Probes every fact of every ledger on the probe of its stage, and records margins in the ledgers.
 
     Args:
         base: Base that all states share.
         states: States of learners; their ledgers are updated.
+        ask: Measures the margins.
 
     Returns:
         One report per state.
     """
     probes = [[judged_probe(base.lm, entry) for entry in state.ledger.values()] for state in states]
-    found = margins(base.overlay, [state.memory for state in states], probes)
+    found = ask(base.overlay, [state.memory for state in states], probes)
     reports = []
     for state, seen in zip(states, found, strict=True):
         by_key = dict(zip(state.ledger, seen.tolist(), strict=True))
@@ -57,7 +64,7 @@ def refresh(base: Base, state: State, keys: Sequence[Key]) -> RefreshReport:
     after = base.editor.write(state.memory, facts, [e.fact for k, e in state.ledger.items() if k not in chosen])
     for key in keys:
         # The margin from before the refresh is out of date.
-        changes = {"stage": 0, "margin": None, "audited_at": -1}
+        changes = {"stage": 0, "held": 0, "margin": None, "audited_at": -1}
         state.ledger.update(key, writes=state.ledger[key].writes + 1, **changes)
     return RefreshReport(tuple(keys), _share(before), _share(after), edits=len(facts))
 

@@ -184,7 +184,11 @@ class World:
 
         Some passages end with somebody whom they do not mention: what the weights know is to be answered still.
         """
-        told = [self._stranger(rng) for _ in range(int(rng.integers(1, 6)))]
+        relations = self.person_relations()
+        if rng.random() < 0.5:
+            # All of one relation: only the name says which statement is meant.
+            relations = [relations[rng.integers(len(relations))]]
+        told = [self._stranger(rng, relations) for _ in range(int(rng.integers(1, 6)))]
         passage = " ".join(self._say(rng, *fact) for fact in told)
         asked = [told[index] for index in rng.permutation(len(told))[: int(rng.integers(1, 4))]]
         if rng.random() < 0.2:
@@ -200,15 +204,14 @@ class World:
                 parts.append(self._say(rng, *fact))
         return " ".join(parts if parts[0].startswith("<|user|>" + passage) else [passage, *parts])
 
-    def _stranger(self, rng: np.random.Generator) -> tuple[Relation, str, str]:
+    def _stranger(self, rng: np.random.Generator, relations: Sequence[Relation]) -> tuple[Relation, str, str]:
         """A fact about somebody who was never taught."""
         if rng.random() < self._coined_share:
             person = f"{rng.choice(self._first_names)} {self._coined(rng)}"
         else:
             people = self.held_out[SPLITS[rng.integers(len(SPLITS))]]
             person = people[int(rng.integers(len(people)))]
-        relations = self.person_relations()
-        relation = relations[rng.integers(len(relations))]
+        relation = relations[int(rng.integers(len(relations)))]
         return relation, person, relation.objects[int(rng.integers(len(relation.objects)))]
 
     def _coined(self, rng: np.random.Generator) -> str:

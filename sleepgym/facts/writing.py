@@ -64,12 +64,17 @@ def full_stop(before: str, after: str) -> str:
 
     Nothing, where the second text ends a sentence already, and in scripts that end sentences with nothing.
     """
-    if after.rstrip(_QUOTES + ")]}」』）")[-1:] in tuple(_ENDS):
+    if ends_sentence(after):
         return ""
     if _east(before[-1:]) or (_nearest(reversed(after)) == "east" and (_has_east(before) or not _letters(before))):
         return "。"
     letter = next((c for c in reversed(before or after) if c.isalpha()), "")
     return _STOPS.get(unicodedata.name(letter, "").partition(" ")[0] if letter else "", ".")
+
+
+def ends_sentence(text: str) -> bool:
+    """Returns whether a text ends in what ends a sentence, behind which quotation marks and brackets may close."""
+    return text.rstrip(_QUOTES + ")]}」』）")[-1:] in tuple(_ENDS)
 
 
 def _run_on(before: str, after: str) -> bool:

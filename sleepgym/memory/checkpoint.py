@@ -26,12 +26,16 @@ from sleepgym.facts.fact import Fact
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.memory.ledger import Entry, Ledger
 from sleepgym.memory.overlay import Memory
+from sleepgym.memory.settled import Settled
 from sleepgym.memory.state import State
 
-FORMAT = 4
+FORMAT = 5
 """Format version that :func:`save` writes."""
-READABLE = (3, 4)
-"""Format versions that :func:`load` reads. Format 3 stored the scale of an edit in its ledger entry as well."""
+READABLE = (3, 4, 5)
+"""Format versions that :func:`load` reads.
+
+Formats before 5 know no settled facts and count no nights held; format 3 stored the scale of an edit in its entry too.
+"""
 _STATE = "state.json"
 # Named after a hash of the content, so that new tensors never overwrite those that the JSON on disk still names.
 _TERMS = "terms-" + 16 * "[0-9a-f]" + ".safetensors"
@@ -92,6 +96,7 @@ def save(folder: Path, state: State, lm: Model, notes: Mapping[str, Any] | None 
         "version": state.memory.version,
         "capacity": state.ledger.capacity,
         "entries": [asdict(entry) for entry in state.ledger.values()],
+        "settled": [asdict(settled) for settled in state.settled.values()],
         "rng": state.rng.bit_generator.state,
         "tick": state.tick,
         "nights": state.nights,
@@ -212,6 +217,7 @@ def _state(document: dict[str, Any], tensors: dict[str, Tensor], lm: LanguageMod
         memory.put(term["owner"], ordered, term["scale"], term["weight"])
     memory.version = int(document["version"])
     entries = [_entry(dict(raw)) for raw in document["entries"]]
+    settled = [Settled(**raw) for raw in (document["settled"] if document["format"] >= 5 else [])]
     rng = np.random.default_rng()
     rng.bit_generator.state = document["rng"]
     return State(
@@ -221,6 +227,7 @@ def _state(document: dict[str, Any], tensors: dict[str, Tensor], lm: LanguageMod
         int(document["tick"]),
         int(document["nights"]),
         int(document["undone"]),
+        {each.key: each for each in settled},
     )
 
 
@@ -231,4 +238,5 @@ def _entry(raw: dict[str, Any]) -> Entry:
     fact["neighbours"] = tuple((prompt, obj) for prompt, obj in fact["neighbours"])
     margin = raw.pop("margin")
     raw.pop("scale", None)  # format 3 only: the scale belongs to the term
+    raw.setdefault("held", raw["stage"])  # before format 5: a fact rose about a stage a night
     return Entry(Fact(**fact), margin=margin, **raw)

@@ -30,6 +30,7 @@ class Entry:
         audited_at: Tick of the last audit; -1 before the first.
         writes: Edits spent on it: its injection and every refresh.
         trained_at: Number of the last night that trained it, counted from 1; 0 before the first.
+        held: Nights in a row after which slow weights recalled it alone.
     """
 
     fact: Fact
@@ -39,6 +40,7 @@ class Entry:
     audited_at: int = -1
     writes: int = 1
     trained_at: int = 0
+    held: int = 0
 
     @property
     def audited(self) -> bool:

@@ -117,6 +117,7 @@ class SleepReport:
         rank: Rank of the adapter.
         truncation: Relative error (Frobenius norm) of recompressing the adapter; 0 without recompression.
         rolled_back: Whether the night exceeded the allowed harm and was undone.
+        held: Settled facts, and facts of the ledger that were not trained, whose answers it held.
     """
 
     refreshed: tuple[Key, ...]
@@ -134,6 +135,7 @@ class SleepReport:
     rank: int
     truncation: float
     rolled_back: bool
+    held: tuple[Key, ...] = ()
 
     @property
     def edits(self) -> int:
@@ -147,6 +149,8 @@ class PruneReport:
 
     Attributes:
         pruned: Keys of the facts that were removed from ledger and memory.
+        settled: Those of them that later nights hold.
     """
 
     pruned: tuple[Key, ...]
+    settled: tuple[Key, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,14 @@ import numpy as np
 from sleepgym.memory.ledger import Key, Ledger
 from sleepgym.memory.overlay import Memory
 from sleepgym.memory.owners import edit_of
+from sleepgym.memory.settled import Settled
 
 
 @dataclass
 class State:
-    """Memory, ledger, random generator and clock of one learner.
+    """Memory, ledger, settled facts, random generator and clock of one learner.
 
-    Copies are cheap: terms and entries are immutable and shared.
+    Copies are cheap: terms, entries and settled facts are immutable and shared.
 
     Attributes:
         memory: Low-rank terms on the base.
@@ -25,6 +26,8 @@ class State:
         tick: Current time in ticks, for the ledger; the caller advances it.
         nights: Nights completed, undone ones excluded.
         undone: Nights undone since the last completed one.
+        settled: Facts that slow weights hold alone and that are in the ledger no longer, by key, in the order in which
+            they left it.
     """
 
     memory: Memory
@@ -33,6 +36,7 @@ class State:
     tick: int = 0
     nights: int = 0
     undone: int = 0
+    settled: dict[Key, Settled] = field(default_factory=dict)
 
     @classmethod
     def fresh(cls, capacity: int, seed: int = 0) -> State:
@@ -59,4 +63,4 @@ class State:
         """Returns an independent copy."""
         rng = np.random.default_rng()
         rng.bit_generator.state = self.rng.bit_generator.state
-        return State(self.memory.copy(), self.ledger.copy(), rng, self.tick, self.nights, self.undone)
+        return replace(self, memory=self.memory.copy(), ledger=self.ledger.copy(), rng=rng, settled=dict(self.settled))

@@ -26,6 +26,7 @@ EXPERIMENTS = {
     "second-wave": {"sleepgym, unprotected", "sleeping-llm's edits"},
     "sweep": {"2 facts", "3 facts"},
     "lifetime": {"continued", "fresh", "pruned"},
+    "life": {"settled", "not held"},
     "over-capacity": {"sleepgym, unprotected", "sleeping-llm's edits"},
     "alignment-tax": {
         f"{model}: {arm}"
@@ -87,6 +88,13 @@ def test_known_facts_and_unseen_phrasings_are_asked_after_every_night(read: Call
 def test_a_life_counts_every_fact_ever_taught(read: Callable[[str], dict]) -> None:
     for run in read("lifetime")["runs"]:
         assert [(point["day"], point["facts"]) for point in run["points"]] == [(1, 2), (2, 4)]
+
+
+@pytest.mark.slow
+def test_a_life_through_a_small_ledger_never_overfills_it(read: Callable[[str], dict]) -> None:
+    for run in read("life")["runs"]:
+        assert [point["day"] for point in run["points"]] == [1, 2]
+        assert all(point["ledger"] <= 3 and point["facts"] <= 4 for point in run["points"])
 
 
 @pytest.mark.slow

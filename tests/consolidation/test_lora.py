@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from sleepgym.consolidation.lessons import lessons
 from sleepgym.consolidation.lora import AdapterTraining, new_adapter, train_adapters
+from sleepgym.consolidation.losses import Texts
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.lm.continuation import Continuation
 from sleepgym.lm.encoding import Encoded
@@ -173,6 +174,37 @@ def test_nan_loss_is_an_error_that_says_what_to_do(base, facts, rng):
     poison = base.lm.linear(base.lm.blocks[-1].down_proj).register_forward_hook(lambda m, a, out: out * torch.nan)
     with hooked(poison), pytest.raises(SleepError, match=r"expected a finite loss .* at step 1; .*learning_rate"):
         train(base, facts[:2], rng)
+
+
+@pytest.mark.parametrize("count", [0, 3, 10_000])
+def test_rehearsal_reads_as_many_tokens_of_each_row_as_it_is_told(base, facts, monkeypatch, count):
+    drawn = []
+    monkeypatch.setattr(Texts, "divergence", _noted(Texts.divergence, drawn))
+    train(base, facts[:1], np.random.default_rng(0), replace(SPEC, steps=2, rehearsal_tokens=count))
+    assert len(drawn) == 2
+    for (texts,) in drawn:
+        assert len(texts) == SPEC.rehearsal_rows
+        for row, columns in texts.items():
+            every = list(range(len(base.rehearsal.rows[row]) - 1))
+            assert columns == every if count != 3 else len(columns) == 3 and set(columns) <= set(every)
+    assert drawn[0] != drawn[1], "others at every step"
+
+
+def test_without_lessons_nothing_is_trained(base, facts, rng):
+    nothing, something = course(base, [], rng), course(base, facts[:1], rng)
+    trained, other = train_adapters(base.rehearsal, [nothing, something], SPEC)
+    assert (trained.steps, trained.nll) == (0, 0.0) and other.steps == 4
+    assert all(
+        torch.equal(m, n) for name, p in trained.factors.items() for m, n in zip(p, nothing.adapter[name], strict=True)
+    )
+
+
+def _noted(function, calls):
+    def noted(self, drawn, *args):
+        calls.append(drawn)
+        return function(self, drawn, *args)
+
+    return noted
 
 
 def test_model_keeps_no_gradients(base, facts, rng):

@@ -25,6 +25,7 @@ from sleepgym.memory import checkpoint
 from sleepgym.memory.checkpoint import CheckpointError
 from sleepgym.memory.ledger import Entry, Ledger
 from sleepgym.memory.overlay import Memory
+from sleepgym.memory.settled import Settled
 from sleepgym.memory.state import State
 from sleepgym.sleeper import SleepingLM
 
@@ -157,9 +158,11 @@ def drop(*names):
         (STATE, edit(model=None)),
         (STATE, edit(model={})),
         (STATE, edit(entries=[{"fact": {}}])),
+        (STATE, edit(settled=[{"subject": "S"}])),
         (STATE, edit(rng={})),
         (STATE, edit(terms=[])),
-        *((STATE, drop(key)) for key in "model terms_file terms_sha256 terms entries rng tick capacity".split()),
+        (STATE, drop("capacity")),
+        *((STATE, drop(key)) for key in "model terms_file terms_sha256 terms entries settled rng tick".split()),
         (STATE, rewrite(lambda document: {k: v for k, v in document.items() if k != "sha256"}, sign=False)),
     ],
 )
@@ -206,11 +209,13 @@ def lived(tick: int) -> State:
         for i in range(20 * tick)
     ]
     entries.append(Entry(Fact("Unaudited", "Unaudited is in", "Lima")))
-    return State(memory, Ledger(100 + tick, {entry.fact.key: entry for entry in entries}), rng, tick)
+    settled = [Settled(f"P{i}", "city", f"P{i} is in", f"Where is P{i}, Ōsaka?", tick) for i in range(tick)]
+    ledger = Ledger(100 + tick, {entry.fact.key: entry for entry in entries})
+    return State(memory, ledger, rng, tick, settled={each.key: each for each in settled})
 
 
 def assert_same(one: State, other: State):
-    assert (one.tick, one.memory.version) == (other.tick, other.memory.version)
+    assert (one.tick, one.memory.version, one.settled) == (other.tick, other.memory.version, other.settled)
     assert one.rng.bit_generator.state == other.rng.bit_generator.state
     assert one.ledger.capacity == other.ledger.capacity
     assert repr(dict(one.ledger)) == repr(dict(other.ledger))
@@ -244,6 +249,19 @@ def test_every_field_of_an_entry_is_saved(tmp_path):
     entry = Entry(fact, **numbers)
     checkpoint.save(tmp_path, State(Memory(), Ledger(1, {fact.key: entry}), np.random.default_rng()), LM)
     assert checkpoint.load(tmp_path, LM).ledger[fact.key] == entry
+
+
+@pytest.mark.parametrize("older", [3, 4])
+def test_formats_before_settled_facts_are_read_with_none(old, older):
+    document = json.loads((old / STATE).read_text())
+    del document["settled"]
+    for entry in document["entries"]:
+        del entry["held"]
+        entry["stage"] = 2
+    rewrite(lambda _: document | {"format": older})(old / STATE)
+    found = checkpoint.load(old, LM)
+    assert found.settled == {} and len(found.ledger) == len(OLD.ledger)
+    assert all((entry.stage, entry.held) == (2, 2) for entry in found.ledger.values())
 
 
 def test_state_that_is_saved_twice_stays(old):
