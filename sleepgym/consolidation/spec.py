@@ -37,8 +37,8 @@ class SleepSpec:
         rehearsal_rows: Rows of ordinary text per step, which limit drift.
         rehearsal_tokens: Tokens of each of these rows that are read, drawn anew each step; 0 for all.
         rehearsal_weight: Weight of the KL divergence from the base at these tokens.
-        settled: Maximum number of facts that a night holds to yesterday's answers in place of training them, settled ones
-            and those of the ledger that are not due, the ones held longest ago first; 0 for none.
+        settled: Maximum number of facts that a night holds to yesterday's answers in place of training them (settled
+            ones and those of the ledger that are not due), the ones held longest ago first; 0 for none.
         settled_rows: Maximum number of questions about them per step, two per fact, drawn anew each step.
         settled_weight: Weight of the KL divergence from the night before in the answers to these questions.
         rem_steps: Steps of a second phase on passages in the model's own words that lead from fact to fact, with three
