@@ -125,7 +125,8 @@ def life(bench: Bench, plan: Plan) -> dict[str, Run]:
             points.append({"day": day, "facts": taught, "seconds awake": awake} | pruned | point)
         return points
 
-    return {"settled": partial(run, {}), "not held": partial(run, {"settled": 0})}
+    # Where nothing is held, what is not trained fades: every fact of the ledger is trained every night.
+    return {"settled": partial(run, {}), "not held": partial(run, {"settled": 0, "spacing": 1})}
 
 
 def over_capacity(bench: Bench, plan: Plan) -> dict[str, Run]:

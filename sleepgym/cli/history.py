@@ -40,4 +40,5 @@ class History:
 
 def _memory(state: State) -> tuple[object, ...]:
     terms = tuple((owner, id(term)) for owner, term in state.memory.terms.items())
-    return terms, tuple((key, entry.fact, entry.stage) for key, entry in state.ledger.items())
+    entries = tuple((key, entry.fact, entry.stage) for key, entry in state.ledger.items())
+    return terms, entries, tuple(state.settled)

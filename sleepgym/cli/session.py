@@ -178,13 +178,19 @@ class Session:
         )
 
     def forget(self, argument: str) -> None:
-        """Takes the facts about a subject, or one of them, out of the ledger and their edits out of the memory."""
-        entries = self._about(argument)
-        if not entries:
+        """Takes the facts about a subject, or one of them, out of the ledger and their edits out of the memory.
+
+        Settled facts about the subject are then held no longer.
+        """
+        entries, subject = self._about(argument), tidy(argument)
+        settled = [each for key, each in self.learner.state.settled.items() if key[0] == subject]
+        if not entries and not settled:
             raise ValueError(f"expected a subject of the ledger, found no fact about {argument!r}; see /status")
-        self.learner.prune([key for key, _ in entries])
+        self.learner.prune([*(key for key, _ in entries), *(each.key for each in settled)])
         for _, entry in entries:
             self._say(f"Forgotten: {entry.fact.statement}")
+        for each in settled:
+            self._say(f"Held no longer: {each.prompt} ...")
         if self._adapter_rank():
             self._say("Their edits are gone; what the adapter may have learnt of them asleep stays.", "dim")
 

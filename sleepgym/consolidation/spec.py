@@ -31,13 +31,14 @@ class SleepSpec:
         facts: Maximum number of facts that a night trains: new ones and those that failed the last gate first, then
             those whose turn it is, see :mod:`sleepgym.consolidation.spacing`.
         spacing: Maximum number of nights from one training of a fact to the next while slow weights hold it; 1 to train
-            every fact every night.
+            every fact every night, as is advisable if nothing is held (``settled`` is 0).
         lessons: Maximum number of lessons (rows, two per fact) per step: half or more are unlearned ones, if there are
             as many.
         rehearsal_rows: Rows of ordinary text per step, which limit drift.
         rehearsal_tokens: Tokens of each of these rows that are read, drawn anew each step; 0 for all.
         rehearsal_weight: Weight of the KL divergence from the base at these tokens.
-        settled: Maximum number of settled facts that a night holds, those held longest ago first; 0 for none.
+        settled: Maximum number of facts that a night holds to yesterday's answers in place of training them (settled
+            ones and those of the ledger that are not due), the ones held longest ago first; 0 for none.
         settled_rows: Maximum number of questions about them per step, two per fact, drawn anew each step.
         settled_weight: Weight of the KL divergence from the night before in the answers to these questions.
         rem_steps: Steps of a second phase on passages in the model's own words that lead from fact to fact, with three

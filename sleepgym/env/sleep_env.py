@@ -88,13 +88,15 @@ class SleepEnv(gym.Env[Observation, Any]):
     - `REFRESH` re-solves the worst of the facts that are known to be degraded and still true, `budget.refresh` at most,
       and holds the others still: an edit for each.
     - `SLEEP` audits, refreshes what is degraded (an edit for each), trains the adapter on the facts whose turn it is
-      (`sleep.facts` at most), dissolves the edits of those it holds, and validates.
+      (`sleep.facts` at most; new ones and those it failed to hold every night, the others after `sleep.spacing` nights
+      at most), dissolves the edits of those it holds, and validates.
     - A night that would raise perplexity too much or lower recall undoes itself. It still takes its time; edits that
       it had spent on refreshing are undone with it, and not charged.
     - A night takes a fact one stage up if the adapter holds it, further where edits stand in the way of what the
       adapter knows, and back to the first if it does not. The scale of its edit falls with the stage (`sleep.scales`);
       at the last stage the adapter holds the fact alone.
-    - `PRUNE` makes room. What it takes out is still asked, but is no longer a lesson of later nights, and may fade.
+    - `PRUNE` makes room. What it takes out is still asked; it is no longer a lesson of later nights, but they hold the
+      adapter to what it answered the night before (`sleep.settled` facts a night at most, in turn).
     - The edit budget is hard. `INJECT` and `REFRESH` write no more than is left, and a night refreshes the worst facts
       that the budget covers.
     - An action that is not allowed, or that fails, changes nothing, takes as long as a `WAIT`, costs a penalty and sets
