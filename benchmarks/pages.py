@@ -24,7 +24,7 @@ from benchmarks import (
     headroom,
     results_page,
     sleep_report,
-    throughput,
+    throughput_page,
     tiny_page,
     tuning_page,
 )
@@ -59,7 +59,7 @@ PAGES: Mapping[str, Callable[[Path], Blocks]] = {
     "docs/architectures.md": _beside("docs/architectures.md", architectures.contents),
     "docs/editing.md": lambda root: editing_report.contents(editing(root)),
     "docs/environments/headroom.md": lambda root: headroom.recorded(root / "docs/environments/headroom.json"),
-    "docs/environments/throughput.md": _beside("docs/environments/throughput.md", throughput.contents),
+    "docs/environments/throughput.md": _beside("docs/environments/throughput.md", throughput_page.contents),
     "docs/environments/tuning.md": _beside("docs/environments/tuning.md", tuning_page.contents),
     "docs/environments/tuning-planner.md": _beside("docs/environments/tuning-planner.md", tuning_page.contents),
     "docs/models/tiny.md": _beside("docs/models/tiny.md", tiny_page.contents),

@@ -3,7 +3,8 @@
     python benchmarks/throughput.py --out docs/environments/throughput.json --page docs/environments/throughput.md
 
 All play the same episodes by the same timetable, and take turns: ratios are those of one round, so that a busy machine
-slows all alike. Targets are cached before the first round.
+slows all alike. Targets are cached before the first round. An earlier commit takes part as well, in processes of its
+own (benchmarks/throughput_before.py).
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
-import torch
 import tyro
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from gymnasium.vector import SyncVectorEnv, VectorEnv
 from rich.console import Console
 from rich.table import Table
 
 import sleepgym  # noqa: F401  (registers the environments)
+from benchmarks import throughput_before, throughput_page
 from benchmarks.common import markdown, records, timing
 from benchmarks.common.records import Record
 from sleepgym.env.sleep_env import SleepEnv
@@ -53,9 +54,15 @@ class Args:
     processes: int = 2
     """environments in processes of their own, with one thread each"""
     whole: int = 2
-    """whole episodes of a round that one environment plays by itself"""
+    """whole episodes of a round that one environment plays by itself, and each side of the comparison"""
     repeats: int = 3
     """rounds; one takes about five minutes on two cores, and half of that without the 64 slots"""
+    before: str = "before-engine"
+    """commit to compare with, as git understands it; empty for none"""
+    before_repeats: int = 5
+    """rounds of that comparison; one takes about a minute"""
+    gemma_repeats: int = 0
+    """rounds on SleepLLM-Gemma-v0, which needs the extra `gemma`; one takes several minutes"""
     out: Path | None = None
     """JSON with every figure"""
     page: Path | None = None
@@ -121,13 +128,6 @@ class Contestant:
         return found
 
 
-def in_process(card: str) -> gym.Env[Any, Any]:
-    # AsyncVectorEnv makes one in this process as well, to look at its spaces.
-    if multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)
-    return gym.make(card)
-
-
 def contestants(args: Args) -> list[Contestant]:
     # A SyncVectorEnv of one is the plain environment, stepped as the others are.
     alone = SyncVectorEnv([lambda: gym.make(args.card)])
@@ -137,9 +137,8 @@ def contestants(args: Args) -> list[Contestant]:
         Contestant(f"alone, whole episodes of {whole} days", alone, whole, args.whole),
     ]
     if args.processes:
-        # "spawn": a fork would copy the threads' locks, but not the threads.
-        processes = AsyncVectorEnv([lambda: in_process(args.card)] * args.processes, context="spawn")
-        found.append(Contestant(f"{args.processes} processes", processes, days, episodes))
+        processes = gym.make_vec(args.card, num_envs=args.processes, vectorization_mode="async")
+        found.append(Contestant(f"{args.processes} processes, async", processes, days, episodes))
     slots = [Contestant(f"{n} slots", SleepVectorEnv(n, card=args.card), days, episodes) for n in args.slots]
     return [*found, *slots]
 
@@ -198,8 +197,24 @@ def added_memory(card: str, days: int, slots: int) -> dict[str, float]:
     return {"process with one slot": one, "per added slot": (many - one) / slots, "tensors of a slot": tensors}
 
 
+def compared(args: Args) -> Record:
+    """What is measured beside an earlier commit, by the keys of the record."""
+    if not args.before:
+        return {}
+    timetable = [action.name for action in load_card(args.card).episode.days * DAY]
+    found: Record = {
+        "before": throughput_before.compared(
+            args.before, args.card, timetable, args.whole, args.before_repeats, max(1, args.processes)
+        )
+    }
+    if args.gemma_repeats:
+        found["gemma"] = throughput_before.compared_on_gemma(args.before, args.gemma_repeats)
+    return found
+
+
 def measured(args: Args) -> Record:
     record = records.circumstances()
+    beside = compared(args)
     taking_part = contestants(args)
     warm_up(args, taking_part)
     rounds = [{each.name: each.play() for each in taking_part} for _ in range(args.repeats)]
@@ -215,62 +230,25 @@ def measured(args: Args) -> Record:
         "rows": [row(name, [r[name] for r in rounds], [r["alone"] for r in rounds]) for name in names],
         "reset (ms)": reset_ms(args.card),
         "memory (MB)": memory,
-    }
-
-
-def cells(found: Record) -> tuple[list[str], list[list[str]]]:
-    """Columns, and one row per contestant."""
-    seen = {name for each in found["rows"] for name in each["steps per second by action"]}
-    actions = [action.name for action in Action if action.name in seen]
-    rows = []
-    for each in found["rows"]:
-        rate, ratio, of = each["steps per second"], each["times alone"], each["steps per second by action"]
-        rows.append(
-            [
-                each["what"],
-                markdown.interval(rate, ".1f"),
-                f"{each['ticks per second']['median']:.1f}",
-                markdown.interval(ratio),
-                *(f"{of[name]:.3g}" if name in of else "" for name in actions),
-            ]
-        )
-    return ["", "steps/s (range)", "ticks/s", "times alone (range)", *actions], rows
-
-
-def contents(found: Record) -> dict[str, str]:
-    """Blocks of the page."""
-    memory, reset = found["memory (MB)"], found["reset (ms)"]
-    rows = [
-        ["environment", f"`{found['card']}`"],
-        ["days played of each episode, where nothing else is said", str(found["days"])],
-        ["machine", found["machine"]],
-        ["load before it began", f"{found['load before']:.1f}"],
-        ["rounds, of which medians are shown", str(found["repeats"])],
-    ]
-    costs = [
-        ["reset (ms)", f"{reset['median']:.1f}"],
-        ["memory per added slot (MB)", f"{memory['per added slot']:.1f}"],
-        ["of which tensors (MB)", f"{memory['tensors of a slot']:.1f}"],
-        ["memory of a process with one slot (MB)", f"{memory['process with one slot']:.0f}"],
-    ]
-    return {
-        "circumstances": markdown.table(["", ""], rows),
-        "rates": markdown.table(*cells(found)),
-        "costs": markdown.table(["", ""], costs),
+        **beside,
     }
 
 
 def main(args: Args) -> None:
     found = measured(args)
-    columns, rows = cells(found)
-    table = Table(*columns, title=f"{found['card']}: {found['machine']}, medians of {found['repeats']}")
-    for cell in rows:
-        table.add_row(*cell)
-    Console(width=160).print(table, found["reset (ms)"], found["memory (MB)"])
+    console = Console(width=160)
+    title = f"{found['card']}: {found['machine']}, medians of {found['repeats']}"
+    tables = {title: throughput_page.rates(found), "goals": throughput_page.goals(found)}
+    for name, (columns, rows) in (tables | throughput_page.before(found)).items():
+        table = Table(*columns, title=name)
+        for cell in rows:
+            table.add_row(*cell)
+        console.print(table)
+    console.print(found["reset (ms)"], found["memory (MB)"])
     if args.out:
         records.write(args.out, found)
     if args.page:
-        markdown.write(args.page, contents(found), "Throughput", "benchmarks/throughput.py")
+        markdown.write(args.page, throughput_page.contents(found), "Throughput", "benchmarks/throughput.py")
 
 
 if __name__ == "__main__":

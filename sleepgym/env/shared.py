@@ -7,6 +7,8 @@ the same one. Whatever an environment changes is in its own state and never here
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from functools import cache
 
 import torch
@@ -27,9 +29,14 @@ def shared_lm(model: ModelCard) -> LanguageModel:
     return load(model.name, device=model.device, dtype=dtype, quantization=model.quantization)
 
 
-@cache
 def shared_base(model: ModelCard, edit: EditSpec) -> Base:
-    """Hooks, statistics and editor of a model and an editing recipe."""
+    """Hooks, statistics and editor of a model and an editing recipe; settles a worker's threads first."""
+    settle_threads(os.getpid())
+    return _base(model, edit)
+
+
+@cache
+def _base(model: ModelCard, edit: EditSpec) -> Base:
     return make_base(shared_lm(model), edit)
 
 
@@ -37,6 +44,21 @@ def shared_base(model: ModelCard, edit: EditSpec) -> Base:
 def held_out(model: ModelCard, edit: EditSpec, card: EpisodeCard) -> HeldOut:
     """Held-out text that drift is measured on, with the bare model's perplexity."""
     return HeldOut.of(shared_base(model, edit), card)
+
+
+@cache
+def settle_threads(process: int) -> None:
+    """Gives torch one thread in a worker, that is in a process that another one started by ``multiprocessing``.
+
+    Workers come in numbers, and each would otherwise take a thread per core; forked ones would wait forever for threads
+    of their parent, which a fork does not copy. ``OMP_NUM_THREADS`` in the environment chooses another number, and so
+    does ``torch.set_num_threads`` once the first environment is made.
+
+    Args:
+        process: Id of this process; once per id, since a fork inherits this function's cache.
+    """
+    if multiprocessing.parent_process() is not None and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 @cache

@@ -33,6 +33,10 @@ class SleepVectorEnv(SyncVectorEnv):
     ``metadata["autoreset_mode"]`` says when an ended episode makes way for the next, ``NEXT_STEP`` unless told
     otherwise.
 
+    On a CPU, shared passes are as much arithmetic as separate ones: slots save memory there, and processes save time.
+    ``gym.make_vec(..., vectorization_mode="async")`` makes processes, with a base and one thread in each; take as many
+    as there are cores. On an accelerator, take slots.
+
     Args:
         num_envs: Number of episodes.
         autoreset_mode: When an episode that has ended makes way for the next.

@@ -58,6 +58,8 @@ def chunks(seeds: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 
 def _begin(threads: int) -> None:
+    # The variable too: without it, environments in a worker take one thread.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
     # Progress bars of several processes would overwrite each other.
     logging.disable_progress_bar()

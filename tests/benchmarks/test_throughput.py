@@ -55,13 +55,16 @@ def test_every_step_is_counted_and_only_doers_by_action(throughput: ModuleType) 
 def test_a_short_run_gets_onto_the_page(throughput: ModuleType, tmp_path: Path) -> None:
     out, page = tmp_path / "throughput.json", tmp_path / "throughput.md"
     throughput.main(
-        throughput.Args(card="SleepLLM-Mini-v0", episodes=2, slots=(2,), whole=1, repeats=1, out=out, page=page)
+        throughput.Args(
+            card="SleepLLM-Mini-v0", episodes=2, slots=(2,), whole=1, repeats=1, before="", out=out, page=page
+        )
     )
     record = json.loads(out.read_text(encoding="utf-8"))
     assert [each["what"] for each in record["rows"]] == [
-        "alone", "alone, whole episodes of 2 days", "2 processes", "2 slots",
+        "alone", "alone, whole episodes of 2 days", "2 processes, async", "2 slots",
     ]  # fmt: skip
     assert all(each["steps per second"]["median"] > 0 for each in record["rows"])
     assert record["rows"][0]["times alone"]["median"] == 1
     assert 0 < record["memory (MB)"]["tensors of a slot"] < record["memory (MB)"]["process with one slot"]
     assert "| 2 slots |" in page.read_text(encoding="utf-8")
+    assert "| not measured |" in page.read_text(encoding="utf-8"), "there was nothing to compare with"

@@ -9,13 +9,15 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 import torch
 
+from sleepgym.env.shared import settle_threads
 from sleepgym.evaluation import chunks, in_processes
 
 
 def threads(job: int) -> tuple[int, int, int]:
-    """The job, who did it, and with how many threads."""
+    """The job, who did it, and with how many threads once there is an environment."""
     if job < 0:
         raise ValueError(f"found {job}")
+    settle_threads(os.getpid())
     return job, os.getpid(), torch.get_num_threads()
 
 
@@ -23,11 +25,15 @@ def die(job: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_results_come_in_the_order_of_the_jobs_from_processes_that_share_the_cores() -> None:
+def test_results_come_in_the_order_of_the_jobs_from_processes_that_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS")
     found = list(in_processes(threads, [3, 1, 2], 2))
     assert [job for job, *_ in found] == [3, 1, 2]
     assert all(who != os.getpid() for _, who, _ in found)
-    assert {count for *_, count in found} == {max(1, (os.cpu_count() or 1) // 2)}
+    assert {count for *_, count in found} == {3}
 
 
 def test_one_process_is_this_one_with_the_threads_that_it_has() -> None:
