@@ -139,7 +139,7 @@ def train_adapters(
     held: Held | None = None
     for step in range(1, spec.steps + 1):
         for i, run in enumerate(runs):
-            if not run.finished and not len(run.unlearned):
+            if not run.finished and run.steady and not len(run.unlearned):
                 # Losses were measured at different steps, so that all have to be measured again before stopping.
                 run.measure_all(lessons.nll_of_run(i, run.factors))
         active = [i for i, run in enumerate(runs) if not run.finished]
@@ -158,9 +158,12 @@ def train_adapters(
         if asked:
             # Made only now: a night that takes no step need not know yesterday's answers.
             held = held or _held(overlay, trainings, first_block)
-            divergence = held.divergence(asked, [runs[i].factors for i in asked])
+            divergences = held.divergences(asked, [runs[i].factors for i in asked])
             places = torch.tensor([active.index(i) for i in asked], device=loss.device)
-            loss = loss.index_add(0, places, spec.settled_weight * divergence.to(loss.device))
+            means = torch.stack([each.mean() for each in divergences]).to(loss.device)
+            loss = loss.index_add(0, places, spec.settled_weight * means)
+            for i, each in zip(asked, divergences, strict=True):
+                runs[i].steady = bool((each < spec.stop_nll).all())
         _require_finite(loss, step)
         loss.sum().backward()
         for run, measured in zip(active_runs, nll.detach(), strict=True):
@@ -195,6 +198,7 @@ class _AdapterRun:
         self.texts: dict[int, list[int]] = {}
         self.settled: list[int] = []
         self.finished = False
+        self.steady = True  # whether all held answers of the last step are near yesterday's
 
     @property
     def unlearned(self) -> NDArray[np.intp]:

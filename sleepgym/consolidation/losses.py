@@ -132,8 +132,8 @@ class Held:
         self._memories, self._yesterday = memories, yesterday
         self._rows = AnswerRows(overlay, rows, first_block)
 
-    def divergence(self, chosen: Mapping[int, Sequence[int]], factors: Sequence[Factors]) -> Tensor:
-        """Returns KL(yesterday || trained), averaged over the tokens of each answer and over answers, ``[trainings]``.
+    def divergences(self, chosen: Mapping[int, Sequence[int]], factors: Sequence[Factors]) -> list[Tensor]:
+        """Returns KL(yesterday || trained), averaged over the tokens of each answer: per training ``[questions]``.
 
         Args:
             chosen: Indices of questions by index of training, at least one each.
@@ -144,7 +144,7 @@ class Held:
             p, _ = self._rows.log_probs(even, [self._yesterday[i] for i in even])
         q, rows = self._rows.log_probs(even, [self._memories[i] for i in even], factors)
         by_row = _mean_of_rows(_divergence(p, q), rows).view(len(even), -1)
-        return torch.stack([row[: len(group)].mean() for row, group in zip(by_row, chosen.values(), strict=True)])
+        return [row[: len(group)] for row, group in zip(by_row, chosen.values(), strict=True)]
 
 
 class Texts:

@@ -27,7 +27,8 @@ class SleepSpec:
         max_rank: Maximum rank of joined fresh adapters; beyond it they are recompressed.
         steps: Maximum number of optimiser steps.
         learning_rate: Initial step size of AdamW; it decays linearly to 0.
-        stop_nll: Training stops once the mean NLL (nats per token) of every lesson is below this.
+        stop_nll: Training stops once the mean NLL (nats per token) of every lesson is below this, and so is the mean KL
+            divergence of every held answer that the last step drew.
         facts: Maximum number of facts that a night trains: new ones and those that failed the last gate first, then
             those whose turn it is, see :mod:`sleepgym.consolidation.spacing`.
         spacing: Maximum number of nights from one training of a fact to the next while slow weights hold it; 1 to train

@@ -22,6 +22,7 @@ from sleepgym.cli.signals import terminating_cleanly
 from sleepgym.consolidation.spec import SleepError
 from sleepgym.facts.fact import Fact, FactError
 from sleepgym.memory.ledger import Entry
+from sleepgym.memory.settled import Settled
 
 ROOT = Path(__file__).parents[2]
 ARIA = "Aria Nakamura"
@@ -186,6 +187,14 @@ def test_sleep_draws_a_bar_per_step_of_the_night(learner, monkeypatch):
     talk("/sleep")
     drawn = talk.console.file.getvalue()
     assert "[consolidate]" in drawn and "2/2" in drawn and "validate" in drawn
+
+
+def test_forgotten_facts_that_have_settled_are_held_no_longer(talk):
+    fact = Fact(ARIA, f"{ARIA} lives in", "Oslo", "city")
+    talk.learner.state.settled[fact.key] = Settled.of(fact)
+    assert "Held no longer" in talk(f"/forget {ARIA}")
+    assert talk.learner.state.settled == {}
+    assert "Forgotten" not in talk("/undo") and fact.key in talk.learner.state.settled
 
 
 def test_forget_takes_all_facts_of_a_subject_or_the_one_named(talk):

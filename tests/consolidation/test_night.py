@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sleepgym.cli.signals import terminating_cleanly
-from sleepgym.consolidation import night
+from sleepgym.consolidation import night, seen
 from sleepgym.consolidation.night import Night
 from sleepgym.consolidation.spec import SleepError
 from sleepgym.facts import Fact
@@ -131,6 +131,28 @@ def test_refreshing_can_be_left_out(awake):
     report = awake.sleep()
     assert report.edits == 0
     assert awake.state.ledger[key].writes == 1
+
+
+def test_night_without_news_asks_nothing_twice(awake, monkeypatch):
+    awake.sleep_spec = replace(awake.sleep_spec, scales=(1.0, 0.0))
+    awake.sleep()
+    asked, measured = [], []
+    margins, perplexity = seen.margins, night.perplexity
+    monkeypatch.setattr(
+        seen, "margins", lambda overlay, memories, probes: asked.extend(*probes) or margins(overlay, memories, probes)
+    )
+    monkeypatch.setattr(night, "perplexity", lambda *args: measured.append(1) or perplexity(*args))
+    report = awake.sleep()
+    assert report.steps == 0 and report.perplexity_before == report.perplexity_after
+    assert len(asked) == len(set(asked)) == 2 * len(awake.state.ledger) and len(measured) == 1
+
+
+def test_facts_that_hold_rest_and_are_held(awake):
+    reports = [awake.sleep() for _ in range(3)]
+    keys = set(awake.state.ledger)
+    assert [set(report.trained) for report in reports] == [keys, keys, set()]
+    assert [set(report.held) for report in reports] == [set(), set(), keys]
+    assert {entry.held for entry in awake.state.ledger.values()} == {3}
 
 
 # ------------------------------------------------------------------------------------------ failed nights
