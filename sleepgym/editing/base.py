@@ -9,7 +9,6 @@ from typing import Any
 from sleepgym.editing import Editor, EditSpec, ModelStatistics, statistics_for
 from sleepgym.files import cache_dir
 from sleepgym.lm import LanguageModel
-from sleepgym.memory.lower import LowerBlocks
 from sleepgym.memory.overlay import Overlay
 from sleepgym.memory.rehearsal import Rehearsal
 
@@ -40,11 +39,6 @@ class Base:
     editor: Editor
     rehearsal: Rehearsal
     more_rehearsal: tuple[str, ...] = ()
-
-    @property
-    def lower(self) -> LowerBlocks:
-        """What the lower blocks of the bare model put out, kept for all learners."""
-        return self.rehearsal.lower
 
     def __copy__(self) -> Base:
         return self
