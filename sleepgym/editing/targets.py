@@ -185,6 +185,8 @@ class _Batch:
             self._sites = [lm.linear(lm.blocks[spec.layers[-1]].name)]
         else:
             self._sites = [lm.linear(lm.blocks[i].down_proj) for i in spec.layers]
+        # An edited MLP is perturbed at tokens that are not read.
+        self._narrow = spec.layers[-1] < len(lm.blocks) - 1
         self._key_modules = [lm.linear(lm.blocks[i].down_proj) for i in spec.layers]
 
     def of_facts(self, facts: Tensor) -> _Batch:
@@ -236,7 +238,7 @@ class _Batch:
                 stack.enter_context(hooked(module.register_forward_pre_hook(record_key)))
             for site, module in enumerate(self._sites):
                 stack.enter_context(hooked(module.register_forward_hook(perturb(site))))
-            logits = self._run.logits(self._read_row, self._read_column)
+            logits = self._run.logits(self._read_row, self._read_column, self._narrow)
         essence = self._role[self._read_row] == _ESSENCE
         row = self._read_row[~essence]
         taught, objects = logits[~essence], self._next[~essence, None]

@@ -16,7 +16,7 @@ from sleepgym.lm.continuation import Below, Start, run_below
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.memory.terms import Memory
 
-_BYTES = 128 * 2**20
+_BYTES = 256 * 2**20
 """Maximum size of what is kept for rows of one width."""
 
 _TERMS = 256

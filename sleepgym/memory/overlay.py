@@ -5,6 +5,7 @@ Each memory is added to its own rows of the batch, so that many learners share o
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -22,6 +23,10 @@ from sleepgym.memory.terms import Factors, Memory, OverlayError, Term
 __all__ = ["Factors", "Memory", "Overlay", "OverlayError", "Term"]
 
 
+_KEPT = 8
+"""Maximum number of widths and starts that rows are kept for."""
+
+
 class Overlay:
     """Adds memories to a model's forward pass.
 
@@ -34,7 +39,7 @@ class Overlay:
 
     def __init__(self, lm: LanguageModel) -> None:
         self.lm = lm
-        self._kept: dict[tuple[Start, int], Kept] = {}
+        self._kept: OrderedDict[tuple[Start, int], Kept] = OrderedDict()
         self._usable: dict[Start, Start] = {}
 
     @contextmanager
@@ -122,7 +127,10 @@ class Overlay:
             return None
         if (start, width) not in self._kept:
             self._kept[start, width] = Kept(self.lm, start, width)
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
         kept = self._kept[start, width]
+        self._kept.move_to_end((start, width))
         return kept if len(set(rows)) <= kept.capacity else None
 
     def _usable_start(self, rows: Sequence[tuple[int, ...]], linears: Collection[str]) -> Start:
