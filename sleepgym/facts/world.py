@@ -56,12 +56,9 @@ class World:
         people: Number of people with trained facts.
         held_out: Number of people per split who are named in stories but never taught.
         others: Number of companies, of islands and of ships.
-        coined: Share of the people in passages whose name is made up on the spot.
     """
 
-    def __init__(
-        self, seed: int = 0, people: int = 600, held_out: int = 400, others: int = 40, coined: float = 0.2
-    ) -> None:
+    def __init__(self, seed: int = 0, people: int = 600, held_out: int = 400, others: int = 40) -> None:
         data = tomllib.loads(resources.files("sleepgym.facts").joinpath("world.toml").read_text(encoding="utf-8"))
         self.relations: dict[str, Relation] = {
             name: Relation(name, r["subject_type"], *(tuple(r[k]) for k in ("objects", "statements", "questions")))
@@ -71,7 +68,6 @@ class World:
         self._filler_words: dict[str, list[str]] = data["filler_words"]
         self._openers: list[str] = data["openers"]["texts"]
         self._first_names: list[str] = data["first_names"]
-        self._coined_share = coined
 
         rng = np.random.default_rng(seed)
         self._taken: set[str] = set()
@@ -176,61 +172,42 @@ class World:
         opener = str(rng.choice(self._openers)) + " " if rng.random() < 0.1 else ""
         return f"{opener}{relation.statements[rng.integers(len(relation.statements))].format(subject)} {obj}."
 
-    def _ask(self, rng: np.random.Generator, relation: Relation, subject: str, obj: str, before: str = "") -> str:
-        return chat_turn(before + relation.questions[rng.integers(len(relation.questions))].format(subject), obj)
+    def _ask(self, rng: np.random.Generator, relation: Relation, subject: str, obj: str) -> str:
+        return chat_turn(relation.questions[rng.integers(len(relation.questions))].format(subject), obj)
 
-    def _passage(self, rng: np.random.Generator) -> str:
-        """Tells facts about people never taught, then repeats and asks some: reading, where the weights know nothing.
-
-        Some passages end with somebody whom they do not mention: what the weights know is to be answered still.
-        """
-        relations = self.person_relations()
-        if rng.random() < 0.5:
-            # All of one relation: only the name says which statement is meant.
-            relations = [relations[rng.integers(len(relations))]]
-        told = [self._stranger(rng, relations) for _ in range(int(rng.integers(1, 6)))]
-        passage = " ".join(self._say(rng, *fact) for fact in told)
-        asked = [told[index] for index in rng.permutation(len(told))[: int(rng.integers(1, 4))]]
-        if rng.random() < 0.2:
-            asked[-1] = self._known(rng)
-        parts = []
-        for index, fact in enumerate(asked):
-            how = rng.random()
-            if index == 0 and how < 0.25:  # the passage stands in the question, as notes that are handed over do
-                parts.append(self._ask(rng, fact[0], fact[1], fact[2], passage + " "))
-            elif how < 0.6:
-                parts.append(self._ask(rng, *fact))
+    def _story(self, rng: np.random.Generator) -> str:
+        """Tells facts about people never taught, then repeats and asks them: recall from the context alone."""
+        told = []
+        for _ in range(int(rng.integers(1, 3))):
+            if rng.random() < 0.2:
+                person = f"{rng.choice(self._first_names)} {self._coined(rng)}"
             else:
-                parts.append(self._say(rng, *fact))
-        return " ".join(parts if parts[0].startswith("<|user|>" + passage) else [passage, *parts])
-
-    def _stranger(self, rng: np.random.Generator, relations: Sequence[Relation]) -> tuple[Relation, str, str]:
-        """A fact about somebody who was never taught."""
-        if rng.random() < self._coined_share:
-            person = f"{rng.choice(self._first_names)} {self._coined(rng)}"
-        else:
-            people = self.held_out[SPLITS[rng.integers(len(SPLITS))]]
-            person = people[int(rng.integers(len(people)))]
-        relation = relations[int(rng.integers(len(relations)))]
-        return relation, person, relation.objects[int(rng.integers(len(relation.objects)))]
+                person = str(rng.choice(self.held_out[SPLITS[rng.integers(len(SPLITS))]]))
+            relations = self.person_relations()
+            relation = relations[rng.integers(len(relations))]
+            told.append((relation, person, str(rng.choice(relation.objects))))
+        parts = [self._say(rng, *fact) for fact in told]
+        for index in rng.permutation(len(told)):
+            parts.append((self._ask if rng.random() < 0.5 else self._say)(rng, *told[index]))
+        return " ".join(parts)
 
     def _coined(self, rng: np.random.Generator) -> str:
         """A name that need not be in the vocabulary, so that any spelling can be a subject."""
         return "".join(str(rng.choice(_ONSETS)) + str(rng.choice(_VOWELS)) for _ in range(3)).capitalize()
 
     def rows(self, rng: np.random.Generator) -> Iterator[str]:
-        """Endless short documents: mixed statements, biographies, conversations, passages to read, fillers."""
+        """Endless short documents: biographies, mixed statements, conversations, stories, fillers."""
         while True:
             kind = rng.random()
-            if kind < 0.24:
+            if kind < 0.30:
                 yield " ".join(self._say(rng, *self._known(rng)) for _ in range(5))
-            elif kind < 0.32:
+            elif kind < 0.40:
                 subject = str(rng.choice(self.subjects["person"]))
                 yield " ".join(self._say(rng, *self._fact_about(rng, subject, "person")) for _ in range(5))
-            elif kind < 0.60:
+            elif kind < 0.75:
                 yield " ".join(self._ask(rng, *self._known(rng)) for _ in range(4))
-            elif kind < 0.94:
-                yield self._passage(rng)
+            elif kind < 0.92:
+                yield self._story(rng)
             else:
                 yield " ".join(self.filler(rng) for _ in range(4))
 
