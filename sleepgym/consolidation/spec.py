@@ -40,8 +40,8 @@ class SleepSpec:
         rehearsal_weight: Weight of the KL divergence from the base at these tokens.
         settled: Maximum number of facts that a night holds to yesterday's answers in place of training them (settled
             ones and those of the ledger that are not due), the ones held longest ago first; 0 for none.
-        settled_rows: Maximum number of questions about them per step, two per fact: half or more are those whose answers
-            are not near yesterday's, if there are as many.
+        settled_rows: Maximum number of questions about them per step, two per fact: half or more are those whose
+            answers have moved away from yesterday's, if there are as many.
         settled_weight: Weight of the KL divergence from the night before in the answers to these questions.
         rem_steps: Steps of a second phase on passages in the model's own words that lead from fact to fact, with three
             times the rehearsal weight; 0 for none.
