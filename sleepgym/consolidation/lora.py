@@ -139,9 +139,10 @@ def train_adapters(
     held: Held | None = None
     for step in range(1, spec.steps + 1):
         for i, run in enumerate(runs):
-            if not run.finished and run.steady and not len(run.unlearned):
+            if not run.finished and run.done:
                 # Losses were measured at different steps, so that all have to be measured again before stopping.
-                run.measure_all(lessons.nll_of_run(i, run.factors))
+                held_now = held.divergences_of_run(i, run.factors) if held else None
+                run.measure_all(lessons.nll_of_run(i, run.factors), held_now)
         active = [i for i, run in enumerate(runs) if not run.finished]
         if not active:
             break
@@ -163,7 +164,7 @@ def train_adapters(
             means = torch.stack([each.mean() for each in divergences]).to(loss.device)
             loss = loss.index_add(0, places, spec.settled_weight * means)
             for i, each in zip(asked, divergences, strict=True):
-                runs[i].steady = bool((each < spec.stop_nll).all())
+                runs[i].note_divergences(each.detach())
         _require_finite(loss, step)
         loss.sum().backward()
         for run, measured in zip(active_runs, nll.detach(), strict=True):
@@ -193,41 +194,46 @@ class _AdapterRun:
         )
         self._lengths = lengths
         self._nll = np.zeros(len(training.lessons))  # of each lesson, as last measured
+        self._divergences = np.zeros(len(training.settled))  # of each held answer, as last measured
         self._steps = 0
         self.lessons: list[int] = []
         self.texts: dict[int, list[int]] = {}
         self.settled: list[int] = []
         self.finished = False
-        self.steady = True  # whether all held answers of the last step are near yesterday's
 
     @property
-    def unlearned(self) -> NDArray[np.intp]:
-        """Indices of the lessons whose last measured NLL is not below ``stop_nll``."""
-        return np.flatnonzero(~(self._nll < self.spec.stop_nll))
+    def done(self) -> bool:
+        """Whether all lessons are learned and all held answers near yesterday's, as last measured."""
+        return not (len(_far(self._nll, self.spec.stop_nll)) or len(_far(self._divergences, self.spec.stop_nll)))
 
-    def measure_all(self, nll: Tensor) -> None:
-        """Records the NLL of all lessons, ``[lessons]``; the training is finished if all are learned."""
-        self._nll = nll.cpu().double().numpy()
-        self.finished = not len(self.unlearned)
+    def measure_all(self, nll: Tensor, divergences: Tensor | None) -> None:
+        """Records what was measured of all lessons and held answers; the training is finished if nothing is left to do.
+
+        Args:
+            nll: NLL of all lessons, ``[lessons]``.
+            divergences: KL divergence of all held answers, ``[questions]``; None before the first step.
+        """
+        self._nll = _array(nll)
+        if divergences is not None:
+            self._divergences = _array(divergences)
+        self.finished = self.done
+
+    def note_divergences(self, divergences: Tensor) -> None:
+        """Records the KL divergence of the step's held answers."""
+        self._divergences[self.settled] = _array(divergences)
 
     def draw(self) -> None:
-        """Draws the lessons, the tokens of rehearsal rows and the settled questions of the next step.
-
-        All lessons if the batch has room for them; otherwise at least half of the room is for unlearned ones.
-        """
-        rng, room = self.training.rng, self.spec.lessons
-        unlearned = rng.permutation(self.unlearned)
-        learned = rng.permutation(np.setdiff1d(np.arange(len(self._nll)), unlearned))
-        unlearned = unlearned[: max(room - len(learned), room // 2)]
-        self.lessons = [*unlearned.tolist(), *learned[: room - len(unlearned)].tolist()]
-        texts = rng.permutation(len(self._lengths))[: self.spec.rehearsal_rows].tolist()
-        self.texts = {i: _drawn(rng, self._lengths[i], self.spec.rehearsal_tokens) for i in texts}
-        if self.training.settled and self.spec.settled_rows and self.spec.settled_weight:
-            self.settled = rng.permutation(len(self.training.settled))[: self.spec.settled_rows].tolist()
+        """Draws the lessons, the tokens of rehearsal rows and the settled questions of the next step."""
+        rng, spec = self.training.rng, self.spec
+        self.lessons = _drawn(rng, self._nll, spec.stop_nll, spec.lessons)
+        texts = rng.permutation(len(self._lengths))[: spec.rehearsal_rows].tolist()
+        self.texts = {i: _positions(rng, self._lengths[i], spec.rehearsal_tokens) for i in texts}
+        if len(self._divergences) and spec.settled_rows and spec.settled_weight:
+            self.settled = _drawn(rng, self._divergences, spec.stop_nll, spec.settled_rows)
 
     def update(self, nll: Tensor, step: int) -> None:
         """Takes one optimiser step with the accumulated gradients and records the NLL of the step's lessons."""
-        self._nll[self.lessons] = nll[: len(self.lessons)].cpu().double().numpy()
+        self._nll[self.lessons] = _array(nll[: len(self.lessons)])
         # Linear decay, so that training ends with small steps.
         for group in self._optimizer.param_groups:
             group["lr"] = self.spec.learning_rate * (1 - (step - 1) / self.spec.steps)
@@ -242,7 +248,24 @@ class _AdapterRun:
         return TrainedAdapter(factors, self._steps, float(self._nll.mean()) if len(self._nll) else 0.0)
 
 
-def _drawn(rng: np.random.Generator, length: int, count: int) -> list[int]:
+def _array(values: Tensor) -> NDArray[np.float64]:
+    return values.cpu().double().numpy()
+
+
+def _far(values: NDArray[np.float64], bound: float) -> NDArray[np.intp]:
+    """Returns the indices of the values that are not below a bound."""
+    return np.flatnonzero(~(values < bound))
+
+
+def _drawn(rng: np.random.Generator, values: NDArray[np.float64], bound: float, room: int) -> list[int]:
+    """Draws indices of values: all if there is room, otherwise at least half of it for those not below the bound."""
+    far = rng.permutation(_far(values, bound))
+    near = rng.permutation(np.setdiff1d(np.arange(len(values)), far))
+    far = far[: max(room - len(near), room // 2)]
+    return [*far.tolist(), *near[: room - len(far)].tolist()]
+
+
+def _positions(rng: np.random.Generator, length: int, count: int) -> list[int]:
     """Draws ``count`` of ``length`` positions; all of them if there are not more, or if ``count`` is 0."""
     return sorted(rng.permutation(length)[:count].tolist()) if 0 < count < length else list(range(length))
 

@@ -18,7 +18,7 @@ from sleepgym.memory.rehearsal import Rehearsal
 T = TypeVar("T")
 
 _ROWS = 256
-"""Maximum number of lessons per pass without gradients."""
+"""Maximum number of rows per pass without gradients."""
 
 
 class AnswerRows:
@@ -88,9 +88,7 @@ class Lessons:
     @torch.no_grad()
     def nll_of_run(self, i: int, factors: Factors) -> Tensor:
         """Returns the mean NLL per object token of every lesson of one training, ``[lessons]``."""
-        every = range(self._sizes[i])
-        parts = (every[start : start + _ROWS] for start in range(0, len(every), _ROWS))
-        return torch.cat([torch.empty(0), *(self.nll({i: part}, [factors])[0].cpu() for part in parts)])
+        return torch.cat([torch.empty(0), *(self.nll({i: p}, [factors])[0].cpu() for p in _parts(self._sizes[i]))])
 
     def nll(self, chosen: Mapping[int, Sequence[int]], factors: Sequence[Factors]) -> Tensor:
         """Returns the mean NLL per object token of the chosen lessons.
@@ -129,8 +127,15 @@ class Held:
         rows: Sequence[Sequence[Encoded]],
         first_block: int,
     ) -> None:
-        self._memories, self._yesterday = memories, yesterday
+        self._memories, self._yesterday, self._sizes = memories, yesterday, [len(group) for group in rows]
         self._rows = AnswerRows(overlay, rows, first_block)
+
+    @torch.no_grad()
+    def divergences_of_run(self, i: int, factors: Factors) -> Tensor:
+        """Returns KL(yesterday || trained) of every answer of one training, ``[questions]``."""
+        return torch.cat(
+            [torch.empty(0), *(self.divergences({i: p}, [factors])[0].cpu() for p in _parts(self._sizes[i]))]
+        )
 
     def divergences(self, chosen: Mapping[int, Sequence[int]], factors: Sequence[Factors]) -> list[Tensor]:
         """Returns KL(yesterday || trained), averaged over the tokens of each answer: per training ``[questions]``.
@@ -186,6 +191,11 @@ def evened(chosen: Mapping[int, Sequence[T]]) -> dict[int, list[T]]:
     """Pads groups to the same size with their first item, since memories share out a batch evenly."""
     width = max(map(len, chosen.values()))
     return {i: [*group, *[group[0]] * (width - len(group))] for i, group in chosen.items()}
+
+
+def _parts(count: int) -> list[range]:
+    """Returns the indices below a number, as many at once as run in one pass without gradients."""
+    return [range(start, min(start + _ROWS, count)) for start in range(0, count, _ROWS)]
 
 
 def _divergence(p: Tensor, q: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class SleepSpec:
         steps: Maximum number of optimiser steps.
         learning_rate: Initial step size of AdamW; it decays linearly to 0.
         stop_nll: Training stops once the mean NLL (nats per token) of every lesson is below this, and so is the mean KL
-            divergence of every held answer that the last step drew.
+            divergence of every held answer.
         facts: Maximum number of facts that a night trains: new ones and those that failed the last gate first, then
             those whose turn it is, see :mod:`sleepgym.consolidation.spacing`.
         spacing: Maximum number of nights from one training of a fact to the next while slow weights hold it; 1 to train
@@ -40,7 +40,8 @@ class SleepSpec:
         rehearsal_weight: Weight of the KL divergence from the base at these tokens.
         settled: Maximum number of facts that a night holds to yesterday's answers in place of training them (settled
             ones and those of the ledger that are not due), the ones held longest ago first; 0 for none.
-        settled_rows: Maximum number of questions about them per step, two per fact, drawn anew each step.
+        settled_rows: Maximum number of questions about them per step, two per fact: half or more are those whose
+            answers have moved away from yesterday's, if there are as many.
         settled_weight: Weight of the KL divergence from the night before in the answers to these questions.
         rem_steps: Steps of a second phase on passages in the model's own words that lead from fact to fact, with three
             times the rehearsal weight; 0 for none.
@@ -71,8 +72,8 @@ class SleepSpec:
     rehearsal_tokens: int = 16
     rehearsal_weight: float = 2.0
     settled: int = 128
-    settled_rows: int = 32
-    settled_weight: float = 2.0
+    settled_rows: int = 48
+    settled_weight: float = 4.0
     rem_steps: int = 0
     gate: Literal["fact", "night"] = "fact"
     scales: tuple[float, ...] = (1.0, 0.5, 0.1, 0.0)
