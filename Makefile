@@ -49,7 +49,7 @@ $(RLLIB)/.installed: pyproject.toml constraints.txt constraints-rllib.txt
 
 test-rllib: $(RLLIB)/.installed ## run the tests of RLlib, and of contracts under its older gymnasium
 	$(RLLIB)/bin/python -m pytest tests/training/test_rllib.py tests/agents/test_rllib_ppo.py \
-		tests/env/test_wrappers.py tests/env/test_vector_env.py
+		tests/env/test_wrappers.py tests/env/test_vector.py
 	$(RLLIB)/bin/python -m pytest tests/env/test_conformance.py -k 'not SleepLLM or SleepLLM-Mini-v0'
 
 $(CLIENTS)/.installed: pyproject.toml constraints.txt constraints-clients.txt
