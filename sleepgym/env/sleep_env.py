@@ -96,7 +96,7 @@ class SleepEnv(gym.Env[Observation, Any]):
       adapter knows, and back to the first if it does not. The scale of its edit falls with the stage (`sleep.scales`);
       at the last stage the adapter holds the fact alone.
     - `PRUNE` makes room. What it takes out is still asked; it is no longer a lesson of later nights, but they hold the
-      adapter to what it answered the night before (`sleep.settled` facts a night at most, in turn).
+      adapter to what it answered the night before (`sleep.settled` facts a night at most, in turn; 0 lets it fade).
     - The edit budget is hard. `INJECT` and `REFRESH` write no more than is left, and a night refreshes the worst facts
       that the budget covers.
     - An action that is not allowed, or that fails, changes nothing, takes as long as a `WAIT`, costs a penalty and sets
