@@ -239,12 +239,12 @@ def test_naps_and_questions_of_all_slots_are_asked_in_the_same_passes(monkeypatc
     envs.step(np.full(3, Action.INJECT))
     passes = []
     overlay = envs.envs[0].base.overlay
-    original = type(overlay).use
+    original = type(overlay).logits
 
-    def count(self: object, memory: Any, *args: Any) -> Any:
-        passes.append(memory)
-        return original(self, memory, *args)
+    def count(self: object, memories: Any, *args: Any) -> Any:
+        passes.append(memories)
+        return original(self, memories, *args)
 
-    monkeypatch.setattr(type(overlay), "use", count)
+    monkeypatch.setattr(type(overlay), "logits", count)
     envs.step(np.full(3, Action.NAP))
     assert [len(memory) for memory in passes] == [3], "what was asked after the injections is still true"

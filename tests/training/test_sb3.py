@@ -100,13 +100,13 @@ def test_naps_are_taken_in_the_same_passes(monkeypatch: pytest.MonkeyPatch) -> N
         envs.step(np.full(3, Action.WAIT))
     envs.step(np.full(3, Action.INJECT))
     overlay = type(envs.get_attr("base")[0].overlay)
-    used, original = [], overlay.use
+    used, original = [], overlay.logits
 
-    def count(self: Any, memory: Any, *others: Any) -> Any:
-        used.append(memory)
-        return original(self, memory, *others)
+    def count(self: Any, memories: Any, *others: Any) -> Any:
+        used.append(memories)
+        return original(self, memories, *others)
 
-    monkeypatch.setattr(overlay, "use", count)
+    monkeypatch.setattr(overlay, "logits", count)
     envs.step(np.full(3, Action.NAP))
     assert [len(memories) for memories in used] == [3], "what was asked after the injections is still true"
 
