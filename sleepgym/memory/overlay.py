@@ -140,7 +140,8 @@ class Overlay:
             start = wanted
             chosen = [min(rows, key=len), max(rows, key=len)]
             at = torch.tensor([0, 1]), torch.tensor([len(row) - 1 for row in chosen])
-            plain = self.lm.logits_at(self.lm.pad(chosen), *at)
+            with self.use(()):  # whatever an outer call adds
+                plain = self.lm.logits_at(self.lm.pad(chosen), *at)
             while start != Start(0):
                 kept = Kept(self.lm, start, rounded_up(len(chosen[1])))
                 if agree(plain, self._resumed((), chosen, at, kept), self.lm.dtype):

@@ -242,3 +242,11 @@ def test_the_last_bits_do_not_depend_on_what_was_asked_before(base):
         where = torch.arange(len(some)), torch.tensor([len(row) - 1 for row in some])
         used.logits([memory.without(owners)], some, where)
     assert torch.equal(used.logits([memory], rows, at), fresh)
+
+
+def test_a_first_question_while_a_memory_is_in_use_starts_as_high(base):
+    overlay, memory = Overlay(base.lm), memory_of(base.lm, edits=2, block=0, adapter=None, size=0.5)
+    probes = [base.lm.encode("Tom works as a", "nurse")]
+    with overlay.use(memory):
+        resumed_margins(overlay, memory, probes)
+    assert set(overlay._usable.values()) == {Start(0, inside=True)}
