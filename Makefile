@@ -51,6 +51,7 @@ test-rllib: $(RLLIB)/.installed ## run the tests of RLlib, and of contracts unde
 	$(RLLIB)/bin/python -m pytest tests/training/test_rllib.py tests/agents/test_rllib_ppo.py \
 		tests/env/test_wrappers.py tests/env/test_vector.py
 	$(RLLIB)/bin/python -m pytest tests/env/test_conformance.py -k 'not SleepLLM or SleepLLM-Mini-v0'
+	$(RLLIB)/bin/python -m pytest -m slow tests/clients/test_recipes.py -k RLlib
 
 $(CLIENTS)/.installed: pyproject.toml constraints.txt constraints-clients.txt
 	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
