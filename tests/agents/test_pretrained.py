@@ -62,6 +62,7 @@ def test_the_page_beside_them_knows_each_file(path: Path) -> None:
     assert f"{card.steps:,}" in row and f"{card.validation_score:.3f}" in row
 
 
+@pytest.mark.slow
 def test_a_policy_answers_more_than_one_that_never_sleeps() -> None:
     policy, card = load_policy(POLICIES[0])
     scores = [evaluate(lambda: card.spec.make("validation"), who, [1003])[0].score for who in (policy, NeverSleep())]

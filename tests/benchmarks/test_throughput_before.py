@@ -76,6 +76,7 @@ def test_targets_of_a_side_are_its_own_and_all_else_is_shared(before: ModuleType
     assert not cache.exists() and all(path.is_dir() for path in kept.values())
 
 
+@pytest.mark.slow
 def test_both_sides_play_in_processes_of_their_own(rounds: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def here(commit: str) -> Iterator[Path]:

@@ -141,7 +141,7 @@ def test_night_without_news_asks_nothing_twice(awake, monkeypatch):
     monkeypatch.setattr(
         seen, "margins", lambda overlay, memories, probes: asked.extend(*probes) or margins(overlay, memories, probes)
     )
-    monkeypatch.setattr(night, "perplexity", lambda *args: measured.append(1) or perplexity(*args))
+    monkeypatch.setattr(night, "perplexity", lambda *args, **kwargs: measured.append(1) or perplexity(*args, **kwargs))
     report = awake.sleep()
     assert report.steps == 0 and report.perplexity_before == report.perplexity_after
     assert len(asked) == len(set(asked)) == 2 * len(awake.state.ledger) and len(measured) == 1

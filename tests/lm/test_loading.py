@@ -170,6 +170,7 @@ def adapter(base, world, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_folder_of_an_adapter_is_its_base_with_the_adapter_merged(
     base, world, adapter: Path, tmp_path: Path
 ) -> None:
@@ -215,6 +216,7 @@ def test_a_learner_starts_from_a_model_and_tokenizer_in_memory(base, world) -> N
     assert learner.inject(facts).recall == 1.0
 
 
+@pytest.mark.slow
 def test_a_merged_export_keeps_what_its_base_was_calibrated_to(base, world, tmp_path: Path) -> None:
     learner = SleepingLM.from_pretrained("tiny")
     learner.inject(world.new_facts(np.random.default_rng(5), 4))
