@@ -13,6 +13,7 @@ from sleepgym.evaluation import EpisodeResult
 from sleepgym.schedulers import scheduler_named
 
 
+@pytest.mark.slow
 def test_the_best_of_all_combinations_is_named(call: Callable[..., str], quick_card: Path, tmp_path: Path) -> None:
     where = ("--env-id", "SleepLLM-Mini-v0", "--card", str(quick_card), "--out", "tuned.json")
     rounds = ("--episodes", "2", "--finalists", "1", "--final-episodes", "1")
