@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from sleepgym.episode.card import Card
 from sleepgym.episode.episode import Episode
-from sleepgym.episode.pressure import load_of, sleep_pressure
-from sleepgym.episode.stream import Arrival
 from sleepgym.errors import SleepGymError
-from sleepgym.memory.ledger import Entry
 
 Observation = dict[str, NDArray[np.float32]]
+Columns = Mapping[str, NDArray[Any] | float]
+"""Features of facts by name: a value for each, ``[facts]``, or one for all of them."""
 
 MARGIN_SCALE = 10.0
 """Nats that count as a margin of 1; greater ones are clipped."""
@@ -125,10 +124,9 @@ class Observer:
     def __call__(self, episode: Episode) -> Observation:
         """The observation, clipped to its bounds."""
         ledger = np.zeros((self.rows, len(LEDGER_FEATURES)), np.float32)
-        written = [self._written(episode, entry) for entry in episode.learner.state.ledger.values()]
-        waiting = [self._waiting(episode, arrival) for arrival in episode.inbox.pending.values()]
-        for row, fact in enumerate(written + waiting):
-            ledger[row] = [fact[name] for name in LEDGER_FEATURES]
+        written, waiting = len(episode.learner.state.ledger), len(episode.inbox.pending)
+        _fill(ledger[:written], self._written(episode))
+        _fill(ledger[written : written + waiting], self._waiting(episode))
         values = self._stats(episode)
         stats = np.array([values[name] for name in STATS_FEATURES], np.float32)
         of_ledger, of_stats = self._bounds
@@ -137,43 +135,38 @@ class Observer:
             np.minimum(np.maximum(part, low, out=part), high, out=part)
         return {"ledger": ledger, "stats": stats}
 
-    def _written(self, episode: Episode, entry: Entry) -> dict[str, float]:
-        horizon = episode.stream.horizon
-        arrival = episode.inbox.current[entry.fact.key]
+    def _written(self, episode: Episode) -> Columns:
+        horizon, current, written = episode.stream.horizon, episode.inbox.current, episode.written
         return {
             "present": 1,
-            "pending": 0,
-            "age": (episode.tick - entry.written_at) / horizon,
-            "stage": entry.stage / self.card.sleep.last_stage,
-            "scale": episode.learner.state.scale_of(entry.fact.key),
-            "audited": entry.audited,
-            "margin": 0 if entry.margin is None else entry.margin / MARGIN_SCALE,
-            "recalled": entry.recalled,
-            "audit_age": (episode.tick - entry.audited_at) / horizon if entry.audited else 1,
-            "edits": entry.writes / EDITS_SCALE,
-            "popularity": arrival.popularity,
+            "age": (episode.tick - written.written_at) / horizon,
+            "stage": written.stage / self.card.sleep.last_stage,
+            "scale": written.scale,
+            "audited": written.audited,
+            "margin": written.margin / MARGIN_SCALE,
+            "recalled": written.recalled,
+            "audit_age": np.where(written.audited, (episode.tick - written.audited_at) / horizon, 1),
+            "edits": written.writes / EDITS_SCALE,
+            "popularity": np.array([current[key].popularity for key in episode.learner.state.ledger]),
         }
 
-    def _waiting(self, episode: Episode, arrival: Arrival) -> dict[str, float]:
-        nothing_known = dict.fromkeys(LEDGER_FEATURES, 0.0)
-        age = (episode.tick - arrival.tick) / episode.stream.horizon
-        return nothing_known | {
+    def _waiting(self, episode: Episode) -> Columns:
+        waiting = episode.inbox.pending.values()
+        since = np.array([arrival.tick for arrival in waiting])
+        return {
             "present": 1,
             "pending": 1,
-            "age": age,
+            "age": (episode.tick - since) / episode.stream.horizon,
             "audit_age": 1,
-            "popularity": arrival.popularity,
+            "popularity": np.array([arrival.popularity for arrival in waiting]),
         }
 
     def _stats(self, episode: Episode) -> dict[str, float]:
         card, rhythm, now = self.card, episode.stream.rhythm, episode.state
-        state, ratio = now.learner, episode.examiner.perplexity_ratio()
+        state, written = now.learner, episode.written
         day = rhythm.ticks_per_day
         angle = 2 * math.pi * episode.tick / day
         night = rhythm.is_night(episode.tick)
-        load = load_of(state)
-        modules = {module for term in state.memory.terms.values() for module in term.factors}
-        rank = max((state.memory.rank(module) for module in modules), default=0)
         return {
             "day_sin": math.sin(angle),
             "day_cos": math.cos(angle),
@@ -188,12 +181,12 @@ class Observer:
             "budget_left": episode.edits_left / rhythm.edit_budget,
             "pending": len(episode.inbox.pending) / card.budget.pending,
             "ledger_fill": len(state.ledger) / card.budget.capacity,
-            "load": load / card.budget.capacity,
+            "load": written.load / card.budget.capacity,
             "degraded": len(episode.degraded()) / card.budget.capacity,
-            "pressure": sleep_pressure(card.pressure, load, episode.tick - now.slept_at, ratio),
-            "perplexity_ratio": ratio,
+            "pressure": episode.pressure(),
+            "perplexity_ratio": episode.examiner.perplexity_ratio(),
             "served": now.lately_served,
-            "rank_used": rank / (card.budget.capacity + card.sleep.rank),
+            "rank_used": written.rank / (card.budget.capacity + card.sleep.rank),
             "since_sleep": (episode.tick - now.slept_at) / (SINCE_DAYS * day),
             "since_audit": (episode.tick - now.audited_at) / (SINCE_DAYS * day),
         }
@@ -273,6 +266,12 @@ def _place(part: str, name: str) -> int:
     raise FeatureNameError(
         f"expected the name of a feature of {part!r}, found {name!r}; known are {', '.join(places)}; {hint}"
     )
+
+
+def _fill(rows: NDArray[np.float32], columns: Columns) -> None:
+    """Writes features into their places; others stay zero."""
+    for name, values in columns.items():
+        rows[:, _PLACES["ledger"][name]] = values
 
 
 def _bounds(features: Mapping[str, Feature]) -> NDArray[np.float32]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +14,16 @@ from sleepgym.episode.actions import Action, Choice, Outcome, Task
 from sleepgym.episode.card import Card
 from sleepgym.episode.examiner import Examiner, examine_together
 from sleepgym.episode.held_out import HeldOut
-from sleepgym.episode.history import History, Standing
+from sleepgym.episode.history import History
 from sleepgym.episode.inbox import Inbox
-from sleepgym.episode.pressure import load_of, sleep_pressure
+from sleepgym.episode.pressure import sleep_pressure
 from sleepgym.episode.reward import Reward, Tick, question_weights, served
 from sleepgym.episode.state import EpisodeState
 from sleepgym.episode.stream import Stream
+from sleepgym.episode.tables import ArrivedFacts, Kept, WrittenFacts
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.ledger import Key
+from sleepgym.memory.overlay import Memory
 from sleepgym.sleeper import SleepingLM
 
 
@@ -79,6 +83,11 @@ class Episode:
         inbox = Inbox(card.budget.pending)
         inbox.arrive(stream.arrivals[0])
         self._state = EpisodeState(learner.state, inbox, History(stream.rhythm), self.examiner.answers)
+        # Derived: each is computed anew once parts of the state are others, so that nothing has to clear them.
+        self._arrived = Kept[ArrivedFacts]()
+        self._written = Kept[WrittenFacts]()
+        self._recalled = Kept[NDArray[np.bool_]]()
+        self._known_recalled = Kept[NDArray[np.bool_]]()
 
     # ---------------------------------------------------------------- queries
 
@@ -98,6 +107,20 @@ class Episode:
     def history(self) -> History:
         """Record of the ticks that have passed."""
         return self._state.history
+
+    @property
+    def arrived(self) -> ArrivedFacts:
+        """Facts that have arrived, as arrays."""
+        inbox = self.inbox
+        parts = tuple(inbox.current.values()), tuple(inbox.pending), tuple(inbox.written.values())
+        return self._arrived.of(partial(ArrivedFacts.of, inbox), *parts)
+
+    @property
+    def written(self) -> WrittenFacts:
+        """Facts of the ledger and the edits that hold them, as arrays."""
+        state = self.learner.state
+        parts = tuple(state.ledger.values()), state.memory, state.memory.version
+        return self._written.of(partial(WrittenFacts.of, state), *parts)
 
     @property
     def tick(self) -> int:
@@ -141,47 +164,42 @@ class Episode:
 
     def correct(self) -> NDArray[np.bool_]:
         """Returns for each arrived fact whether it would be answered correctly now, bool ``[facts]``."""
-        inbox = self.inbox
-        answerable = [inbox.is_answerable(key) for key in inbox.current]
-        correct = np.array(answerable, dtype=bool)
-        correct[correct] = self.examiner.correct(
-            [arrival.fact for arrival, yes in zip(inbox.current.values(), answerable, strict=True) if yes]
-        )
+        arrived = self.arrived
+        correct = arrived.is_answerable.copy()
+        ask = partial(self.examiner.correct, arrived.answerable)
+        correct[correct] = self._recalled.of(ask, arrived.answerable, *self._measured)
         return correct
 
-    def asked(self) -> list[Fact]:
-        """Returns the facts whose answers are needed until memory changes: answerable and pretrained ones."""
-        return [*self._answerable(), *self.stream.known]
+    def _known_correct(self) -> NDArray[np.bool_]:
+        """Returns for each pretrained fact whether it would be answered correctly now, bool ``[known facts]``."""
+        return self._known_recalled.of(partial(self.examiner.correct, self.stream.known), *self._measured)
 
-    def _answerable(self) -> list[Fact]:
-        inbox = self.inbox
-        return [arrival.fact for key, arrival in inbox.current.items() if inbox.is_answerable(key)]
+    @property
+    def _measured(self) -> tuple[Memory, int, int]:
+        """What answers depend on beside the facts: the memory, its version, and the number of measurements so far."""
+        memory = self.learner.state.memory
+        return memory, memory.version, self.examiner.answers.forward_passes
+
+    def asked(self) -> Sequence[Fact]:
+        """Returns the facts to ask before ticks pass: answerable and pretrained ones; none while answers are kept."""
+        answerable = self.arrived.answerable
+        if self._recalled.holds(answerable, *self._measured) and self._known_recalled.holds(*self._measured):
+            return ()
+        return (*answerable, *self.stream.known)
 
     def recall(self) -> float:
         """Returns the true recall over all arrived facts; 1 before the first."""
         correct = self.correct()
-        return float(correct.mean()) if len(correct) else 1.0
+        return np.count_nonzero(correct) / len(correct) if len(correct) else 1.0
 
     def standings(self) -> str:
-        """Returns the status of the arrived facts, one letter of :class:`Standing` each, in order of first arrival."""
-        return self._standings(self.correct())
-
-    def _standings(self, correct: NDArray[np.bool_]) -> str:
-        inbox = self.inbox
-
-        def standing(key: Key, right: bool) -> Standing:
-            if inbox.is_answerable(key):
-                return Standing.RIGHT if right else Standing.WRONG
-            if key in inbox.written:
-                return Standing.OUTDATED
-            return Standing.WAITING if key in inbox.pending else Standing.LOST
-
-        return "".join(map(standing, inbox.current, correct.tolist()))
+        """Returns the status of the arrived facts, in order of first arrival; see :meth:`ArrivedFacts.standings`."""
+        return self.arrived.standings(self.correct())
 
     def pressure(self) -> float:
         """Returns the sleep pressure, 0 to 1; see :func:`~sleepgym.episode.pressure.sleep_pressure`."""
         awake = self.tick - self._state.slept_at
-        return sleep_pressure(self.card.pressure, load_of(self.learner.state), awake, self.examiner.perplexity_ratio())
+        return sleep_pressure(self.card.pressure, self.written.load, awake, self.examiner.perplexity_ratio())
 
     def prospect(self, until: int) -> float:
         """Estimates the reward from now until a tick, for an unchanged model and no further arrivals.
@@ -268,7 +286,7 @@ class Episode:
             doing=doing,
             offline=offline,
             arrivals=len(self.stream.arrivals[self.tick]),
-            standings=self._standings(correct),
+            standings=self.arrived.standings(correct),
             served=correctness,
             budget_left=self.edits_left / self.stream.rhythm.edit_budget,
             pressure=self.pressure(),
@@ -280,13 +298,9 @@ class Episode:
         return Tick(traffic, correctness, ratio, invalid)
 
     def _served(self, correct: NDArray[np.bool_]) -> float:
-        spec, arrived = self.card.stream, self.inbox.current.values()
+        spec, arrived = self.card.stream, self.arrived
         weights = np.empty(0)
-        if arrived:
-            weights = question_weights(
-                np.array([arrival.popularity for arrival in arrived]),
-                np.array([float(self.tick - arrival.tick) for arrival in arrived]),
-                spec.recency_boost,
-                spec.recency_ticks,
-            )
-        return served(weights, correct, self.examiner.correct(self.stream.known), spec.known_share)
+        if len(correct):
+            age = self.tick - arrived.arrived_at
+            weights = question_weights(arrived.popularity, age, spec.recency_boost, spec.recency_ticks)
+        return served(weights, correct, self._known_correct(), spec.known_share)

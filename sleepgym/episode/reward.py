@@ -130,9 +130,10 @@ def served(
         known_share: Share of the questions that ask pretrained facts; ignored if there are no arrived or no pretrained
             facts.
     """
+    about_known = np.count_nonzero(known_correct) / max(1, len(known_correct))
     if not len(weights):
-        return float(known_correct.mean()) if len(known_correct) else 1.0
+        return about_known if len(known_correct) else 1.0
     about_new = min(1.0, float(weights[correct].sum()))  # rounding: the weights need not sum to 1 exactly
     if not len(known_correct):
         return about_new
-    return (1 - known_share) * about_new + known_share * float(known_correct.mean())
+    return (1 - known_share) * about_new + known_share * about_known

@@ -138,15 +138,15 @@ def draw_stream(
     traffic = [rhythm.activity(tick, spec.night_traffic) for tick in range(card.horizon)]
     day = sum(traffic[: spec.ticks_per_day]) / spec.ticks_per_day
     counts = rng.poisson([rhythm.arrival_rate * level / day for level in traffic])
-    updates = [rng.random(int(count)) < rhythm.update_share for count in counts]
+    are_updates = iter((rng.random(int(counts.sum())) < rhythm.update_share).tolist())
     # At most as many new facts as arrivals; drawn in one call, so that subjects are distinct.
     fresh = iter(source.new_facts(rng, min(int(counts.sum()), spec.max_new_facts), split))
     current: dict[tuple[str, str], Arrival] = {}
     arrivals: list[tuple[Arrival, ...]] = []
-    for tick, flags in enumerate(updates):
+    for tick, count in enumerate(counts.tolist()):
         now: list[Arrival] = []
         earlier = list(current)
-        for is_update in flags.tolist():
+        for is_update in islice(are_updates, count):
             fact = None if is_update and earlier else next(fresh, None)
             if fact is not None:
                 now.append(Arrival(fact, tick, _popularity(spec, rng)))

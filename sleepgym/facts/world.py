@@ -140,7 +140,7 @@ class World:
         return self._draw(rng, fact.subject, self.relations[fact.relation], exclude=fact.object)
 
     def _draw(self, rng: np.random.Generator, subject: str, relation: Relation, exclude: str = "") -> Fact:
-        objects = [o for o in relation.objects if o != exclude]
+        objects = [o for o in relation.objects if o != exclude] if exclude else relation.objects
         # As rng.choice(objects) draws, which would make an array of them first.
         return relation.fact(
             subject, objects[int(rng.integers(len(objects)))], int(rng.integers(len(relation.statements)))

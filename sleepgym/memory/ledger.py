@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, replace
 
 from sleepgym.errors import SleepGymError
@@ -79,6 +79,15 @@ class Ledger(Mapping[Key, Entry]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    # Views of the dictionary itself: those that a Mapping brings look every key up.
+    def values(self) -> ValuesView[Entry]:
+        """Entries, oldest first."""
+        return self._entries.values()
+
+    def items(self) -> ItemsView[Key, Entry]:
+        """Keys with their entries, oldest first."""
+        return self._entries.items()
+
     @property
     def facts(self) -> list[Fact]:
         """Facts of all entries, oldest first."""
@@ -87,9 +96,12 @@ class Ledger(Mapping[Key, Entry]):
     @property
     def degraded(self) -> list[Key]:
         """Keys of the degraded entries, lowest margin first."""
-        lost = {key: entry.margin for key, entry in self._entries.items() if entry.degraded}
-        # A NaN margin means a damaged model, and sorts first.
-        worst = {key: -math.inf if margin is None else margin for key, margin in lost.items()}
+        # No margin means a damaged model, and sorts first.
+        worst = {
+            key: -math.inf if entry.margin is None else entry.margin
+            for key, entry in self._entries.items()
+            if entry.degraded
+        }
         return sorted(worst, key=lambda key: worst[key])
 
     def require_room(self, facts: Sequence[Fact]) -> None:
