@@ -20,7 +20,7 @@ from sleepgym.episode.pressure import sleep_pressure
 from sleepgym.episode.reward import Reward, Tick, question_weights, served
 from sleepgym.episode.state import EpisodeState
 from sleepgym.episode.stream import Stream
-from sleepgym.episode.tables import ArrivedFacts, Kept, WrittenFacts
+from sleepgym.episode.tables import ArrivedFacts, Latest, WrittenFacts
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.ledger import Key
 from sleepgym.memory.overlay import Memory
@@ -84,10 +84,10 @@ class Episode:
         inbox.arrive(stream.arrivals[0])
         self._state = EpisodeState(learner.state, inbox, History(stream.rhythm), self.examiner.answers)
         # Derived: each is computed anew once parts of the state are others, so that nothing has to clear them.
-        self._arrived = Kept[ArrivedFacts]()
-        self._written = Kept[WrittenFacts]()
-        self._recalled = Kept[NDArray[np.bool_]]()
-        self._known_recalled = Kept[NDArray[np.bool_]]()
+        self._arrived = Latest[ArrivedFacts]()
+        self._written = Latest[WrittenFacts]()
+        self._recalled = Latest[NDArray[np.bool_]]()
+        self._known_recalled = Latest[NDArray[np.bool_]]()
 
     # ---------------------------------------------------------------- queries
 

@@ -24,7 +24,7 @@ from sleepgym.memory.state import State
 T = TypeVar("T")
 
 
-class Kept(Generic[T]):
+class Latest(Generic[T]):
     """Latest value of a computation, kept together with what it was computed from."""
 
     def __init__(self) -> None:

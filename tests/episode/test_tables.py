@@ -10,7 +10,7 @@ from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action
 from sleepgym.episode.episode import Episode
 from sleepgym.episode.stream import Arrival
-from sleepgym.episode.tables import Kept
+from sleepgym.episode.tables import Latest
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.owners import edit_of
 
@@ -26,7 +26,7 @@ def episode() -> Episode:
 
 
 def test_a_kept_value_is_computed_once_per_source() -> None:
-    kept, computed = Kept[int](), []
+    kept, computed = Latest[int](), []
 
     def of(*sources: object) -> int:
         return kept.of(lambda: computed.append(sources) or len(computed), *sources)
@@ -40,7 +40,7 @@ def test_a_kept_value_is_computed_once_per_source() -> None:
 
 
 def test_a_computation_that_fails_leaves_the_value_as_it_was() -> None:
-    kept = Kept[int]()
+    kept = Latest[int]()
     kept.of(lambda: 1, "a")
     with pytest.raises(ZeroDivisionError):
         kept.of(lambda: 1 // 0, "b")
