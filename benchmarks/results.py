@@ -28,7 +28,6 @@ from benchmarks.results_data import ELSEWHERE, PPO, Moment
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action
 from sleepgym.episode.history import Standing
-from sleepgym.episode.pressure import load_of
 from sleepgym.evaluation import ScoreError, ScoreMatrix, evaluate
 from sleepgym.evaluation.plots import LearningCurve
 from sleepgym.leaderboard.submission import SCORES, folder_name
@@ -118,7 +117,7 @@ class Watched:
                 Moment(
                     episode.stream.rhythm.since_nightfall(episode.tick),
                     episode.standings().count(Standing.WRONG),
-                    load_of(episode.learner.state),
+                    episode.written.load,
                     float(chances[0, Action.SLEEP]),
                 )
             )

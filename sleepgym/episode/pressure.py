@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 from sleepgym.episode.card import PressureCard
-from sleepgym.memory.state import State
-
-
-def load_of(state: State) -> float:
-    """Returns the sum of the scales of all edits."""
-    return sum(state.scale_of(key) for key in state.ledger)
 
 
 def sleep_pressure(card: PressureCard, load: float, ticks_awake: int, perplexity_ratio: float) -> float:
@@ -16,7 +10,7 @@ def sleep_pressure(card: PressureCard, load: float, ticks_awake: int, perplexity
 
     Args:
         card: Weights and saturation levels of the terms.
-        load: Sum of the scales of all edits, see :func:`load_of`.
+        load: Sum of the scales of all edits, see :class:`~sleepgym.episode.tables.WrittenFacts`.
         ticks_awake: Ticks since the last night.
         perplexity_ratio: Perplexity relative to the bare model.
     """

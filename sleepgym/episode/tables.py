@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from sleepgym.episode.history import Standing
 from sleepgym.episode.inbox import Inbox
-from sleepgym.episode.pressure import load_of
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.ledger import Key
 from sleepgym.memory.overlay import Memory
@@ -46,8 +45,9 @@ class Latest(Generic[T]):
             compute: Makes the value.
             sources: All that the value depends on, see :meth:`holds`.
         """
-        if self._latest is None or self._latest[0] != sources:
+        if not self.holds(*sources):
             self._latest = sources, compute()
+        assert self._latest is not None
         return self._latest[1]
 
 
@@ -124,17 +124,17 @@ class WrittenFacts:
     @classmethod
     def of(cls, state: State) -> WrittenFacts:
         """Lays out ledger and memory of a learner."""
-        entries = state.ledger.values()
+        entries, scales = state.ledger.values(), [state.scale_of(key) for key in state.ledger]
         return cls(
             stage=_floats(entry.stage for entry in entries),
-            scale=_floats(state.scale_of(key) for key in state.ledger),
+            scale=_floats(scales),
             audited=np.array([entry.audited for entry in entries], np.bool_),
             margin=_floats(0.0 if entry.margin is None else entry.margin for entry in entries),
             recalled=np.array([entry.recalled for entry in entries], np.bool_),
             writes=_floats(entry.writes for entry in entries),
             written_at=_floats(entry.written_at for entry in entries),
             audited_at=_floats(entry.audited_at for entry in entries),
-            load=load_of(state),
+            load=sum(scales),
             rank=_largest_rank(state.memory),
         )
 
