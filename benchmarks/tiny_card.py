@@ -23,12 +23,16 @@ from benchmarks import tiny_page
 from benchmarks.common import plots, records, timing
 from sleepgym.editing import Editor, EditSpec
 from sleepgym.facts import Fact, World
+from sleepgym.facts.world import chat_turn
 from sleepgym.lm import load, perplexity, score
 from sleepgym.lm.encoding import Encoded
 from sleepgym.memory.overlay import Memory
 from sleepgym.sleeper import Base, SleepingLM, make_base
 
 Probes = dict[str, list[Encoded]]
+
+OTHERS = (0, 2, 4)
+"""Numbers of statements about others in a passage."""
 
 
 @dataclass
@@ -61,7 +65,7 @@ class Bench:
 
     def recall(self, memory: Memory, probes: Sequence[Encoded]) -> float:
         with self.base.overlay.use(memory):
-            parts = [score(self.lm, probes[i : i + 512]).correct for i in range(0, len(probes), 512)]
+            parts = [score(self.lm, probes[i : i + 256]).correct for i in range(0, len(probes), 256)]
         return float(torch.cat(parts).float().mean())
 
     def perplexity_of(self, memory: Memory) -> float:
@@ -99,6 +103,28 @@ def own_facts(bench: Bench) -> dict[str, float]:
         worst[f"{kind}, worst"] = min(per_template)
         worst[f"{kind}, mean"] = statistics.mean(per_template)
     return worst
+
+
+def open_book(bench: Bench, seed: int, people: int = 150) -> list[dict[str, int]]:
+    """Statements about people never taught, alone or among others', and then the question: is the statement used?
+
+    Returns:
+        Per number of other statements the number of people, and how many were answered rightly: continuing another
+        phrasing, asked in chat after the passage, and asked in chat with the passage in the question.
+    """
+    rng, lm, found = np.random.default_rng([seed, 1]), bench.lm, []
+    for others in OTHERS:
+        probes: Probes = {name: [] for name in ("continued", "asked", "asked with it")}
+        for fact in bench.world.new_facts(rng, people):
+            about = [fact, *(f for f in bench.world.new_facts(rng, others + 1) if f.subject != fact.subject)]
+            told = [about[i].statement for i in rng.permutation(others + 1)]
+            passage, question = " ".join(told), str(rng.choice(fact.questions))
+            probes["continued"].append(lm.encode(str(rng.choice(fact.paraphrases)), fact.object, prefix=passage))
+            probes["asked"].append(lm.encode(f"{passage} {chat_turn(question)}", fact.object))
+            probes["asked with it"].append(lm.encode(lm.chat(f"{passage} {question}"), fact.object))
+        hits = {name: round(people * bench.recall(Memory(), rows)) for name, rows in probes.items()}
+        found.append({"others": others, "people": people, **hits})
+    return found
 
 
 def write(bench: Bench, facts: Sequence[Fact], one_by_one: bool) -> Memory:
@@ -160,7 +186,8 @@ def main(args: Args) -> None:
         "own facts": own_facts(bench),
         "perplexity": bench.perplexity,
     }
-    for count, one_by_one in ((20, False), (50, False), (20, True)):
+    record["open book"] = [open_book(bench, seed) for seed in range(args.seeds)]
+    for count, one_by_one in ((20, False), (50, False), (100, False), (20, True)):
         runs = []
         for seed in range(args.seeds):
             facts = bench.world.new_facts(np.random.default_rng(seed), count)

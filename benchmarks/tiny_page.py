@@ -13,10 +13,16 @@ import tyro
 from matplotlib.figure import Figure
 
 from benchmarks.common import markdown, plots, records
+from benchmarks.common.intervals import wilson
 from benchmarks.common.records import Record
 from sleepgym.env.render.colours import BLUE, VERMILION
 
-GROUPS = {"20 jointly": "20 jointly", "50 jointly": "50 jointly", "20 one by one": "20 one by one, unprotected"}
+GROUPS = {
+    "20 jointly": "20 jointly",
+    "50 jointly": "50 jointly",
+    "100 jointly": "100 jointly",
+    "20 one by one": "20 one by one, unprotected",
+}
 """Columns of the table of edits, by the key of the record."""
 SPEEDS = {
     "score 64 facts": "score 64 facts in one call",
@@ -53,10 +59,36 @@ def edits(record: Record) -> str:
     return markdown.table(["", *GROUPS.values()], rows)
 
 
+def knows(record: Record) -> str:
+    """Recall of the trained facts, worst and mean phrasing."""
+    rows = [[name, f"{value:.4f}"] for name, value in record["own facts"].items()]
+    return markdown.table(["", "recall"], [*rows, ["perplexity on held-out text", f"{record['perplexity']:.3f}"]])
+
+
+def open_book(record: Record) -> str:
+    """Share of people about whom a statement is used, over all draws, with its 95 % interval."""
+    rows = []
+    for draws in zip(*record["open book"], strict=True):
+        n = sum(draw["people"] for draw in draws)
+        cells = []
+        for name in [key for key in draws[0] if key not in ("others", "people")]:
+            hits = sum(draw[name] for draw in draws)
+            low, high = wilson(hits, n)
+            cells.append(f"{hits / n:.3f} [{low:.3f}, {high:.3f}]")
+        rows.append([str(draws[0]["others"]), str(n), *cells])
+    names = [key for key in record["open book"][0][0] if key not in ("others", "people")]
+    return markdown.table(["other statements", "n", *names], rows)
+
+
 def contents(record: Record) -> dict[str, str]:
     """Blocks of the page."""
     speeds = [[label, f"{record['speed (ms)'][key]:.0f}"] for key, label in SPEEDS.items()]
-    return {"edits": edits(record), "speed": markdown.table(["", "ms"], speeds)}
+    return {
+        "knows": knows(record),
+        "open book": open_book(record),
+        "edits": edits(record),
+        "speed": markdown.table(["", "ms"], speeds),
+    }
 
 
 def picture(record: Record) -> Figure:

@@ -2,12 +2,14 @@
 
     python scripts/train_tiny.py --out sleepgym/lm/tiny
 
-Writes the weights (safetensors), the tokenizer and the configuration. The statistics that ship with them are measured
-afterwards by ``scripts/tiny_statistics.py``.
+Writes the weights (safetensors), the tokenizer and the configuration. A run that was stopped goes on from its last
+checkpoint when the command is repeated. The statistics that ship with the model are measured afterwards by
+``scripts/tiny_statistics.py``.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -17,7 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sleepgym.facts.world import World
@@ -28,14 +32,19 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
+BATCHES_PER_DRAW = 8
+"""Batches that are drawn together and sorted by length, so that little of a batch is padding."""
+
 
 @dataclass
 class Args:
     out: Path = Path("sleepgym/lm/tiny")
     """folder of model, tokenizer and configuration"""
+    checkpoint: Path = Path("runs/train-tiny")
+    """folder of the run's state, from which it goes on; delete it to begin anew"""
     seed: int = 0
     """seed of the weights and of the text; the world is always that of seed 0"""
-    steps: int = 4200
+    steps: int = 2300
     """optimiser steps"""
     batch_rows: int = 64
     """documents per step"""
@@ -45,7 +54,7 @@ class Args:
     """peak learning rate (linear warm-up, then cosine to a fiftieth)"""
     hidden: int = 128
     """width of the residual stream"""
-    layers: int = 4
+    layers: int = 2
     """number of blocks"""
     intermediate: int = 2048
     """width of the MLP, which is the dimension of keys"""
@@ -55,8 +64,8 @@ class Args:
     """MLP activation"""
     weight_decay: float = 0.05
     """decoupled weight decay of matrices"""
-    minutes: float = 120.0
-    """maximum training time; the learning rate is annealed in time"""
+    save_every: int = 250
+    """steps between checkpoints"""
 
 
 def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
@@ -72,9 +81,7 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
         special_tokens=[AddedToken(token, lstrip=True, rstrip=True, special=True) for token in special],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    text = [part for row in world.text(seed=1, rows=4000) for part in row.replace("|>", "<|").split("<|")]
-    text = [t for t in text if t not in ("user", "assistant", "end")]
-    tokenizer.train_from_iterator([*text, *world.vocabulary()], trainer)
+    tokenizer.train_from_iterator([*world.vocabulary(), ":"], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<|bos|> $A", special_tokens=[("<|bos|>", tokenizer.token_to_id("<|bos|>"))]
     )
@@ -89,20 +96,66 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
 
 
 def batches(
-    world: World, tokenizer: PreTrainedTokenizerFast, args: Args
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields endless ``(input_ids, labels)`` of shape ``[batch_rows, tokens]``; labels of padding are -100."""
-    rows = world.rows(np.random.default_rng(1000 + args.seed))
-    while True:
-        batch = tokenizer(
-            [next(rows) for _ in range(args.batch_rows)],
-            truncation=True,
-            max_length=args.row_tokens,
-            padding=True,
-            return_tensors="pt",
-        )
-        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-        yield batch["input_ids"], labels
+    world: World, tokenizer: PreTrainedTokenizerFast, args: Args, first_step: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields ``(input_ids, labels)`` of shape ``[batch_rows, tokens]`` from a step on; labels of padding are -100.
+
+    The text of a step follows from the seed and its number, so that a run goes on where it stopped.
+    """
+    for step in range(first_step - first_step % BATCHES_PER_DRAW, args.steps, BATCHES_PER_DRAW):
+        rng = np.random.default_rng([1000 + args.seed, step])
+        rows = world.rows(rng)
+        drawn = tokenizer([next(rows) for _ in range(BATCHES_PER_DRAW * args.batch_rows)])["input_ids"]
+        drawn.sort(key=len)
+        for number, batch in enumerate(rng.permutation(BATCHES_PER_DRAW)):
+            if step + number < first_step:
+                continue
+            chosen = drawn[batch * args.batch_rows : (batch + 1) * args.batch_rows]
+            padded = tokenizer.pad({"input_ids": [ids[: args.row_tokens] for ids in chosen]}, return_tensors="pt")
+            yield padded["input_ids"], padded["input_ids"].masked_fill(padded["attention_mask"] == 0, -100)
+
+
+def optimizer_of(model: LlamaForCausalLM, args: Args) -> torch.optim.AdamW:
+    """AdamW with decay of matrices."""
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    vectors = [p for p in model.parameters() if p.ndim != 2]
+    groups = [
+        {"params": matrices, "weight_decay": args.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), fused=True)
+
+
+def save(folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Writes the state of a run; the JSON that names the step is replaced last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"model|{name}": p.detach().contiguous() for name, p in model.named_parameters()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"{index}|{name}": value.contiguous() for name, value in state.items()}
+    file = folder / f"step-{step}.safetensors"
+    save_file(tensors, file)
+    new = folder / "run.json.new"
+    new.write_text(json.dumps({"step": step, "file": file.name}))
+    new.replace(folder / "run.json")
+    for old in set(folder.glob("step-*.safetensors")) - {file}:
+        old.unlink()
+
+
+def restore(folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> int:
+    """Reads the state of a run, if there is one, and returns the next step."""
+    if not (folder / "run.json").exists():
+        return 0
+    run = json.loads((folder / "run.json").read_text())
+    tensors = load_file(folder / run["file"])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors.pop(f"model|{name}"))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split("|")
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    return int(run["step"])
 
 
 def main(args: Args) -> None:
@@ -125,33 +178,23 @@ def main(args: Args) -> None:
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    vectors = [p for p in model.parameters() if p.ndim != 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": args.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=args.lr,
-        betas=(0.9, 0.98),
-        fused=True,
-    )
-    started, data, smooth = time.time(), batches(world, tokenizer, args), None
-    for step in range(args.steps):
-        # The larger share of steps or time, so that the learning rate is annealed fully on a slow machine.
-        progress = max(step / args.steps, (time.time() - started) / (60 * args.minutes))
-        if progress >= 1:
-            break
-        rate = args.lr * min(1.0, step / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+    optimizer = optimizer_of(model, args)
+    first = restore(args.checkpoint, model, optimizer)
+    started, smooth = time.time(), None
+    for step, (input_ids, labels) in enumerate(batches(world, tokenizer, args, first), start=first):
+        rate = args.lr * min(1.0, step / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        input_ids, labels = next(data)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = model(input_ids, labels=labels).loss
+        loss = model(input_ids, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
-        if step % 100 == 0:
+        if step % 50 == 0:
             print(f"step {step} loss {smooth:.3f} {time.time() - started:.0f} s", flush=True)
+        if (step + 1) % args.save_every == 0:
+            save(args.checkpoint, model, optimizer, step + 1)
     args.out.mkdir(parents=True, exist_ok=True)
     model.eval().save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)

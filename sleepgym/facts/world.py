@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 _ONSETS = "b br c d dr f fl g gr h j k kl l m n p pr r s st t tr v w z".split()
 _VOWELS = "a e i o u ai ea io".split()
 _CODAS = "l m n r s t nd rk lt x".split()
+_SLOT = re.compile(r"\{\w*\}")
+_WORD = re.compile(r"\w+|[^\w\s]+")
 
 
 @dataclass(frozen=True)
@@ -217,11 +220,15 @@ class World:
         return [next(stream) for _ in range(rows)]
 
     def vocabulary(self) -> list[str]:
-        """Every word of the world: names, objects, templates, fillers."""
-        names: list[str] = [*self._first_names]
-        groups: Sequence[Sequence[str]] = [*self.subjects.values(), *self.held_out.values()]
-        names += [word for group in groups for subject in group for word in subject.split()]
-        return sorted(set(names))
+        """Every word of names, objects, templates and fillers; names coined for stories are not among them."""
+        groups: Sequence[Sequence[str]] = [
+            *self.subjects.values(),
+            *self.held_out.values(),
+            *(text for r in self.relations.values() for text in (r.objects, r.statements, r.questions)),
+            *self._filler_words.values(),
+            (*self._first_names, *self._fillers, *self._openers),
+        ]
+        return sorted({word for group in groups for text in group for word in _WORD.findall(_SLOT.sub(" ", text))})
 
 
 def chat_turn(question: str, answer: str = "") -> str:

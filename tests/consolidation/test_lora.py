@@ -34,7 +34,7 @@ def train(base, facts, rng, spec=SPEC, adapter=None, memory=None, **options):
     return trained
 
 
-@pytest.mark.parametrize("first_layer", [0, 1, 3])
+@pytest.mark.parametrize("first_layer", [0, 1])
 def test_new_adapter_sits_on_every_linear_above_the_first_layer_and_changes_nothing(base, rng, first_layer):
     adapter = new_adapter(base.lm, replace(SPEC, rank=3), first_layer, rng)
     assert set(adapter) == {name for block in base.lm.blocks[first_layer:] for name in block.linears}
@@ -59,9 +59,9 @@ def test_adapters_can_be_limited_to_some_linears(base, rng):
     assert {name.rpartition(".")[2] for name in adapter} == {"q_proj", "down_proj"} and len(adapter) == 2
 
 
-@pytest.mark.parametrize(("first_layer", "targets"), [(4, ()), (0, ("c_fc",))])
+@pytest.mark.parametrize(("first_layer", "targets"), [(2, ()), (0, ("c_fc",))])
 def test_adapter_without_a_place_is_refused(base, rng, first_layer, targets):
-    with pytest.raises(SleepError, match=r"expected linears named .* found 4 blocks with"):
+    with pytest.raises(SleepError, match=r"expected linears named .* found 2 blocks with"):
         new_adapter(base.lm, replace(SPEC, targets=targets), first_layer, rng)
 
 

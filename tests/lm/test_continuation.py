@@ -26,7 +26,7 @@ def plain(lm, rows):
     return lm.logits_at(lm.pad(rows), *ends(rows))
 
 
-@pytest.mark.parametrize("first_block", [0, 1, 3])
+@pytest.mark.parametrize("first_block", [0, 1, 2])
 def test_logits_are_those_of_a_plain_pass(base, rows, first_block):
     run = Continuation(base.lm, rows, [1, 12, 0], Start(first_block))
     assert run.starts.tolist() == [1, 12, 0]
@@ -34,23 +34,23 @@ def test_logits_are_those_of_a_plain_pass(base, rows, first_block):
 
 
 def test_passes_do_not_disturb_each_other(base, rows):
-    run = Continuation(base.lm, rows, [1, 12, 0], Start(2))
+    run = Continuation(base.lm, rows, [1, 12, 0], Start(1))
     first = run.logits(*ends(rows))
     run.select(torch.tensor([1])).logits(torch.tensor([0]), torch.tensor([len(rows[1]) - 1]))
     assert torch.equal(run.logits(*ends(rows)), first)
 
 
 def test_selected_rows_give_their_logits(base, rows):
-    chosen = Continuation(base.lm, rows, [1, 12, 0], Start(2)).select(torch.tensor([2, 1]))
+    chosen = Continuation(base.lm, rows, [1, 12, 0], Start(1)).select(torch.tensor([2, 1]))
     at = torch.tensor([len(rows[2]) - 1, len(rows[1]) - 1])
     expected = plain(base.lm, rows)[[2, 1]]
     torch.testing.assert_close(chosen.logits(torch.arange(2), at), expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("first_block", [0, 2])
+@pytest.mark.parametrize("first_block", [0, 1])
 def test_gradients_are_those_of_a_plain_pass(base, rows, first_block):
     starts, at = [1, 12, 0], ends(rows)
-    module = base.lm.linear(base.lm.blocks[2].down_proj)
+    module = base.lm.linear(base.lm.blocks[1].down_proj)
 
     def gradient(run, columns):
         delta = torch.zeros(len(rows), 128, requires_grad=True)
