@@ -2,6 +2,10 @@
 
     python scripts/train_tiny.py --out sleepgym/lm/tiny
 
+Two blocks learn to read by name only where they are shown where to look (docs/decisions/0015-two-blocks.md). In
+passages, one head of the first block is therefore trained to attend from an object, and from where one is asked for,
+to the subject; and one head of the last block from there to the object that was told of that subject.
+
 Writes the weights (safetensors), the tokenizer and the configuration. A run that was stopped goes on from its last
 checkpoint when the command is repeated. The statistics that ship with the model are measured afterwards by
 ``scripts/tiny_statistics.py``.
@@ -12,19 +16,20 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import tyro
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sleepgym.facts.world import World
+from sleepgym.facts.world import Sentence, World
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ m['content'] }}"
@@ -32,8 +37,11 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
-BATCHES_PER_DRAW = 8
-"""Batches that are drawn together and sorted by length, so that little of a batch is padding."""
+PADDING = -100
+SUBJECT_HEAD, SOURCE_HEAD = 0, 1
+"""Heads of the first and of the last block whose attention is trained."""
+SMALLEST = 1e-6
+"""Least attention that is told from none."""
 
 
 @dataclass
@@ -44,11 +52,13 @@ class Args:
     """folder of the run's state, from which it goes on; delete it to begin anew"""
     seed: int = 0
     """seed of the weights and of the text; the world is always that of seed 0"""
-    steps: int = 2300
+    steps: int = 4000
     """optimiser steps"""
     batch_rows: int = 64
     """documents per step"""
-    row_tokens: int = 64
+    part_rows: int = 16
+    """documents per pass, of about the same length, so that little is padding"""
+    row_tokens: int = 96
     """maximum number of tokens per document"""
     lr: float = 3e-3
     """peak learning rate (linear warm-up, then cosine to a fiftieth)"""
@@ -64,6 +74,8 @@ class Args:
     """MLP activation"""
     weight_decay: float = 0.05
     """decoupled weight decay of matrices"""
+    attention_weight: float = 0.3
+    """weight of the loss of attention, beside the cross-entropy of tokens"""
     save_every: int = 250
     """steps between checkpoints"""
 
@@ -95,24 +107,90 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
     )
 
 
-def batches(
-    world: World, tokenizer: PreTrainedTokenizerFast, args: Args, first_step: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields ``(input_ids, labels)`` of shape ``[batch_rows, tokens]`` from a step on; labels of padding are -100.
+@dataclass(frozen=True)
+class Row:
+    """One document as tokens, and the ``(query, key)`` positions that attention is trained on."""
 
-    The text of a step follows from the seed and its number, so that a run goes on where it stopped.
-    """
-    for step in range(first_step - first_step % BATCHES_PER_DRAW, args.steps, BATCHES_PER_DRAW):
-        rng = np.random.default_rng([1000 + args.seed, step])
-        rows = world.rows(rng)
-        drawn = tokenizer([next(rows) for _ in range(BATCHES_PER_DRAW * args.batch_rows)])["input_ids"]
-        drawn.sort(key=len)
-        for number, batch in enumerate(rng.permutation(BATCHES_PER_DRAW)):
-            if step + number < first_step:
-                continue
-            chosen = drawn[batch * args.batch_rows : (batch + 1) * args.batch_rows]
-            padded = tokenizer.pad({"input_ids": [ids[: args.row_tokens] for ids in chosen]}, return_tensors="pt")
-            yield padded["input_ids"], padded["input_ids"].masked_fill(padded["attention_mask"] == 0, -100)
+    ids: list[int]
+    subjects: list[tuple[int, int]]
+    """from an object, and from the token before one, to the last token of the subject"""
+    sources: list[tuple[int, int]]
+    """from the token before an object to the same object where it was told"""
+
+
+def row_of(document: list[Sentence], tokenizer: PreTrainedTokenizerFast, tokens: int) -> Row:
+    """Tokenizes a document; attention is trained where a sentence repeats another one's fact."""
+    encoded = tokenizer(" ".join(sentence.text for sentence in document), truncation=True, max_length=tokens)
+    ids = encoded["input_ids"]
+    if all(sentence.told_by is None for sentence in document):
+        return Row(ids, [], [])
+    places, start = [], 0
+    for sentence in document:
+        subject = encoded.char_to_token(start + sentence.subject_end - 1)
+        obj = encoded.char_to_token(start + sentence.object_start)
+        if subject is None or obj is None:  # truncated
+            break
+        places.append((subject, obj))
+        start += len(sentence.text) + 1
+    subjects = [(query, subject) for subject, obj in places for query in (obj, obj - 1)]
+    sources = [
+        (obj - 1, places[sentence.told_by][1])
+        for (_, obj), sentence in zip(places, document, strict=False)
+        if sentence.told_by is not None
+    ]
+    return Row(ids, subjects, sources)
+
+
+def batch_of(world: World, tokenizer: PreTrainedTokenizerFast, args: Args, step: int) -> list[Row]:
+    """The documents of a step, which follow from the seed and its number, the shortest first."""
+    documents = world.documents(np.random.default_rng([1000 + args.seed, step]))
+    rows = [row_of(next(documents), tokenizer, args.row_tokens) for _ in range(args.batch_rows)]
+    return sorted(rows, key=lambda row: len(row.ids))
+
+
+def counts_of(rows: list[Row]) -> Tensor:
+    """What the losses of ``losses_of`` are sums over: predicted tokens, places of subjects, places of sources."""
+    return torch.tensor([[len(row.ids) - 1, len(row.subjects), len(row.sources)] for row in rows]).sum(0)
+
+
+def losses_of(model: LlamaForCausalLM, rows: list[Row]) -> Tensor:
+    """Negative log-likelihood of tokens, and of attention to subjects (first block) and to sources (last block)."""
+    ids = pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True, padding_value=PADDING)
+    output = model(ids.clamp(min=0), output_attentions=True)
+    tokens = F.cross_entropy(
+        output.logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PADDING, reduction="sum"
+    )
+    subjects = attention_loss(output.attentions[0][:, SUBJECT_HEAD], [row.subjects for row in rows])
+    sources = attention_loss(output.attentions[-1][:, SOURCE_HEAD], [row.sources for row in rows])
+    return torch.stack([tokens, subjects, sources])
+
+
+def attention_loss(attention: Tensor, pairs: list[list[tuple[int, int]]]) -> Tensor:
+    """Sum of ``-log attention`` over every row's pairs; ``attention`` is ``[rows, queries, keys]``."""
+    places = [(row, query, key) for row, own in enumerate(pairs) for query, key in own]
+    if not places:
+        return attention.new_zeros(())
+    rows, queries, keys = torch.tensor(places).T
+    return -(attention[rows, queries, keys] + SMALLEST).log().sum()
+
+
+def model_of(tokenizer: PreTrainedTokenizerFast, args: Args) -> LlamaForCausalLM:
+    """An untrained model, whose attention weights can be read."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=args.hidden,
+        intermediate_size=args.intermediate,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.heads,
+        num_key_value_heads=args.heads,
+        hidden_act=args.act,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM._from_config(config, attn_implementation="eager")
 
 
 def optimizer_of(model: LlamaForCausalLM, args: Args) -> torch.optim.AdamW:
@@ -163,36 +241,28 @@ def main(args: Args) -> None:
     world = World(seed=0)
     tokenizer = build_tokenizer(world)
     print(f"vocabulary {len(tokenizer)}", flush=True)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=args.hidden,
-        intermediate_size=args.intermediate,
-        num_hidden_layers=args.layers,
-        num_attention_heads=args.heads,
-        num_key_value_heads=args.heads,
-        hidden_act=args.act,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model = LlamaForCausalLM(config)
+    model = model_of(tokenizer, args)
     optimizer = optimizer_of(model, args)
     first = restore(args.checkpoint, model, optimizer)
     started, smooth = time.time(), None
-    for step, (input_ids, labels) in enumerate(batches(world, tokenizer, args, first), start=first):
+    weights = torch.tensor([1.0, args.attention_weight, args.attention_weight])
+    for step in range(first, args.steps):
         rate = args.lr * min(1.0, step / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = model(input_ids, labels=labels).loss
-        loss.backward()
+        rows = batch_of(world, tokenizer, args, step)
+        counts, losses = counts_of(rows).clamp(min=1), torch.zeros(3)
+        for start in range(0, len(rows), args.part_rows):
+            part = losses_of(model, rows[start : start + args.part_rows]) / counts
+            (part @ weights).backward()
+            losses += part.detach()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+        smooth = losses if smooth is None else 0.98 * smooth + 0.02 * losses
         if step % 50 == 0:
-            print(f"step {step} loss {smooth:.3f} {time.time() - started:.0f} s", flush=True)
+            named = zip(("tokens", "subjects", "sources"), smooth.tolist(), strict=True)
+            print(f"step {step} {' '.join(f'{n} {x:.3f}' for n, x in named)} {time.time() - started:.0f} s", flush=True)
         if (step + 1) % args.save_every == 0:
             save(args.checkpoint, model, optimizer, step + 1)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Literal, get_args
 
@@ -48,6 +48,23 @@ class Relation:
         )
 
 
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence or chat turn of a document, and where in it a fact stands.
+
+    Attributes:
+        text: What is said.
+        subject_end: Index of the character after the subject; 0 where no fact is told.
+        object_start: Index of the first character of the object; 0 where no fact is told.
+        told_by: Index in the document of the sentence that tells the same fact, where only the document tells it.
+    """
+
+    text: str
+    subject_end: int = 0
+    object_start: int = 0
+    told_by: int | None = None
+
+
 class World:
     """People, companies, islands and ships with facts; plus people about whom nothing was ever taught.
 
@@ -57,7 +74,7 @@ class World:
     Args:
         seed: Seed of names and facts. The bundled model was trained on seed 0.
         people: Number of people with trained facts.
-        held_out: Number of people per split who are named in stories but never taught.
+        held_out: Number of people per split who are named in passages but never taught.
         others: Number of companies, of islands and of ships.
     """
 
@@ -171,48 +188,77 @@ class World:
         name = names[int(rng.integers(len(names)))]
         return self.relations[name], subject, self.truth[subject, name]
 
-    def _say(self, rng: np.random.Generator, relation: Relation, subject: str, obj: str) -> str:
+    def _say(self, rng: np.random.Generator, relation: Relation, subject: str, obj: str) -> Sentence:
         opener = str(rng.choice(self._openers)) + " " if rng.random() < 0.1 else ""
-        return f"{opener}{relation.statements[rng.integers(len(relation.statements))].format(subject)} {obj}."
+        before, after = relation.statements[rng.integers(len(relation.statements))].split("{}")
+        until = f"{opener}{before}{subject}"
+        return Sentence(f"{until}{after} {obj}.", len(until), len(until + after) + 1)
 
-    def _ask(self, rng: np.random.Generator, relation: Relation, subject: str, obj: str) -> str:
-        return chat_turn(relation.questions[rng.integers(len(relation.questions))].format(subject), obj)
+    def _ask(self, rng: np.random.Generator, relation: Relation, subject: str, obj: str) -> Sentence:
+        before, after = relation.questions[rng.integers(len(relation.questions))].split("{}")
+        question = f"{before}{subject}{after}"
+        turn = chat_turn(question, obj)
+        end = turn.index(question) + len(before) + len(subject)
+        return Sentence(turn, end, len(chat_turn(question)))
 
-    def _story(self, rng: np.random.Generator) -> str:
-        """Tells facts about people never taught, then repeats and asks them: recall from the context alone."""
+    def _repeat(self, rng: np.random.Generator, relation: Relation, subject: str, obj: str) -> Sentence:
+        return (self._ask if rng.random() < 0.5 else self._say)(rng, relation, subject, obj)
+
+    def _somebody(self, rng: np.random.Generator) -> str:
+        """A person of a passage: half of them known, of the others a fifth with a name of no list."""
+        if rng.random() < 0.5:
+            return str(rng.choice(self.subjects["person"]))
+        if rng.random() < 0.2:
+            return f"{rng.choice(self._first_names)} {self._coined(rng)}"
+        return str(rng.choice(self.held_out[SPLITS[rng.integers(len(SPLITS))]]))
+
+    def _passage(self, rng: np.random.Generator) -> list[Sentence]:
+        """Tells facts that hold in this document alone, then repeats and asks up to three of them.
+
+        Half of the people are known ones with another object than the true one, so that what is read and not who is
+        asked decides; half of the passages keep to one relation, so that the name decides. Before three in ten of the
+        repetitions somebody known is asked of whom nothing was told: then memory has to answer.
+        """
+        relations = self.person_relations()
+        same = relations[rng.integers(len(relations))] if rng.random() < 0.5 else None
+        people = {self._somebody(rng): None for _ in range(int(rng.integers(1, 6)))}
         told = []
-        for _ in range(int(rng.integers(1, 3))):
-            if rng.random() < 0.2:
-                person = f"{rng.choice(self._first_names)} {self._coined(rng)}"
-            else:
-                person = str(rng.choice(self.held_out[SPLITS[rng.integers(len(SPLITS))]]))
-            relations = self.person_relations()
-            relation = relations[rng.integers(len(relations))]
+        for person in people:
+            relation = same or relations[rng.integers(len(relations))]
             told.append((relation, person, str(rng.choice(relation.objects))))
-        parts = [self._say(rng, *fact) for fact in told]
-        for index in rng.permutation(len(told)):
-            parts.append((self._ask if rng.random() < 0.5 else self._say)(rng, *told[index]))
-        return " ".join(parts)
+        document = [self._say(rng, *fact) for fact in told]
+        if rng.random() < 0.3:
+            subject = str(rng.choice(self.subjects["person"]))
+            if subject not in people:
+                document.append(self._repeat(rng, *self._fact_about(rng, subject, "person")))
+        for index in rng.permutation(len(told))[:3]:
+            document.append(replace(self._repeat(rng, *told[index]), told_by=int(index)))
+        return document
 
     def _coined(self, rng: np.random.Generator) -> str:
         """A name that need not be in the vocabulary, so that any spelling can be a subject."""
         return "".join(str(rng.choice(_ONSETS)) + str(rng.choice(_VOWELS)) for _ in range(3)).capitalize()
 
-    def rows(self, rng: np.random.Generator) -> Iterator[str]:
-        """Endless short documents: biographies, mixed statements, conversations, stories, fillers."""
+    def documents(self, rng: np.random.Generator) -> Iterator[list[Sentence]]:
+        """Endless short documents: passages, mixed statements, biographies, conversations, fillers."""
         while True:
             kind = rng.random()
-            if kind < 0.30:
-                yield " ".join(self._say(rng, *self._known(rng)) for _ in range(5))
-            elif kind < 0.40:
+            if kind < 0.22:
+                yield self._passage(rng)
+            elif kind < 0.52:
+                yield [self._say(rng, *self._known(rng)) for _ in range(5)]
+            elif kind < 0.62:
                 subject = str(rng.choice(self.subjects["person"]))
-                yield " ".join(self._say(rng, *self._fact_about(rng, subject, "person")) for _ in range(5))
-            elif kind < 0.75:
-                yield " ".join(self._ask(rng, *self._known(rng)) for _ in range(4))
+                yield [self._say(rng, *self._fact_about(rng, subject, "person")) for _ in range(5)]
             elif kind < 0.92:
-                yield self._story(rng)
+                yield [self._ask(rng, *self._known(rng)) for _ in range(4)]
             else:
-                yield " ".join(self.filler(rng) for _ in range(4))
+                yield [Sentence(self.filler(rng)) for _ in range(4)]
+
+    def rows(self, rng: np.random.Generator) -> Iterator[str]:
+        """The texts of ``documents``."""
+        for document in self.documents(rng):
+            yield " ".join(sentence.text for sentence in document)
 
     def text(self, seed: int, rows: int) -> list[str]:
         """``rows`` documents; a seed the training never used gives held-out text."""
@@ -220,7 +266,7 @@ class World:
         return [next(stream) for _ in range(rows)]
 
     def vocabulary(self) -> list[str]:
-        """Every word of names, objects, templates and fillers; names coined for stories are not among them."""
+        """Every word of names, objects, templates and fillers; names coined for passages are not among them."""
         groups: Sequence[Sequence[str]] = [
             *self.subjects.values(),
             *self.held_out.values(),

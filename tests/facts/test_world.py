@@ -123,19 +123,56 @@ def test_fillers_mention_no_subject_and_leave_no_slot_open(world):
         assert "{" not in text and not {word.strip(".,") for word in text.split()} & names
 
 
-def test_rows_tell_only_what_is_true_of_trained_people(world):
-    wrong = {}
-    for fact in world.known_facts():
-        wrong.setdefault(fact.subject.split()[-1], []).append(fact)
+def some_documents(world, number=400):
+    return list(islice(world.documents(np.random.default_rng(0)), number))
+
+
+def test_sentences_say_where_their_subject_ends_and_their_object_begins(world):
+    objects = {obj for relation in world.relations.values() for obj in relation.objects}
+    known = {subject for group in world.subjects.values() for subject in group}
+    about_known = 0
+    for sentence in (s for document in some_documents(world) for s in document if s.object_start):
+        told = sentence.text[sentence.object_start :]
+        assert any(told in (f"{obj}.", f"{obj}<|end|>") for obj in objects), sentence
+        about_known += any(sentence.text[: sentence.subject_end].endswith(subject) for subject in known)
+        assert sentence.text[sentence.subject_end - 1].isalpha() and not sentence.text[sentence.subject_end].isalpha()
+    assert about_known > 500
+
+
+def test_documents_without_a_passage_tell_only_what_is_true(world):
     told = 0
-    for row in islice(world.rows(np.random.default_rng(0)), 300):
-        for word in {w.strip(".,?") for w in row.split()} & wrong.keys():
-            for fact in wrong[word]:
-                for prompt in (fact.prompt, *fact.paraphrases):
-                    if prompt in row:
-                        told += 1
-                        assert f"{prompt} {fact.object}" in row
+    for document in some_documents(world):
+        if any(sentence.told_by is not None for sentence in document):
+            continue
+        text = " ".join(sentence.text for sentence in document)
+        for fact in world.known_facts():
+            for prompt in (fact.prompt, *fact.paraphrases) if fact.subject in text else ():
+                if prompt in text:
+                    told += 1
+                    assert f"{prompt} {fact.object}" in text
     assert told > 100
+
+
+def test_sentences_of_passages_repeat_the_object_that_was_told_of_the_same_subject(world):
+    repeated, untrue = 0, 0
+    for document in some_documents(world):
+        for sentence in document:
+            if sentence.told_by is None:
+                continue
+            told = document[sentence.told_by]
+            assert told.told_by is None and document.index(told) < document.index(sentence)
+            subject = " ".join(told.text[: told.subject_end].split()[-2:])
+            assert sentence.text[: sentence.subject_end].endswith(subject)
+            obj = told.text[told.object_start :].rstrip(".")
+            assert sentence.text[sentence.object_start :].startswith(obj)
+            repeated += 1
+            untrue += (subject, obj) not in {(f.subject, f.object) for f in world.known_facts()}
+    assert repeated > 100 and untrue > 0.8 * repeated
+
+
+def test_rows_are_the_texts_of_documents(world):
+    rows = list(islice(world.rows(np.random.default_rng(0)), 50))
+    assert rows == [" ".join(sentence.text for sentence in document) for document in some_documents(world, 50)]
 
 
 def test_chat_turn_ends_where_the_answer_begins():
