@@ -52,7 +52,7 @@ class Args:
     """folder of the run's state, from which it goes on; delete it to begin anew"""
     seed: int = 0
     """seed of the weights and of the text; the world is always that of seed 0"""
-    steps: int = 4000
+    steps: int = 3600
     """optimiser steps"""
     batch_rows: int = 64
     """documents per step"""
@@ -76,6 +76,8 @@ class Args:
     """decoupled weight decay of matrices"""
     attention_weight: float = 0.3
     """weight of the loss of attention, beside the cross-entropy of tokens"""
+    attention_from: int = 1500
+    """first step with a loss of attention: facts are to be found at their subject before names travel elsewhere"""
     save_every: int = 250
     """steps between checkpoints"""
 
@@ -245,11 +247,12 @@ def main(args: Args) -> None:
     optimizer = optimizer_of(model, args)
     first = restore(args.checkpoint, model, optimizer)
     started, smooth = time.time(), None
-    weights = torch.tensor([1.0, args.attention_weight, args.attention_weight])
     for step in range(first, args.steps):
         rate = args.lr * min(1.0, step / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
         for group in optimizer.param_groups:
             group["lr"] = rate
+        weight = args.attention_weight if step >= args.attention_from else 0.0
+        weights = torch.tensor([1.0, weight, weight])
         rows = batch_of(world, tokenizer, args, step)
         counts, losses = counts_of(rows).clamp(min=1), torch.zeros(3)
         for start in range(0, len(rows), args.part_rows):

@@ -20,6 +20,7 @@ _ONSETS = "b br c d dr f fl g gr h j k kl l m n p pr r s st t tr v w z".split()
 _VOWELS = "a e i o u ai ea io".split()
 _CODAS = "l m n r s t nd rk lt x".split()
 _SLOT = re.compile(r"\{\w*\}")
+_USER = "<|user|>"
 _WORD = re.compile(r"\w+|[^\w\s]+")
 
 
@@ -63,6 +64,17 @@ class Sentence:
     subject_end: int = 0
     object_start: int = 0
     told_by: int | None = None
+
+    def after(self, prefix: str) -> Sentence:
+        """The sentence behind a prefix."""
+        return self._moved(prefix + self.text, len(prefix))
+
+    def without(self, prefix: str) -> Sentence:
+        """The sentence without the prefix that it begins with."""
+        return self._moved(self.text.removeprefix(prefix), -len(prefix))
+
+    def _moved(self, text: str, by: int) -> Sentence:
+        return replace(self, text=text, subject_end=self.subject_end + by, object_start=self.object_start + by)
 
 
 class World:
@@ -216,8 +228,9 @@ class World:
         """Tells facts that hold in this document alone, then repeats and asks up to three of them.
 
         Half of the people are known ones with another object than the true one, so that what is read and not who is
-        asked decides; half of the passages keep to one relation, so that the name decides. Before three in ten of the
-        repetitions somebody known is asked of whom nothing was told: then memory has to answer.
+        asked decides; half of the passages keep to one relation, so that the name decides. Three in ten are told in the
+        turn that asks; in three in ten of the others somebody known of whom nothing was told comes first: then memory
+        has to answer.
         """
         relations = self.person_relations()
         same = relations[rng.integers(len(relations))] if rng.random() < 0.5 else None
@@ -227,11 +240,16 @@ class World:
             relation = same or relations[rng.integers(len(relations))]
             told.append((relation, person, str(rng.choice(relation.objects))))
         document = [self._say(rng, *fact) for fact in told]
+        asked = rng.permutation(len(told))[:3]
         if rng.random() < 0.3:
+            # The whole passage and its first question in one turn.
+            question = replace(self._ask(rng, *told[asked[0]]), told_by=int(asked[0])).without(_USER)
+            document, asked = [document[0].after(_USER), *document[1:], question], asked[1:]
+        elif rng.random() < 0.3:
             subject = str(rng.choice(self.subjects["person"]))
             if subject not in people:
                 document.append(self._repeat(rng, *self._fact_about(rng, subject, "person")))
-        for index in rng.permutation(len(told))[:3]:
+        for index in asked:
             document.append(replace(self._repeat(rng, *told[index]), told_by=int(index)))
         return document
 
@@ -279,4 +297,4 @@ class World:
 
 def chat_turn(question: str, answer: str = "") -> str:
     """One question and its answer in the bundled model's chat format."""
-    return f"<|user|>{question}<|assistant|>" + (f"{answer}<|end|>" if answer else "")
+    return f"{_USER}{question}<|assistant|>" + (f"{answer}<|end|>" if answer else "")
