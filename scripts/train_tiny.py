@@ -2,9 +2,10 @@
 
     python scripts/train_tiny.py --out sleepgym/lm/tiny
 
-Two blocks learn to read by name only where they are shown where to look (docs/decisions/0015-two-blocks.md). In
-passages, one head of the first block is therefore trained to attend from an object, and from where one is asked for,
-to the subject; and one head of the last block from there to the object that was told of that subject.
+Two blocks learn to read by name only where they are shown how (docs/decisions/0015-two-blocks.md). Once facts are
+learned, attention is therefore trained too, in passages: one head of the first block is to look from an object, and
+from where one is asked for, to the subject; and one head of the last block from there to the object that was told of
+that subject. For some steps, what the latter reads there is trained to be that object.
 
 Writes the weights (safetensors), the tokenizer and the configuration. A run that was stopped goes on from its last
 checkpoint when the command is repeated. The statistics that ship with the model are measured afterwards by
@@ -38,6 +39,8 @@ CHAT_TEMPLATE = (
 )
 
 PADDING = -100
+USUAL, MANY = 0.22, 0.5
+"""Share of passages among the documents."""
 SUBJECT_HEAD, SOURCE_HEAD = 0, 1
 """Heads of the first and of the last block whose attention is trained."""
 SMALLEST = 1e-6
@@ -74,10 +77,14 @@ class Args:
     """MLP activation"""
     weight_decay: float = 0.05
     """decoupled weight decay of matrices"""
-    attention_weight: float = 0.3
-    """weight of the loss of attention, beside the cross-entropy of tokens"""
-    attention_from: int = 1500
-    """first step with a loss of attention: facts are to be found at their subject before names travel elsewhere"""
+    start: Path | None = None
+    """folder of a model to go on from; by default weights are random"""
+    reading_from: int = 1500
+    """first step in which attention is trained: facts are to be found at their subject before names travel elsewhere"""
+    reading_steps: int = 300
+    """steps from there on in which half of the documents are passages and copying is trained; 0 for none"""
+    reading_weight: float = 0.3
+    """weight of the losses of attention and of copying, beside the cross-entropy of tokens"""
     save_every: int = 250
     """steps between checkpoints"""
 
@@ -143,37 +150,67 @@ def row_of(document: list[Sentence], tokenizer: PreTrainedTokenizerFast, tokens:
     return Row(ids, subjects, sources)
 
 
-def batch_of(world: World, tokenizer: PreTrainedTokenizerFast, args: Args, step: int) -> list[Row]:
+def batch_of(
+    world: World, tokenizer: PreTrainedTokenizerFast, args: Args, step: int, passages: float = USUAL
+) -> list[Row]:
     """The documents of a step, which follow from the seed and its number, the shortest first."""
-    documents = world.documents(np.random.default_rng([1000 + args.seed, step]))
+    documents = world.documents(np.random.default_rng([1000 + args.seed, step]), passages)
     rows = [row_of(next(documents), tokenizer, args.row_tokens) for _ in range(args.batch_rows)]
     return sorted(rows, key=lambda row: len(row.ids))
 
 
 def counts_of(rows: list[Row]) -> Tensor:
-    """What the losses of ``losses_of`` are sums over: predicted tokens, places of subjects, places of sources."""
-    return torch.tensor([[len(row.ids) - 1, len(row.subjects), len(row.sources)] for row in rows]).sum(0)
+    """What the losses of ``losses_of`` are sums over: predicted tokens, places of subjects, and of sources twice."""
+    counts = [[len(row.ids) - 1, len(row.subjects), len(row.sources), len(row.sources)] for row in rows]
+    return torch.tensor(counts).sum(0)
 
 
 def losses_of(model: LlamaForCausalLM, rows: list[Row]) -> Tensor:
-    """Negative log-likelihood of tokens, and of attention to subjects (first block) and to sources (last block)."""
+    """Negative log-likelihood of tokens, of attention to subjects and to sources, and of copies, ``[4]``."""
     ids = pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True, padding_value=PADDING)
-    output = model(ids.clamp(min=0), output_attentions=True)
+    output = model(ids.clamp(min=0), output_attentions=True, output_hidden_states=True)
     tokens = F.cross_entropy(
         output.logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PADDING, reduction="sum"
     )
-    subjects = attention_loss(output.attentions[0][:, SUBJECT_HEAD], [row.subjects for row in rows])
-    sources = attention_loss(output.attentions[-1][:, SOURCE_HEAD], [row.sources for row in rows])
-    return torch.stack([tokens, subjects, sources])
+    sources = [row.sources for row in rows]
+    return torch.stack(
+        [
+            tokens,
+            attention_loss(output.attentions[0][:, SUBJECT_HEAD], [row.subjects for row in rows]),
+            attention_loss(output.attentions[-1][:, SOURCE_HEAD], sources),
+            copying_loss(model, ids, output.hidden_states[-2], sources),
+        ]
+    )
+
+
+def places_of(pairs: list[list[tuple[int, int]]]) -> Tensor:
+    """Rows, queries and keys of all pairs, ``[3, pairs]``."""
+    places = [(row, query, key) for row, own in enumerate(pairs) for query, key in own]
+    return torch.tensor(places, dtype=torch.long).reshape(-1, 3).T
 
 
 def attention_loss(attention: Tensor, pairs: list[list[tuple[int, int]]]) -> Tensor:
     """Sum of ``-log attention`` over every row's pairs; ``attention`` is ``[rows, queries, keys]``."""
-    places = [(row, query, key) for row, own in enumerate(pairs) for query, key in own]
-    if not places:
-        return attention.new_zeros(())
-    rows, queries, keys = torch.tensor(places).T
+    rows, queries, keys = places_of(pairs)
     return -(attention[rows, queries, keys] + SMALLEST).log().sum()
+
+
+def copying_loss(model: LlamaForCausalLM, ids: Tensor, hidden: Tensor, pairs: list[list[tuple[int, int]]]) -> Tensor:
+    """Cross-entropy of the tokens at the keys, from what the source's head alone would write of them.
+
+    Args:
+        model: The model.
+        ids: Tokens, ``[rows, tokens]``.
+        hidden: Input of the last block, ``[rows, tokens, width]``.
+        pairs: Queries and keys of every row.
+    """
+    rows, _, keys = places_of(pairs)
+    block = model.model.layers[-1]
+    size = block.self_attn.head_dim
+    head = slice(SOURCE_HEAD * size, (SOURCE_HEAD + 1) * size)
+    value = block.input_layernorm(hidden[rows, keys]) @ block.self_attn.v_proj.weight[head].T
+    written = model.model.norm(value @ block.self_attn.o_proj.weight[:, head].T)
+    return F.cross_entropy(model.lm_head(written), ids[rows, keys], reduction="sum")
 
 
 def model_of(tokenizer: PreTrainedTokenizerFast, args: Args) -> LlamaForCausalLM:
@@ -244,6 +281,8 @@ def main(args: Args) -> None:
     tokenizer = build_tokenizer(world)
     print(f"vocabulary {len(tokenizer)}", flush=True)
     model = model_of(tokenizer, args)
+    if args.start is not None:
+        model.load_state_dict(load_file(args.start / "model.safetensors"), strict=False)
     optimizer = optimizer_of(model, args)
     first = restore(args.checkpoint, model, optimizer)
     started, smooth = time.time(), None
@@ -251,10 +290,11 @@ def main(args: Args) -> None:
         rate = args.lr * min(1.0, step / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        weight = args.attention_weight if step >= args.attention_from else 0.0
-        weights = torch.tensor([1.0, weight, weight])
-        rows = batch_of(world, tokenizer, args, step)
-        counts, losses = counts_of(rows).clamp(min=1), torch.zeros(3)
+        reading = step >= args.reading_from
+        begins = reading and step < args.reading_from + args.reading_steps
+        weights = torch.tensor([1.0, *(args.reading_weight * on for on in (reading, reading, begins))])
+        rows = batch_of(world, tokenizer, args, step, MANY if begins else USUAL)
+        counts, losses = counts_of(rows).clamp(min=1), torch.zeros(4)
         for start in range(0, len(rows), args.part_rows):
             part = losses_of(model, rows[start : start + args.part_rows]) / counts
             (part @ weights).backward()
@@ -264,7 +304,7 @@ def main(args: Args) -> None:
         optimizer.zero_grad()
         smooth = losses if smooth is None else 0.98 * smooth + 0.02 * losses
         if step % 50 == 0:
-            named = zip(("tokens", "subjects", "sources"), smooth.tolist(), strict=True)
+            named = zip(("tokens", "subjects", "sources", "copies"), smooth.tolist(), strict=True)
             print(f"step {step} {' '.join(f'{n} {x:.3f}' for n, x in named)} {time.time() - started:.0f} s", flush=True)
         if (step + 1) % args.save_every == 0:
             save(args.checkpoint, model, optimizer, step + 1)

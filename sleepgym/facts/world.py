@@ -257,18 +257,24 @@ class World:
         """A name that need not be in the vocabulary, so that any spelling can be a subject."""
         return "".join(str(rng.choice(_ONSETS)) + str(rng.choice(_VOWELS)) for _ in range(3)).capitalize()
 
-    def documents(self, rng: np.random.Generator) -> Iterator[list[Sentence]]:
-        """Endless short documents: passages, mixed statements, biographies, conversations, fillers."""
+    def documents(self, rng: np.random.Generator, passages: float = 0.22) -> Iterator[list[Sentence]]:
+        """Endless short documents: passages, mixed statements, biographies, conversations, fillers.
+
+        Args:
+            rng: Source of all randomness.
+            passages: Share of passages; the others keep their proportions.
+        """
         while True:
-            kind = rng.random()
-            if kind < 0.22:
+            if rng.random() < passages:
                 yield self._passage(rng)
-            elif kind < 0.52:
+                continue
+            kind = rng.random()
+            if kind < 0.38:
                 yield [self._say(rng, *self._known(rng)) for _ in range(5)]
-            elif kind < 0.62:
+            elif kind < 0.51:
                 subject = str(rng.choice(self.subjects["person"]))
                 yield [self._say(rng, *self._fact_about(rng, subject, "person")) for _ in range(5)]
-            elif kind < 0.92:
+            elif kind < 0.90:
                 yield [self._ask(rng, *self._known(rng)) for _ in range(4)]
             else:
                 yield [Sentence(self.filler(rng)) for _ in range(4)]
