@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "sleeper",
         "episode",
         "env",
-        "record",
+        "record sim",
         "schedulers",
         "evaluation",
         "training",

@@ -1,0 +1,1 @@
+"""SleepSim: the environment of a card without its model, whose answers a fitted response model gives instead."""

@@ -1,0 +1,52 @@
+"""Structs of arrays: one row per environment, so that copies, snapshots and resets are array copies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int64] | slice
+"""Environments by index; a slice gives views of their arrays, an index array copies."""
+
+
+@dataclass
+class Arrays:
+    """Base of dataclasses whose fields are all arrays with one row per environment."""
+
+    def __len__(self) -> int:
+        return len(next(iter(vars(self).values())))
+
+    def rows(self, rows: Rows) -> Self:
+        """Returns some environments: a copy of the rows of an index array, a view of those of a slice."""
+        return type(self)(**{name: array[rows] for name, array in vars(self).items()})
+
+    def put(self, rows: Rows, other: Self) -> None:
+        """Overwrites environments.
+
+        Args:
+            rows: Environments to overwrite.
+            other: Their new rows, in this order.
+        """
+        for name, array in vars(self).items():
+            array[rows] = getattr(other, name)
+
+    def copy(self) -> Self:
+        """Returns an independent copy."""
+        return type(self)(**{name: array.copy() for name, array in vars(self).items()})
+
+
+def without(array: NDArray[Any], gone: NDArray[np.bool_], empty: float) -> NDArray[Any]:
+    """Closes the gaps that removed entries leave.
+
+    Args:
+        array: Entries in order, ``[rows, width]``.
+        gone: Entries to remove, bool ``[rows, width]``.
+        empty: Value of the entries that become free at the end.
+    """
+    order = np.argsort(gone, axis=1, kind="stable")
+    closed = np.take_along_axis(array, order, 1)
+    closed[np.take_along_axis(gone, order, 1)] = empty
+    return closed
