@@ -1,0 +1,152 @@
+"""Many episodes at once, one action each: the steps of :mod:`sleepgym.episode.episode` without a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sleepgym.episode.actions import Action
+from sleepgym.sim import clock, operators, rules
+from sleepgym.sim.clock import Rewards
+from sleepgym.sim.dice import Keys, derived
+from sleepgym.sim.response import Response
+from sleepgym.sim.setting import Setting
+from sleepgym.sim.state import State
+from sleepgym.sim.streams import Streams
+
+
+@dataclass(frozen=True)
+class Choices:
+    """An action of each episode, ``[rows]``; see :class:`~sleepgym.episode.actions.Choice`.
+
+    Attributes:
+        action: Operators, values of :class:`Action`.
+        facts: Maximum number of facts that it writes.
+        ticks: Ticks that it takes.
+    """
+
+    action: NDArray[np.int32]
+    facts: NDArray[np.int32]
+    ticks: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Results of a step of many episodes.
+
+    Attributes:
+        rewards: Terms of the reward.
+        invalid: Which actions were not allowed, bool ``[rows]``.
+        undone: Which actions were nights that undid themselves, bool ``[rows]``.
+    """
+
+    rewards: Rewards
+    invalid: NDArray[np.bool_]
+    undone: NDArray[np.bool_]
+
+
+class Episodes:
+    """Episodes of a card, each with its own stream and clock.
+
+    Args:
+        setting: Numbers of the card.
+        response: Stands in for the model.
+        streams: Stream of each episode.
+        dice: Key of each episode's random numbers.
+
+    Attributes:
+        streams: Stream of each episode.
+        state: State of each episode; copy it to come back, and assign the copy of a copy.
+    """
+
+    def __init__(self, setting: Setting, response: Response, streams: Streams, dice: Keys) -> None:
+        self.setting, self.response = setting, response
+        self.streams = streams
+        self.state = State.fresh(setting, dice)
+        clock.arrive(streams, self.state, np.arange(len(dice)))
+
+    def begin(self, rows: NDArray[np.int64], streams: Streams, dice: Keys) -> None:
+        """Replaces some episodes by new ones.
+
+        Args:
+            rows: Episodes to replace.
+            streams: Their new streams.
+            dice: Their new keys.
+        """
+        fresh = Episodes(self.setting, self.response, streams, dice)
+        self.streams.put(rows, streams)
+        self.state.put(rows, fresh.state)
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """Which actions are allowed, bool ``[rows, actions]``."""
+        return rules.masks(self.setting, self.state, self.streams.edit_budget)
+
+    @property
+    def collapsed(self) -> NDArray[np.bool_]:
+        """Where perplexity exceeds the card's limit, bool ``[rows]``."""
+        return self.state.mind.ratio > self.setting.card.episode.max_perplexity_ratio
+
+    @property
+    def truncated(self) -> NDArray[np.bool_]:
+        """Where the horizon is reached, bool ``[rows]``."""
+        return self.state.clock.tick >= self.setting.card.horizon
+
+    @property
+    def recall(self) -> NDArray[np.float64]:
+        """True recall over all arrived facts, ``[rows]``; 1 before the first."""
+        arrived = np.count_nonzero(self.state.facts.current >= 0, axis=1)
+        right = np.count_nonzero(rules.is_recalled(self.state.facts, self.state.mind), axis=1)
+        return np.where(arrived > 0, right / np.maximum(arrived, 1), 1.0)
+
+    @property
+    def score(self) -> NDArray[np.float64]:
+        """Share of the questions so far answered correctly, ``[rows]``; after a collapse, all later ones are wrong."""
+        done = self.state.clock
+        asked = done.asked.copy()
+        for row in np.flatnonzero(self.collapsed):  # rare, and the last step of its episode
+            asked[row] += self.streams.traffic[row, done.tick[row] :].sum()
+        return np.where(asked > 0, done.answered / np.where(asked > 0, asked, 1.0), 1.0)
+
+    def step(self, choices: Choices, resting: NDArray[np.bool_], allowed: NDArray[np.bool_] | None = None) -> Steps:
+        """Performs an action in every episode and lets its ticks pass.
+
+        Args:
+            choices: An action of each episode.
+            resting: Episodes that do nothing, and whose clock stands still, bool ``[rows]``.
+            allowed: :attr:`masks` of this moment, if they are at hand.
+        """
+        allowed = self.masks if allowed is None else allowed
+        state, setting = self.state, self.setting
+        each = np.arange(len(state))
+        invalid = ~allowed[each, choices.action] & ~resting
+        action = np.where(invalid | resting, Action.WAIT, choices.action)
+        undone = np.zeros(len(state), bool)
+        for kind in (Action.INJECT, Action.REFRESH, Action.NAP, Action.SLEEP, Action.PRUNE):
+            # Nights of one length together need no special case: lengths are an argument of the operator.
+            rows = np.flatnonzero(action == kind)
+            if len(rows):
+                size = (choices.ticks if kind == Action.SLEEP else choices.facts)[rows]
+                part = state.rows(rows)
+                undone[rows] = operators.perform(setting, self.response, self.streams.rows(rows), part, kind, size)
+                state.put(rows, part)
+        ticks = np.where(invalid, setting.card.ticks.wait, choices.ticks)
+        ticks[resting] = 0
+        rewards = clock.elapse(setting, self.streams, state, ticks, setting.is_offline[action], invalid)
+        napped, slept = action == Action.NAP, action == Action.SLEEP
+        done = state.clock
+        done.audited_at[:] = np.where(napped | slept, done.tick, done.audited_at)
+        done.slept_at[:] = np.where(slept, done.tick, done.slept_at)
+        done.naps += napped
+        done.sleeps += slept
+        done.steps += ~resting
+        return Steps(rewards, invalid, undone)
+
+    def draws(self) -> Keys:
+        """Returns the keys of the next step's random numbers, ``[rows]``."""
+        return derived(self.state.clock.dice, self.state.clock.steps)
