@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +15,31 @@ from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action
 from sleepgym.sim.observation import observations
 from sleepgym.sim.recorder import Record, record_episode
-from sleepgym.sim.replay import replay
+from sleepgym.sim.replay import changes_of, replay
 from tests.sim.conftest import busy
 
 CARDS: dict[str, dict[str, dict[str, Any]]] = {
-    "mini": {},
+    "mini": {"episode": {"days": 4}},
     # A full ledger and an inbox that overflows.
     "crowded": {"budget": {"capacity": 4, "pending": 2, "edits": [2.0, 3.0]}, "stream": {"arrival_rate": [1.0, 1.2]}},
     # Updates of what is written and of what waits; edits run out.
-    "churning": {"stream": {"update_share": [0.5, 0.7], "max_new_facts": 5}, "budget": {"edits": [0.5, 0.7]}},
-    # Few facts a night, some of them held instead of trained.
-    "spaced": {"sleep": {"facts": 3, "spacing": 4, "settled": 4}, "budget": {"edits": [3.0, 4.0]}},
+    "churning": {
+        "stream": {"update_share": [0.5, 0.7], "max_new_facts": 5},
+        "budget": {"edits": [0.5, 0.7]},
+        "episode": {"days": 4},
+    },
+    # Few facts a night, some of them held instead of trained; a new adapter every night, beside the edits.
+    "spaced": {
+        "sleep": {"facts": 3, "spacing": 4, "settled": 4, "adapter": "fresh", "max_rank": 40, "first_layer": 0},
+        "budget": {"edits": [3.0, 4.0]},
+        "episode": {"days": 4},
+    },
+    # Nights that undo themselves.
+    "harmful": {"sleep": {"max_perplexity_ratio": 1.0, "max_recall_drop": 0.0}, "budget": {"edits": [3.0, 4.0]}},
+    # Perplexity ends the episode.
+    "collapsing": {"episode": {"max_perplexity_ratio": 1.001}},
+    # The agent chooses how much it writes and how long it sleeps.
+    "chosen": {"parameters": {"facts": [1, 2, 4], "sleep": [1, 3, 5]}},
 }
 
 
@@ -42,12 +57,15 @@ class Seen:
 def played(request: pytest.FixtureRequest, mini: Callable[..., SleepEnv]) -> tuple[Record, list[Seen]]:
     """A record, and what was seen at the reset and after every step."""
     name, seed = request.param
-    overrides = {section: dict(keys) for section, keys in CARDS[name].items()}
-    if "sleep" in overrides:
-        overrides["sleep"] |= {"steps": 4, "rehearsal_rows": 1, "validation_rows": 2, "max_recall_drop": 0.5}
-    env, seen = Watched(mini(**overrides)), []
+    env, seen = Watched(mini(**CARDS[name])), []
     env.seen = seen
     return record_episode(env, busy(seed), seed, "busy"), seen  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def happened() -> Counter[str]:
+    """What has happened in the episodes that were compared."""
+    return Counter()
 
 
 class Watched:
@@ -71,12 +89,15 @@ class Watched:
 
 
 def test_masks_clock_budget_inbox_rewards_and_observations_are_those_of_the_real_environment(
-    played: tuple[Record, list[Seen]],
+    played: tuple[Record, list[Seen]], happened: Counter[str]
 ) -> None:
     record, seen = played
     before = seen[0]
+    happened.update(Action(action).name for action in record.action[~record.invalid])
+    happened.update(invalid=record.invalid.sum(), undone=record.undone.sum(), collapsed=seen[-1].ended[0])
+    happened.update(lost=seen[-1].info["lost"], refreshed_at_night=refreshed_at_night(record))
     for (episodes, choices, allowed, _), after in zip(replay(record), seen[1:], strict=True):
-        assert np.array_equal(episodes.masks[0].astype(np.int8), before.info["action_mask"])
+        assert np.array_equal(episodes.masks[0], mask_of_operators(before.info))
         assert_same_observation(observations(episodes.setting, episodes.streams, episodes.state), before.observation)
         done = episodes.step(choices, np.zeros(1, bool), allowed)
         for name, term in vars(done.rewards).items():
@@ -103,9 +124,19 @@ def test_masks_clock_budget_inbox_rewards_and_observations_are_those_of_the_real
     assert_same_observation(observations(episodes.setting, episodes.streams, episodes.state), before.observation)
 
 
-def test_the_episodes_that_are_compared_take_every_action(played: tuple[Record, list[Seen]]) -> None:
-    record, _ = played
-    assert {Action.INJECT, Action.NAP, Action.SLEEP} <= set(record.action[~record.invalid].tolist())
+def test_what_can_happen_has_happened_in_the_episodes_that_were_compared(happened: Counter[str]) -> None:
+    expected = {*Action.__members__, "invalid", "undone", "collapsed", "lost", "refreshed_at_night"}
+    assert {name for name, count in happened.items() if count} == expected
+
+
+def mask_of_operators(info: dict[str, Any]) -> np.ndarray:
+    mask = info["action_mask"]
+    return (mask[0] if isinstance(mask, tuple) else mask).astype(bool)
+
+
+def refreshed_at_night(record: Record) -> int:
+    nights = [change for change in changes_of(record) if change.action == Action.SLEEP]
+    return sum(int(night.chosen.sum()) for night in nights)
 
 
 def assert_same_observation(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
