@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class Samples:
     """
 
     features: NDArray[np.float32]
-    targets: NDArray[np.float32] | NDArray[np.bool_]
+    targets: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Tried:
     chosen: bool
 
 
-def fit(
+def fit_response(
     records: Sequence[Record], held_out: float = 0.25, forms: Sequence[str] = FORMS
 ) -> tuple[FittedResponse, list[Tried]]:
     """Fits every form of every model to some of the episodes, chooses by the others, and fits again to all.
@@ -83,9 +84,8 @@ def fit(
     logistic: dict[str, Logistic] = {}
     tried: list[Tried] = []
     for model, features in names.items():
-        fitted, compared = _chosen(
-            model, features, *(_joined(part, model, features) for part in (train, test, each)), forms
-        )
+        joined = [_joined(part, model, features) for part in (train, test, each)]
+        fitted, compared = _chosen(model, features, joined[0], joined[1], joined[2], forms)
         tried += compared
         if isinstance(fitted, Linear):
             linear[model] = fitted
@@ -100,7 +100,7 @@ def samples_of(changes: Iterable[Change]) -> Iterator[tuple[str, Samples]]:
     Args:
         changes: Changes of one episode.
     """
-    found: dict[str, list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = {}
+    found: dict[str, list[tuple[NDArray[np.float32], NDArray[Any]]]] = {}
     for change in changes:
         for name, features, targets in _samples(change):
             found.setdefault(name, []).append((features, targets))
@@ -109,7 +109,7 @@ def samples_of(changes: Iterable[Change]) -> Iterator[tuple[str, Samples]]:
         yield name, Samples(features, targets)
 
 
-def _samples(change: Change) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.float32]]]:
+def _samples(change: Change) -> Iterator[tuple[str, NDArray[np.float32], NDArray[Any]]]:
     at, kind = change.at, {Action.INJECT: "inject", Action.REFRESH: "refresh", Action.SLEEP: "night"}[change.action]
     chosen = change.chosen if kind == "inject" else of_entries_to_facts(at, change.chosen)
     around = Around(at, chosen, of_entries_to_facts(at, change.trained), change.held, change.steps)
@@ -151,7 +151,7 @@ def _roles(change: Change, around: Around) -> Mapping[str, NDArray[np.bool_]]:
 
 def _of_stages(
     change: Change, around: Around, of_episodes: NDArray[np.float32]
-) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.bool_]]]:
+) -> Iterator[tuple[str, NDArray[np.float32], NDArray[Any]]]:
     """Yields the samples of who passes the gate, goes further, and has its edit switched off."""
     night, at = change.night, change.at
     assert night is not None
@@ -187,7 +187,7 @@ def _chosen(
     scores = {}
     for form in forms:
         fitted = _fitted(model, names, train, form)
-        likelihood = fitted.likelihood(test.features, names, test.targets)  # type: ignore[arg-type]  # as its kind has them
+        likelihood = fitted.likelihood(test.features, names, test.targets)
         scores[form] = float(likelihood.mean()) if len(likelihood) else float("nan")
     # NaN compares false: without held-out samples, the simplest form stays.
     best = forms[0]

@@ -96,11 +96,11 @@ def save_fit(path: Path, response: FittedResponse, card: FitCard) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    tensors = {}
-    for name, linear in response.linear.items():
-        tensors |= {f"{name}.weights": linear.weights, f"{name}.noise": linear.noise}
-    tensors |= {f"{name}.weights": logistic.weights for name, logistic in response.logistic.items()}
-    forms = {name: each.form for name, each in (*response.linear.items(), *response.logistic.items())}
+    tensors = {f"{name}.weights": model.weights for name, model in response.logistic.items()}
+    tensors |= {f"{name}.weights": model.weights for name, model in response.linear.items()}
+    tensors |= {f"{name}.noise": model.noise for name, model in response.linear.items()}
+    forms = {name: model.form for name, model in response.linear.items()}
+    forms |= {name: model.form for name, model in response.logistic.items()}
     about = {"card": card.model_dump_json(), "forms": json.dumps(forms)}
     files.write(path, save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, about))
 

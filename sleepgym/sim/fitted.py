@@ -101,10 +101,9 @@ class FittedResponse:
         self._move(mind, "night.settled", around.of_facts(row_, fact_, of_episodes), row_, fact_, noise)
         self._damage(mind, "night.damage", of_episodes, at, keys)
         undone = uniform(keys, _UNDONE, 1)[:, 0] < self.logistic["night.undone"].chance(of_episodes, EPISODE)
-        out = [np.zeros(at.state.ledger.fact.shape, kind) for kind in (bool, np.int32, np.float64)]
-        for array, values in zip(out, (passes, stage, scale), strict=True):
-            array[row, entry] = values
-        return Night(mind, *out, undone)
+        passed, stages, scales = (np.zeros(at.state.ledger.fact.shape, kind) for kind in (bool, np.int32, np.float64))
+        passed[row, entry], stages[row, entry], scales[row, entry] = passes, stage, scale
+        return Night(mind, passed, stages, scales, _rank(at, np.asarray(trained.any(1))), undone)
 
     def _edited(self, around: Around, kind: str, role: str) -> Mind:
         """Returns what the model answers after facts were written or solved again."""
@@ -147,6 +146,16 @@ class FittedResponse:
 def with_next_stage(features: NDArray[np.float32], stage: NDArray[np.integer], last: int) -> NDArray[np.float32]:
     """Returns features with the stage that a fact may go beyond, ``[samples, features + 1]``."""
     return np.concatenate((features, (stage / last).astype(np.float32)[:, None]), 1)
+
+
+def _rank(at: Situation, trains: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Returns the rank of the adapter after a night: a fresh one is joined to the stored one unless nothing is trained.
+
+    A real night that finds all lessons learned already does not join it either, which is not foreseen here.
+    """
+    spec, rank = at.setting.card.sleep, at.state.clock.rank
+    most = spec.max_rank if spec.adapter == "fresh" else spec.rank
+    return np.where(trains | (rank == 0), np.minimum(rank + spec.rank, most), rank).astype(np.int32)
 
 
 def _keys(at: Situation) -> Keys:

@@ -146,7 +146,7 @@ def sleep(at: Situation, response: Response, ticks: NDArray[np.int32]) -> NDArra
     state.facts.held_at[kept] = np.where(settled, nights[kept, None], state.facts.held_at[kept])
     state.clock.nights[kept] = nights[kept]
     state.clock.edits_used[kept] += refreshed[kept].sum(1, dtype=np.int32)
-    _grow(setting, state, kept, trained[kept].any(1))
+    state.clock.rank[kept] = night.rank[kept]
     return night.undone
 
 
@@ -163,16 +163,6 @@ def prune(at: Situation) -> None:
     row, entry = np.nonzero(ledger.present)
     facts.entry[:] = NOBODY
     facts.entry[row, ledger.fact[row, entry]] = entry
-
-
-def _grow(setting: Setting, state: State, rows: NDArray[np.int64], trains: NDArray[np.bool_]) -> None:
-    """Notes the rank of the adapter after a night: a fresh one is joined to the stored one unless nothing was trained.
-
-    A real night that finds all lessons learned already does not join it either, which is not foreseen here.
-    """
-    spec, rank = setting.card.sleep, state.clock.rank[rows]
-    most = spec.max_rank if spec.adapter == "fresh" else spec.rank
-    state.clock.rank[rows] = np.where(trains | (rank == 0), np.minimum(rank + spec.rank, most), rank)
 
 
 def _solved_again(ledger: Ledger, chosen: NDArray[np.bool_]) -> None:

@@ -26,6 +26,7 @@ from sleepgym.episode.episode import Episode
 from sleepgym.errors import SleepGymError
 from sleepgym.memory.asking import chat_probe, margins, raw_probe
 from sleepgym.memory.ledger import Key
+from sleepgym.memory.owners import ADAPTER
 from sleepgym.sim.streams import Streams, facts_in_order, max_facts, streams_of
 
 Policy = Callable[[Observation, NDArray[np.bool_]], Any]
@@ -80,6 +81,7 @@ class Record:
         stage: Stage of each fact; 0 outside the ledger, ``[steps + 1, facts]``.
         scale: Scale of its edit; 0 outside the ledger, ``[steps + 1, facts]``.
         held: Nights in a row after which slow weights recalled it alone; 0 outside the ledger, ``[steps + 1, facts]``.
+        rank: Rank of the adapter; 0 before the first night, ``[steps + 1]``.
         score: Score of the episode, ``[]``.
     """
 
@@ -97,6 +99,7 @@ class Record:
     stage: NDArray[np.int32]
     scale: NDArray[np.float64]
     held: NDArray[np.int32]
+    rank: NDArray[np.int32]
     score: NDArray[np.float64]
 
     def save(self, path: Path) -> None:
@@ -180,6 +183,7 @@ def record_episode(env: SleepEnv, policy: Policy, seed: int, name: str) -> Recor
         stage=columns["stage"].astype(np.int32),
         scale=columns["scale"],
         held=columns["held"].astype(np.int32),
+        rank=columns["rank"].astype(np.int32),
     )
 
 
@@ -198,6 +202,8 @@ def _answers(episode: Episode, card: Card, keys: list[Key]) -> dict[str, NDArray
         out["scale"][fact] = state.scale_of(key)
     correct = episode.examiner.correct(episode.stream.known)
     out["known"] = np.array(correct.mean() if len(correct) else 1.0)
+    adapter = state.memory.terms.get(ADAPTER)
+    out["rank"] = np.array(0.0 if adapter is None else adapter.rank)
     out["ratio"] = np.array(episode.examiner.perplexity_ratio())
     return out
 

@@ -77,7 +77,7 @@ class Replayed:
         step = int(at.state.clock.steps[0])
         of_entries = (at_entries(part[[step + 1]], ledger) for part in (record.held, record.stage, record.scale))
         passed, stage, scale = of_entries
-        night = Night(self._after(at), passed > 0, stage, scale, record.undone[[step]])
+        night = Night(self._after(at), passed > 0, stage, scale, record.rank[[step + 1]], record.undone[[step]])
         copied = Situation(at.setting, at.streams, at.state.copy())
         self.changes.append(Change(Action.SLEEP, copied, refreshed, trained, held, steps, night.mind, night))
         return night

@@ -37,6 +37,7 @@ class Night:
         passed: Which entries slow weights recall alone, bool ``[rows, entries]``.
         stage: Stage of each entry, ``[rows, entries]``.
         scale: Scale of each entry's edit, ``[rows, entries]``.
+        rank: Rank of the adapter, ``[rows]``.
         undone: Which nights did too much harm and undid themselves, bool ``[rows]``.
     """
 
@@ -44,6 +45,7 @@ class Night:
     passed: NDArray[np.bool_]
     stage: NDArray[np.int32]
     scale: NDArray[np.float64]
+    rank: NDArray[np.int32]
     undone: NDArray[np.bool_]
 
 
