@@ -82,7 +82,7 @@ class Record:
         scale: Scale of its edit; 0 outside the ledger, ``[steps + 1, facts]``.
         held: Nights in a row after which slow weights recalled it alone; 0 outside the ledger, ``[steps + 1, facts]``.
         rank: Rank of the adapter; 0 before the first night, ``[steps + 1]``.
-        score: Score of the episode, ``[]``.
+        score: Score of the episode, ``[1]``.
     """
 
     about: About
@@ -175,7 +175,7 @@ def record_episode(env: SleepEnv, policy: Policy, seed: int, name: str) -> Recor
         ticks=ticks.astype(np.int32),
         invalid=invalid_.astype(bool),
         undone=undone_.astype(bool),
-        score=np.array(score),
+        score=np.array([score]),
         raw=columns["raw"].astype(np.float32),
         chat=columns["chat"].astype(np.float32),
         ratio=columns["ratio"],

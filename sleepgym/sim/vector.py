@@ -232,8 +232,6 @@ class SimVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         last = np.full(self.num_envs, None, object)
         for place, row in enumerate(rows.tolist()):  # each is an object of its own
             last[row] = seen[place] if self.flat else {name: part[place] for name, part in seen.items()}
-        for values in about.values():
-            values[~ended] = 0
         of_ended = _with_masks(about, ended, self.tables)
         return {"final_obs": last, "_final_obs": ended, "final_info": of_ended, "_final_info": ended}
 
@@ -248,6 +246,9 @@ def _with_masks(values: dict[str, NDArray[Any]], there: NDArray[np.bool_], table
     """Returns infos as Gymnasium's vectors have them: each value with a mask of the environments that have it."""
     out: dict[str, Any] = {}
     for name, value in values.items():
-        out[name] = tables.sample_masks(value) if name == "action_mask" else value
-        out[f"_{name}"] = there.copy()
+        value = tables.sample_masks(value) if name == "action_mask" else value
+        if not there.all():
+            value = value.copy()
+            value[~there] = None if value.dtype == object else 0
+        out[name], out[f"_{name}"] = value, there.copy()
     return out
