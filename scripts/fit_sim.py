@@ -24,10 +24,12 @@ from sleepgym.env.observation import Observation
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action
 from sleepgym.evaluation import in_processes
+from sleepgym.files import card_paths
 from sleepgym.schedulers import Scheduler, scheduler_named
 from sleepgym.sim.fit import Tried, fit_response
 from sleepgym.sim.fit_files import card_of, save_fit
 from sleepgym.sim.recorder import Policy, Record, record_episode
+from sleepgym.sim.registration import sim_id
 
 MIXES = (
     "mix:1,1,1,1,1,1",
@@ -98,9 +100,10 @@ def main(args: Args) -> None:
     records = [Record.load(job.path) for job in jobs]
     response, tried = fit_response(records, args.held_out)
     console.print(table_of(tried))
-    card_id = Path(args.env).stem
-    save_fit(args.out, response, card_of(card_id, records, tried))
-    console.print(f"written to {args.out}; gym.make({card_id.replace('LLM', 'Sim', 1)!r}, fit={str(args.out)!r})")
+    save_fit(args.out, response, card_of(Path(args.env).stem, records, tried))
+    is_registered = args.env in card_paths()
+    made = repr(sim_id(args.env)) if is_registered else f"'SleepSim-v0', card={args.env!r}"
+    console.print(f"written to {args.out}; gym.make({made}, fit={str(args.out)!r})")
 
 
 def record(job: Job) -> Path:
@@ -130,14 +133,15 @@ def policy_of(text: str, env: SleepEnv, seed: int) -> Policy:
 def _mix(weights: Sequence[float], env: SleepEnv, rng: np.random.Generator) -> Policy:
     if len(weights) != len(Action):
         raise ValueError(f"expected a weight for each of {', '.join(Action.__members__)}, found {list(weights)}")
+    parameters = env.card.parameters
 
     def act(observation: Observation, mask: NDArray[np.bool_]) -> Any:
         allowed = np.array(weights) * mask[: len(Action)]
         allowed = allowed if allowed.any() else mask[: len(Action)].astype(float)
         operator = Action(int(rng.choice(len(Action), p=allowed / allowed.sum())))
         action = env.choices.usual(operator)
-        if action.ndim:  # parameters are drawn too
-            action[1:] = [int(rng.integers(count)) for count in env.action_space.nvec[1:]]  # type: ignore[union-attr]
+        if parameters is not None:  # drawn too
+            action[1:] = rng.integers(len(parameters.facts)), rng.integers(len(parameters.sleep))
         return action
 
     return act

@@ -38,6 +38,17 @@ class Arrays:
         return type(self)(**{name: array.copy() for name, array in vars(self).items()})
 
 
+def gathered(array: NDArray[Any], index: NDArray[np.integer]) -> NDArray[Any]:
+    """Returns entries of each row by index, as ``np.take_along_axis`` does in twice the time.
+
+    Args:
+        array: ``[rows, width]``.
+        index: Places in each row, from 0, ``[rows, chosen]``.
+    """
+    rows, width = array.shape
+    return array.reshape(-1).take(index + np.arange(0, rows * width, width)[:, None])
+
+
 def without(array: NDArray[Any], gone: NDArray[np.bool_], empty: float) -> NDArray[Any]:
     """Closes the gaps that removed entries leave.
 

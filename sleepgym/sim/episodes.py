@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sleepgym.episode.actions import Action
 from sleepgym.sim import clock, operators, rules
 from sleepgym.sim.clock import Rewards
-from sleepgym.sim.dice import Keys, derived
-from sleepgym.sim.response import Response
+from sleepgym.sim.dice import Keys
+from sleepgym.sim.response import Response, Situation
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.state import State
 from sleepgym.sim.streams import Streams
@@ -128,13 +128,12 @@ class Episodes:
         action = np.where(invalid | resting, Action.WAIT, choices.action)
         undone = np.zeros(len(state), bool)
         for kind in (Action.INJECT, Action.REFRESH, Action.NAP, Action.SLEEP, Action.PRUNE):
-            # Nights of one length together need no special case: lengths are an argument of the operator.
             rows = np.flatnonzero(action == kind)
             if len(rows):
                 size = (choices.ticks if kind == Action.SLEEP else choices.facts)[rows]
-                part = state.rows(rows)
-                undone[rows] = operators.perform(setting, self.response, self.streams.rows(rows), part, kind, size)
-                state.put(rows, part)
+                at = Situation(setting, self.streams.edit_budget[rows], self.streams.known[rows], state.rows(rows))
+                undone[rows] = operators.perform(at, self.response, kind, size)
+                state.put(rows, at.state, operators.CHANGED[kind])
         ticks = np.where(invalid, setting.card.ticks.wait, choices.ticks)
         ticks[resting] = 0
         rewards = clock.elapse(setting, self.streams, state, ticks, setting.is_offline[action], invalid)
@@ -146,7 +145,3 @@ class Episodes:
         done.sleeps += slept
         done.steps += ~resting
         return Steps(rewards, invalid, undone)
-
-    def draws(self) -> Keys:
-        """Returns the keys of the next step's random numbers, ``[rows]``."""
-        return derived(self.state.clock.dice, self.state.clock.steps)

@@ -138,7 +138,7 @@ class FittedResponse:
     def _damage(self, mind: Mind, name: str, of_episodes: NDArray[np.float32], at: Situation, keys: Keys) -> None:
         change = self.linear[name].draw(of_episodes, EPISODE, normal(keys, _DAMAGE, 2)).astype(np.float64)
         mind.ratio[:] = np.exp(np.clip(np.log(mind.ratio) + change[:, 0], -1.0, 3.0))
-        count = np.maximum(at.streams.known, 1)
+        count = np.maximum(at.known, 1)
         # A share of so many facts.
         mind.known[:] = np.rint(np.clip(mind.known + change[:, 1], 0, 1) * count) / count
 

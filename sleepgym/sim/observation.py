@@ -13,6 +13,7 @@ from sleepgym.env.observation import (
     STATS_FEATURES,
     Observation,
 )
+from sleepgym.sim.arrays import gathered
 from sleepgym.sim.rules import edits_left, known_degraded
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.state import State
@@ -47,7 +48,7 @@ def _written(setting: Setting, streams: Streams, state: State, out: NDArray[np.f
     present = ledger.present
     audited = ledger.audited_at >= 0
     tick = state.clock.tick[:, None]
-    popularity = np.take_along_axis(streams.popularity, np.maximum(ledger.fact, 0), 1)
+    popularity = gathered(streams.popularity, np.maximum(ledger.fact, 0))
     columns = {
         "present": present,
         "age": (tick - ledger.written_at) * present / horizon,

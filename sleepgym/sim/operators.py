@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.episode.actions import Action
-from sleepgym.sim.arrays import without
+from sleepgym.sim.arrays import gathered, without
 from sleepgym.sim.response import Response, Situation
 from sleepgym.sim.rules import (
     at_entries,
@@ -18,59 +20,56 @@ from sleepgym.sim.rules import (
     to_hold,
     to_train,
 )
-from sleepgym.sim.setting import Setting
 from sleepgym.sim.state import NOBODY, Ledger, Mind, State
-from sleepgym.sim.streams import Streams
+
+CHANGED: Mapping[Action, tuple[str, ...]] = {
+    Action.INJECT: ("clock", "facts", "ledger", "mind"),
+    Action.REFRESH: ("clock", "ledger", "mind"),
+    Action.NAP: ("ledger",),
+    Action.SLEEP: ("clock", "facts", "ledger", "mind"),
+    Action.PRUNE: ("facts", "ledger"),
+}
+"""Parts of the state that each action changes; waiting changes nothing."""
 
 
-def perform(
-    setting: Setting,
-    response: Response,
-    streams: Streams,
-    state: State,
-    action: Action,
-    size: NDArray[np.int32],
-) -> NDArray[np.bool_]:
+def perform(at: Situation, response: Response, action: Action, size: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Performs one action, which the masks allow, in all of the given episodes.
 
     Args:
-        setting: Numbers of the card.
+        at: The episodes, whose state is changed.
         response: Stands in for the model.
-        streams: Streams of the episodes.
-        state: State of the episodes, which is changed.
         action: The action.
         size: Maximum number of facts that it writes, or the ticks that a night takes, ``[rows]``.
 
     Returns:
         Which of them were nights that undid themselves, bool ``[rows]``.
     """
-    at = Situation(setting, streams, state)
     match action:
         case Action.INJECT:
             inject(at, response, size)
         case Action.REFRESH:
             refresh(at, response, size)
         case Action.NAP:
-            audit(state)
+            audit(at.state)
         case Action.SLEEP:
             return sleep(at, response, size)
         case Action.PRUNE:
             prune(at)
-    return np.zeros(len(state), bool)
+    return np.zeros(len(at.state), bool)
 
 
 def inject(at: Situation, response: Response, limit: NDArray[np.int32]) -> None:
     """Writes the facts that have waited longest, at most ``limit`` and as many as edits are left."""
     state, facts, ledger = at.state, at.state.facts, at.state.ledger
     able = can_be_written(at.setting, state)
-    chosen = able & (np.cumsum(able, 1) <= np.minimum(limit, edits_left(state, at.streams.edit_budget))[:, None])
+    chosen = able & (np.cumsum(able, 1) <= np.minimum(limit, edits_left(state, at.edit_budget))[:, None])
     row, place = np.nonzero(chosen)
     fact = facts.inbox[row, place]
     written = np.zeros(facts.current.shape, bool)
     written[row, fact] = True
     state.mind.put(slice(None), response.inject(at, written))
     # New facts get the next free entries, in the order in which they waited.
-    held = np.take_along_axis(facts.entry, np.maximum(facts.inbox, 0), 1)
+    held = gathered(facts.entry, np.maximum(facts.inbox, 0))
     is_new = chosen & (held < 0)
     entry = np.where(held < 0, ledger.fill[:, None] - 1 + np.cumsum(is_new, 1), held)[row, place]
     ledger.fact[row, entry] = fact
@@ -92,7 +91,7 @@ def inject(at: Situation, response: Response, limit: NDArray[np.int32]) -> None:
 def refresh(at: Situation, response: Response, limit: NDArray[np.int32]) -> None:
     """Solves the worst of the facts that are known to be degraded again, at most ``limit`` and what edits are left."""
     state, ledger = at.state, at.state.ledger
-    writes = np.minimum(limit, edits_left(state, at.streams.edit_budget))
+    writes = np.minimum(limit, edits_left(state, at.edit_budget))
     chosen = smallest(ledger.margin, known_degraded(state.facts, ledger), writes)
     state.mind.put(slice(None), response.refresh(at, chosen))
     _solved_again(ledger, chosen)
@@ -127,7 +126,7 @@ def sleep(at: Situation, response: Response, ticks: NDArray[np.int32]) -> NDArra
     refreshed = np.zeros(draft.fact.shape, bool)
     if spec.refresh:
         worn = draft.present & draft.is_degraded & (draft.stage == 0)
-        refreshed = smallest(draft.margin, worn, edits_left(state, at.streams.edit_budget))
+        refreshed = smallest(draft.margin, worn, edits_left(state, at.edit_budget))
         _solved_again(draft, refreshed)
     nights = state.clock.nights + 1
     trained = to_train(setting, draft, nights)

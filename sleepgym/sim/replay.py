@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,14 +78,13 @@ class Replayed:
         of_entries = (at_entries(part[[step + 1]], ledger) for part in (record.held, record.stage, record.scale))
         passed, stage, scale = of_entries
         night = Night(self._after(at), passed > 0, stage, scale, record.rank[[step + 1]], record.undone[[step]])
-        copied = Situation(at.setting, at.streams, at.state.copy())
-        self.changes.append(Change(Action.SLEEP, copied, refreshed, trained, held, steps, night.mind, night))
+        self.changes.append(Change(Action.SLEEP, _copied(at), refreshed, trained, held, steps, night.mind, night))
         return night
 
     def _noted(self, action: Action, at: Situation, chosen: NDArray[np.bool_]) -> Mind:
         after, ledger = self._after(at), at.state.ledger
         none = np.zeros(ledger.fact.shape, bool), np.zeros(at.state.facts.entry.shape, bool), np.zeros(1, np.int32)
-        self.changes.append(Change(action, Situation(at.setting, at.streams, at.state.copy()), chosen, *none, after))
+        self.changes.append(Change(action, _copied(at), chosen, *none, after))
         return after
 
     def _after(self, at: Situation) -> Mind:
@@ -118,3 +117,7 @@ def changes_of(record: Record) -> list[Change]:
         episodes.step(choices, np.zeros(1, bool), allowed)
         response = answering
     return response.changes
+
+
+def _copied(at: Situation) -> Situation:
+    return replace(at, state=at.state.copy())

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.state import Mind, State
-from sleepgym.sim.streams import Streams
 
 
 @dataclass(frozen=True)
@@ -19,12 +18,14 @@ class Situation:
 
     Attributes:
         setting: Numbers of the card.
-        streams: Their streams.
+        edit_budget: Edits that each allows, ``[rows]``.
+        known: Pretrained facts that are asked in each, ``[rows]``.
         state: Their states, to be read only.
     """
 
     setting: Setting
-    streams: Streams
+    edit_budget: NDArray[np.int32]
+    known: NDArray[np.int32]
     state: State
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.episode.actions import Action
+from sleepgym.sim.arrays import gathered
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.state import Facts, Ledger, Mind, State
 
@@ -22,7 +23,7 @@ def at_entries(of_facts: NDArray[Any], ledger: Ledger) -> NDArray[Any]:
         of_facts: ``[rows, facts]``.
         ledger: The entries.
     """
-    return np.take_along_axis(of_facts, np.maximum(ledger.fact, 0), 1)
+    return gathered(of_facts, np.maximum(ledger.fact, 0))
 
 
 def at_facts(of_entries: NDArray[Any], facts: Facts, absent: float) -> NDArray[Any]:
@@ -33,7 +34,7 @@ def at_facts(of_entries: NDArray[Any], facts: Facts, absent: float) -> NDArray[A
         facts: The facts.
         absent: Value for facts that are not in the ledger.
     """
-    found = np.take_along_axis(of_entries, np.maximum(facts.entry, 0), 1)
+    found = gathered(of_entries, np.maximum(facts.entry, 0))
     return np.where(facts.entry >= 0, found, np.asarray(absent, of_entries.dtype))
 
 
@@ -76,7 +77,7 @@ def can_be_written(setting: Setting, state: State) -> Bools:
     """
     inbox = state.facts.inbox
     waits = inbox >= 0
-    held = np.take_along_axis(state.facts.entry, np.maximum(inbox, 0), 1) >= 0
+    held = gathered(state.facts.entry, np.maximum(inbox, 0)) >= 0
     room = setting.card.budget.capacity - state.ledger.fill
     return waits & (held | (np.cumsum(waits & ~held, 1) <= room[:, None]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -203,10 +204,18 @@ class State:
         """Returns some episodes: copies for an index array, views for a slice."""
         return State(self.clock.rows(rows), self.facts.rows(rows), self.ledger.rows(rows), self.mind.rows(rows))
 
-    def put(self, rows: NDArray[np.int64] | slice, other: State) -> None:
-        """Overwrites episodes."""
-        for name, part in vars(self).items():
-            part.put(rows, getattr(other, name))
+    def put(
+        self, rows: NDArray[np.int64], other: State, parts: Sequence[str] = ("clock", "facts", "ledger", "mind")
+    ) -> None:
+        """Overwrites episodes.
+
+        Args:
+            rows: Episodes to overwrite.
+            other: Their new states, in this order.
+            parts: What has changed in them.
+        """
+        for name in parts:
+            getattr(self, name).put(rows, getattr(other, name))
 
     def copy(self) -> State:
         """Returns an independent copy."""

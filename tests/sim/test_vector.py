@@ -111,6 +111,21 @@ def test_a_snapshot_goes_on_as_the_environments_did() -> None:
             assert_alike(again.step(action), expected)
 
 
+def test_a_planner_branches_by_repeating_rows_of_a_snapshot() -> None:
+    envs = SimVectorEnv(3, "SleepLLM-Mini-v0", Wear())
+    envs.reset(seed=1)
+    envs.step([1, 1, 1])
+    there, rows = envs.snapshot(), np.array([2, 2, 2, 0])
+    branches = SimVectorEnv(4, "SleepLLM-Mini-v0", Wear())
+    first, _ = branches.restore(there.rows(rows))
+    assert all(np.array_equal(first[name], part[rows]) for name, part in envs.restore(there)[0].items())
+    for seed, alike in ((None, True), (0, False)):
+        branches.restore(there.rows(rows, seed))
+        ledger = branches.step([4, 4, 4, 4])[0]["ledger"]
+        # Equal futures, or futures of their own.
+        assert np.array_equal(ledger[0], ledger[1]) is alike
+
+
 def test_a_fork_leaves_the_original_alone() -> None:
     env = SimEnv("SleepLLM-Mini-v0", Wear())
     env.reset(seed=4)
