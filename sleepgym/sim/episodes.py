@@ -127,13 +127,14 @@ class Episodes:
         invalid = ~allowed[each, choices.action] & ~resting
         action = np.where(invalid | resting, Action.WAIT, choices.action)
         undone = np.zeros(len(state), bool)
-        for kind in (Action.INJECT, Action.REFRESH, Action.NAP, Action.SLEEP, Action.PRUNE):
+        operators.audit(state, np.flatnonzero(action == Action.NAP))
+        for kind, changed in operators.CHANGED.items():
             rows = np.flatnonzero(action == kind)
             if len(rows):
                 size = (choices.ticks if kind == Action.SLEEP else choices.facts)[rows]
                 at = Situation(setting, self.streams.edit_budget[rows], self.streams.known[rows], state.rows(rows))
                 undone[rows] = operators.perform(at, self.response, kind, size)
-                state.put(rows, at.state, operators.CHANGED[kind])
+                state.put(rows, at.state, changed)
         ticks = np.where(invalid, setting.card.ticks.wait, choices.ticks)
         ticks[resting] = 0
         rewards = clock.elapse(setting, self.streams, state, ticks, setting.is_offline[action], invalid)

@@ -13,7 +13,6 @@ from sleepgym.env.observation import (
     STATS_FEATURES,
     Observation,
 )
-from sleepgym.sim.arrays import gathered
 from sleepgym.sim.rules import edits_left, known_degraded
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.state import State
@@ -44,25 +43,27 @@ def observations(setting: Setting, streams: Streams, state: State) -> Observatio
 def _written(setting: Setting, streams: Streams, state: State, out: NDArray[np.float32]) -> None:
     """Fills the rows of written facts in."""
     ledger, horizon = state.ledger, np.float32(setting.card.horizon)
-    out = out[:, : setting.entries]
-    present = ledger.present
-    audited = ledger.audited_at >= 0
-    tick = state.clock.tick[:, None]
-    popularity = gathered(streams.popularity, np.maximum(ledger.fact, 0))
+    # Of present entries alone: most ledgers are far from full.
+    there = np.flatnonzero(ledger.present)
+    row, place = np.divmod(there, ledger.fact.shape[1])
+    of = {name: array.reshape(-1).take(there) for name, array in vars(ledger).items()}
+    tick, audited = state.clock.tick[row], of["audited_at"] >= 0
     columns = {
-        "present": present,
-        "age": (tick - ledger.written_at) * present / horizon,
-        "stage": ledger.stage / np.float32(setting.card.sleep.last_stage),
-        "scale": ledger.scale,
+        "present": 1,
+        "age": (tick - of["written_at"]) / horizon,
+        "stage": of["stage"] / np.float32(setting.card.sleep.last_stage),
+        "scale": of["scale"],
         "audited": audited,
-        "margin": np.clip(ledger.margin / np.float32(MARGIN_SCALE), -1, 1),
-        "recalled": ledger.margin > 0,
-        "audit_age": np.where(audited, (tick - ledger.audited_at) / horizon, present),
-        "edits": np.minimum(ledger.writes / np.float32(EDITS_SCALE), 1),
-        "popularity": popularity * present,
+        "margin": np.clip(of["margin"] / np.float32(MARGIN_SCALE), -1, 1),
+        "recalled": of["margin"] > 0,
+        "audit_age": np.where(audited, (tick - of["audited_at"]) / horizon, 1),
+        "edits": np.minimum(of["writes"] / np.float32(EDITS_SCALE), 1),
+        "popularity": streams.popularity[row, of["fact"]],
     }
+    rows = np.zeros((len(there), len(LEDGER_FEATURES)), np.float32)
     for name, values in columns.items():
-        out[:, :, _COLUMN[name]] = values
+        rows[:, _COLUMN[name]] = values
+    out[row, place] = rows
 
 
 def _waiting(setting: Setting, streams: Streams, state: State, out: NDArray[np.float32]) -> None:

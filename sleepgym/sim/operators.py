@@ -25,15 +25,14 @@ from sleepgym.sim.state import NOBODY, Ledger, Mind, State
 CHANGED: Mapping[Action, tuple[str, ...]] = {
     Action.INJECT: ("clock", "facts", "ledger", "mind"),
     Action.REFRESH: ("clock", "ledger", "mind"),
-    Action.NAP: ("ledger",),
     Action.SLEEP: ("clock", "facts", "ledger", "mind"),
     Action.PRUNE: ("facts", "ledger"),
 }
-"""Parts of the state that each action changes; waiting changes nothing."""
+"""Parts of the state that actions change which are performed on copies of their episodes."""
 
 
 def perform(at: Situation, response: Response, action: Action, size: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Performs one action, which the masks allow, in all of the given episodes.
+    """Performs one action, which the masks allow and :data:`CHANGED` lists, in all of the given episodes.
 
     Args:
         at: The episodes, whose state is changed.
@@ -49,8 +48,6 @@ def perform(at: Situation, response: Response, action: Action, size: NDArray[np.
             inject(at, response, size)
         case Action.REFRESH:
             refresh(at, response, size)
-        case Action.NAP:
-            audit(at.state)
         case Action.SLEEP:
             return sleep(at, response, size)
         case Action.PRUNE:
@@ -99,9 +96,16 @@ def refresh(at: Situation, response: Response, limit: NDArray[np.int32]) -> None
     state.clock.edits_used += chosen.sum(1, dtype=np.int32)
 
 
-def audit(state: State) -> None:
-    """Notes what the model answers in the ledger."""
-    _audit(state.ledger, state.mind, state.clock.tick)
+def audit(state: State, rows: NDArray[np.int64]) -> None:
+    """Notes in ledgers what the model answers.
+
+    Args:
+        state: State of all episodes, which is changed.
+        rows: Episodes to audit.
+    """
+    ledger = state.ledger.rows(rows)
+    _audit(ledger, state.mind.rows(rows), state.clock.tick[rows])
+    state.ledger.margin[rows], state.ledger.audited_at[rows] = ledger.margin, ledger.audited_at
 
 
 def judged(ledger: Ledger, mind: Mind) -> NDArray[np.float32]:
