@@ -36,10 +36,26 @@ def uniform(keys: Keys, purpose: int, width: int) -> NDArray[np.float64]:
         purpose: Tells apart what is drawn under the same key.
         width: Numbers per row.
     """
-    start = _mixed(keys + np.uint64((purpose + 1) * 0xD1B54A32D192ED03 % _WORD))
-    counters = np.arange(1, width + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
-    # 53 bits, and half a unit more: never 0, whose logarithm is infinite.
-    return ((_mixed(start[:, None] + counters) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    return _fraction(_start(keys, purpose)[:, None] + _counter(np.arange(width)))
+
+
+def uniform_at(keys: Keys, purpose: int, row: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns ``uniform(keys, purpose, width)[row, place]``, and draws no more than that.
+
+    Args:
+        keys: One key per row.
+        purpose: Tells apart what is drawn under the same key.
+        row: Rows of the numbers, ``[numbers]``.
+        place: Their places in the rows, ``[numbers]``.
+    """
+    return _fraction(_start(keys, purpose)[row] + _counter(place))
+
+
+def normal_pairs_at(keys: Keys, purpose: int, row: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Draws two numbers per place from the standard normal distribution, ``[numbers, 2]``; see :func:`uniform_at`."""
+    drawn, turn = (uniform_at(keys, purpose, row, 2 * place + half) for half in (0, 1))
+    radius, angle = np.sqrt(-2 * np.log(drawn)), 2 * np.pi * turn
+    return np.stack((radius * np.cos(angle), radius * np.sin(angle)), 1)
 
 
 def normal(keys: Keys, purpose: int, width: int) -> NDArray[np.float64]:
@@ -53,6 +69,19 @@ def normal(keys: Keys, purpose: int, width: int) -> NDArray[np.float64]:
 def integers(drawn: NDArray[np.float64], low: int, high: int) -> NDArray[np.int32]:
     """Turns uniform draws into whole numbers from ``low`` to ``high``, both included."""
     return (low + np.floor(drawn * (high - low + 1))).astype(np.int32)
+
+
+def _start(keys: Keys, purpose: int) -> Keys:
+    return _mixed(keys + np.uint64((purpose + 1) * 0xD1B54A32D192ED03 % _WORD))
+
+
+def _counter(place: NDArray[np.int64]) -> Keys:
+    return (place.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN)
+
+
+def _fraction(words: Keys) -> NDArray[np.float64]:
+    # 53 bits, and half a unit more: never 0, whose logarithm is infinite.
+    return ((_mixed(words) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
 def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:

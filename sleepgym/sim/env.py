@@ -18,6 +18,7 @@ from sleepgym.episode.card import Card
 from sleepgym.facts.world import SPLITS, Split
 from sleepgym.sim.response import Response
 from sleepgym.sim.snapshot import Snapshot
+from sleepgym.sim.streams import streams_of
 from sleepgym.sim.vector import SimVectorEnv
 
 
@@ -80,15 +81,18 @@ class SimEnv(gym.Env[Observation, Any]):
 
         Args:
             seed: Seed of everything random in it; left out, the episode follows from those before.
-            options: ``{"split": ...}``, which has no effect.
+            options: ``{"stream": ...}`` plays a stream of the real environment, ``env.unwrapped.episode.stream``, to
+                compare with it; ``{"split": ...}`` has no effect.
 
         Raises:
-            ValueError: An option is not known; the present episode goes on.
+            ValueError: An option is not known, or the stream is of another card; the present episode goes on.
         """
-        if unknown := sorted((options or {}).keys() - {"split"}):
-            raise ValueError(f"expected options out of ['split'], found {unknown}; leave them out")
+        options = options or {}
+        if unknown := sorted(options.keys() - {"split", "stream"}):
+            raise ValueError(f"expected options out of ['split', 'stream'], found {unknown}; leave them out")
+        streams = {"streams": streams_of(self.card, [options["stream"]])} if "stream" in options else {}
         super().reset(seed=seed)
-        observation, info = self._one.reset(seed=[seed])
+        observation, info = self._one.reset(seed=[seed], options=streams)
         self.over = False
         return _first(observation), _first_info(info)
 

@@ -145,5 +145,10 @@ def expanded(features: NDArray[np.float32], names: tuple[str, ...], form: str) -
         return features[:, [names.index("one")]]
     if form == "linear":
         return features
-    products = [features * features[:, [names.index(name)]] for name in INTERACTING if name in names]
-    return np.concatenate([features, *products], 1)
+    by = [names.index(name) for name in INTERACTING if name in names]
+    count, width = features.shape
+    out = np.empty((count, 1 + len(by), width), np.float32)
+    out[:, 0] = features
+    for place, column in enumerate(by, start=1):
+        np.multiply(features, features[:, [column]], out=out[:, place])
+    return out.reshape(count, -1)

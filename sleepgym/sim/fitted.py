@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.sim.dice import Keys, derived, normal, uniform
+from sleepgym.sim.dice import Keys, derived, normal, normal_pairs_at, uniform, uniform_at
 from sleepgym.sim.features import OF_EPISODE, OF_FACT, Around, of_entries_to_facts
 from sleepgym.sim.models import Linear, Logistic
 from sleepgym.sim.response import Night, Situation
@@ -42,7 +42,7 @@ CHANCES: Mapping[str, tuple[str, ...]] = {
 """Logistic models with their features: a night undoes itself; a fact passes the gate; one that has passed goes a stage
 further, since its edit stands in the way; the edit of one that has failed is switched off."""
 
-_MARGINS, _OTHERS, _DAMAGE, _UNDONE, _PASSES, _FURTHER, _OFF = range(7)
+_MARGINS, _DAMAGE, _UNDONE, _PASSES, _FURTHER, _OFF = range(6)
 """What is drawn, for :mod:`sleepgym.sim.dice`."""
 
 
@@ -77,28 +77,27 @@ class FittedResponse:
         """See :class:`~sleepgym.sim.response.Response`."""
         around = Around(at, of_entries_to_facts(at, refreshed), of_entries_to_facts(at, trained), held, steps)
         keys, of_episodes = _keys(at), around.of_episodes()
-        width = at.state.facts.entry.shape[1]
         row, fact = np.nonzero(around.edited)
         features = around.of_facts(row, fact, of_episodes)
         entry, last = at.state.facts.entry[row, fact], at.setting.card.sleep.last_stage
-        passes = uniform(keys, _PASSES, width)[row, fact] < self.logistic["night.passes"].chance(features, FACT)
+        passes = uniform_at(keys, _PASSES, row, fact) < self.logistic["night.passes"].chance(features, FACT)
         stage = np.where(passes, np.minimum(at.state.ledger.stage[row, entry] + 1, last), 0)
-        moving = passes & (stage < last)
         # Each stage is a trial, which ends with the first that holds.
+        moving = np.flatnonzero(passes & (stage < last))
         for further in range(1, last):
-            drawn = uniform(keys, _FURTHER + 16 * further, width)[row, fact]
-            chance = self.logistic["night.further"].chance(with_next_stage(features, stage, last), PASSING)
-            moving &= drawn < chance
-            stage += moving
-            moving &= stage < last
-        off = uniform(keys, _OFF, width)[row, fact] < self.logistic["night.off"].chance(features, FACT)
+            chance = self.logistic["night.further"].chance(
+                with_next_stage(features[moving], stage[moving], last), PASSING
+            )
+            moving = moving[uniform_at(keys, _FURTHER + 16 * further, row[moving], fact[moving]) < chance]
+            stage[moving] += 1
+            moving = moving[stage[moving] < last]
+        off = uniform_at(keys, _OFF, row, fact) < self.logistic["night.off"].chance(features, FACT)
         scale = np.where(~passes & off, 0.0, at.setting.scales[stage])
         mind = at.state.mind.copy()
-        noise = normal(keys, _MARGINS, 2 * width).reshape(len(keys), width, 2)
         for name, chosen in (("night.passed", passes), ("night.failed", ~passes)):
-            self._move(mind, name, features[chosen], row[chosen], fact[chosen], noise)
+            self._move(mind, name, features[chosen], row[chosen], fact[chosen], keys)
         row_, fact_ = np.nonzero(around.ever_written & ~around.edited)
-        self._move(mind, "night.settled", around.of_facts(row_, fact_, of_episodes), row_, fact_, noise)
+        self._move(mind, "night.settled", around.of_facts(row_, fact_, of_episodes), row_, fact_, keys)
         self._damage(mind, "night.damage", of_episodes, at, keys)
         undone = uniform(keys, _UNDONE, 1)[:, 0] < self.logistic["night.undone"].chance(of_episodes, EPISODE)
         passed, stages, scales = (np.zeros(at.state.ledger.fact.shape, kind) for kind in (bool, np.int32, np.float64))
@@ -109,15 +108,13 @@ class FittedResponse:
         """Returns what the model answers after facts were written or solved again."""
         at = around.at
         keys, of_episodes, mind = _keys(at), around.of_episodes(), at.state.mind.copy()
-        width = around.chosen.shape[1]
         row, fact = np.nonzero(around.chosen)
         if kind == "inject":
             # What the model answered about an earlier version says nothing about this one: it starts from 0.
             mind.raw[row, fact] = mind.chat[row, fact] = 0
-        noise = normal(keys, _MARGINS, 2 * width).reshape(len(keys), width, 2)
-        self._move(mind, f"{kind}.{role}", around.of_facts(row, fact, of_episodes), row, fact, noise)
+        self._move(mind, f"{kind}.{role}", around.of_facts(row, fact, of_episodes), row, fact, keys)
         row, fact = np.nonzero(around.ever_written & ~around.chosen)
-        self._move(mind, f"{kind}.others", around.of_facts(row, fact, of_episodes), row, fact, noise)
+        self._move(mind, f"{kind}.others", around.of_facts(row, fact, of_episodes), row, fact, keys)
         self._damage(mind, f"{kind}.damage", of_episodes, at, keys)
         return mind
 
@@ -128,10 +125,10 @@ class FittedResponse:
         features: NDArray[np.float32],
         row: NDArray[np.int64],
         fact: NDArray[np.int64],
-        noise: NDArray[np.float64],
+        keys: Keys,
     ) -> None:
         """Adds a model's difference to the margins of some facts."""
-        change = self.linear[name].draw(features, FACT, noise[row, fact])
+        change = self.linear[name].draw(features, FACT, normal_pairs_at(keys, _MARGINS, row, fact))
         for margins, difference in ((mind.raw, change[:, 0]), (mind.chat, change[:, 1])):
             margins[row, fact] = np.clip(margins[row, fact] + difference, -MOST, MOST)
 

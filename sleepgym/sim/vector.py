@@ -105,17 +105,23 @@ class SimVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         Args:
             seed: Seed of the first environment, the others take those that follow; or one per environment; None to go
                 on from the seeds before.
-            options: ``{"reset_mask": bool [num_envs]}`` resets some environments only.
+            options: ``{"reset_mask": bool [num_envs]}`` resets some environments only; ``{"streams": Streams}`` has
+                them play these streams, one row per environment, such as those of
+                :func:`~sleepgym.sim.streams.streams_of`, to compare with real episodes.
 
         Raises:
-            ValueError: There are not as many seeds as environments, or the mask is of another shape.
+            ValueError: There are not as many seeds or streams as environments, or the mask is of another shape.
         """
-        mask = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, bool)))
+        options = options or {}
+        mask, given = np.asarray(options.get("reset_mask", np.ones(self.num_envs, bool))), options.get("streams")
+        if given is not None and len(given) != self.num_envs:
+            raise ValueError(f"expected a stream for each of {self.num_envs} environments, found {len(given)}")
         if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
             raise ValueError(f"expected a reset_mask of {self.num_envs} truth values, one of them true, found {mask!r}")
         self._seed(seed, mask)
         rows = np.flatnonzero(mask if self._episodes is not None else np.ones(self.num_envs, bool))
         streams, dice = self._drawn(rows)
+        streams = streams if given is None else given.rows(rows)
         if self._episodes is None:
             self._episodes = Episodes(self.setting, self.response, streams, dice)
         else:

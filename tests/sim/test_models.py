@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sleepgym.sim.dice import derived, integers, keys_of, normal, uniform
+from sleepgym.sim.dice import derived, integers, keys_of, normal, normal_pairs_at, uniform, uniform_at
 from sleepgym.sim.features import FORMS
 from sleepgym.sim.models import fit_linear, fit_logistic
 
@@ -64,6 +64,11 @@ def test_draws_are_uniform_normal_and_those_of_their_keys_alone() -> None:
     assert abs(flat.mean() - 0.5) < 0.01 and abs(flat.var() - 1 / 12) < 0.002
     assert abs(bell.mean()) < 0.03 and abs(bell.std() - 1) < 0.02
     assert np.array_equal(uniform(keys[3:4], 0, 10)[0], flat[3, :10])
+    row, place = np.array([4, 0, 499]), np.array([39, 7, 0])
+    assert np.array_equal(uniform_at(keys, 0, row, place), flat[row, place])
+    every = np.repeat(np.arange(500), 20), np.tile(np.arange(20), 500)
+    pairs = normal_pairs_at(keys, 0, *every)
+    assert np.abs(np.cov(pairs.T) - np.eye(2)).max() < 0.05 and np.abs(pairs.mean(0)).max() < 0.03
     correlations = np.corrcoef(
         np.concatenate((flat[:, :5], uniform(keys, 1, 5), uniform(derived(keys, np.arange(500)), 0, 5)), 1).T
     )

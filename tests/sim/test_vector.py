@@ -14,8 +14,11 @@ import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.env.observation import Observer
 from sleepgym.env.spaces import ActionError
 from sleepgym.episode.card import load_card
+from sleepgym.episode.stream import draw_stream
+from sleepgym.facts import World
 from sleepgym.sim.env import SimEnv
 from sleepgym.sim.fit import FitError
+from sleepgym.sim.streams import streams_of
 from sleepgym.sim.vector import SimVectorEnv
 from tests.sim.conftest import Wear
 
@@ -134,6 +137,26 @@ def test_a_fork_leaves_the_original_alone() -> None:
     for _ in range(5):
         twin.step(4)
     assert env.fork().step(0)[0]["stats"].tolist() == env.step(0)[0]["stats"].tolist()
+
+
+def test_a_real_stream_can_be_played() -> None:
+    card = load_card("SleepLLM-Mini-v0")
+    stream = draw_stream(card, World(), "validation", np.random.default_rng(5))
+    env = SimEnv(card, Wear())
+    _, info = env.reset(seed=0, options={"stream": stream})
+    assert info["edits_left"] == stream.rhythm.edit_budget
+    arrived = [len(stream.arrivals[0])]
+    while not env.over:
+        *_, info = env.step(0)
+        arrived.append(int(info["arrived"]))
+    keys = {arrival.fact.key for tick in stream.arrivals for arrival in tick}
+    assert arrived[-1] == len(keys) and len(arrived) == card.horizon + 1
+    with pytest.raises(ValueError, match="the card that it was drawn for"):
+        SimEnv("SleepLLM-v0", Wear()).reset(options={"stream": stream})
+    with pytest.raises(ValueError, match="options out of"):
+        env.reset(options={"streams": stream})
+    with pytest.raises(ValueError, match="a stream for each of 2"):
+        SimVectorEnv(2, card, Wear()).reset(options={"streams": streams_of(card, [stream])})
 
 
 def test_equal_seeds_give_equal_episodes_and_others_do_not() -> None:
