@@ -36,19 +36,24 @@ def mini() -> Callable[..., SleepEnv]:
     return make
 
 
-def busy(seed: int) -> Policy:
-    """Takes every kind of action: rare ones mostly when they are allowed, and now and then one that is not."""
-    rng = np.random.default_rng(seed)
-    weights = np.array([0.3, 1.0, 3.0, 0.7, 0.5, 1.0])
+@pytest.fixture(scope="session")
+def busy() -> Callable[[int], Policy]:
+    """Makes policies that take every kind of action: rare ones mostly when they are allowed, and some that are not."""
 
-    def act(observation: object, mask: np.ndarray) -> object:
-        allowed = np.ones(len(Action)) if rng.random() < 0.15 else mask[: len(Action)]
-        action = int(rng.choice(len(Action), p=weights * allowed / (weights * allowed).sum()))
-        if len(mask) == len(Action):
-            return action
-        return np.array([action, *rng.integers(3, size=2)])  # as many facts and nights as cards of tests have
+    def make(seed: int) -> Policy:
+        rng = np.random.default_rng(seed)
+        weights = np.array([0.3, 1.0, 3.0, 0.7, 0.5, 1.0])
 
-    return act
+        def act(observation: object, mask: np.ndarray) -> object:
+            allowed = np.ones(len(Action)) if rng.random() < 0.15 else mask[: len(Action)]
+            action = int(rng.choice(len(Action), p=weights * allowed / (weights * allowed).sum()))
+            if len(mask) == len(Action):
+                return action
+            return np.array([action, *rng.integers(3, size=2)])  # as many facts and nights as cards of tests have
+
+        return act
+
+    return make
 
 
 class Wear:
@@ -75,6 +80,12 @@ class Wear:
         scale = np.where(ledger.present, at.setting.scales[stage], 0.0)
         rank = np.full(len(stage), at.setting.card.sleep.rank, np.int32)
         return Night(mind, passed, stage, scale, rank, uniform(keys(at), 2, 1)[:, 0] < 0.1)
+
+
+@pytest.fixture
+def wear() -> Wear:
+    """A cheap response."""
+    return Wear()
 
 
 def keys(at: Situation) -> np.ndarray:

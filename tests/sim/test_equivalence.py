@@ -14,9 +14,8 @@ from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action
 from sleepgym.sim.observation import observations
-from sleepgym.sim.recorder import Record, record_episode
+from sleepgym.sim.recorder import Policy, Record, record_episode
 from sleepgym.sim.replay import changes_of, replay
-from tests.sim.conftest import busy
 
 CARDS: dict[str, dict[str, dict[str, Any]]] = {
     "mini": {"episode": {"days": 4}},
@@ -54,7 +53,9 @@ class Seen:
 
 
 @pytest.fixture(scope="module", params=[(name, seed) for name in CARDS for seed in (0, 1)], ids=str)
-def played(request: pytest.FixtureRequest, mini: Callable[..., SleepEnv]) -> tuple[Record, list[Seen]]:
+def played(
+    request: pytest.FixtureRequest, mini: Callable[..., SleepEnv], busy: Callable[[int], Policy]
+) -> tuple[Record, list[Seen]]:
     """A record, and what was seen at the reset and after every step."""
     name, seed = request.param
     env, seen = Watched(mini(**CARDS[name])), []

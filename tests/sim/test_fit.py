@@ -15,14 +15,13 @@ from sleepgym.sim.features import FORMS
 from sleepgym.sim.fit import FitError, Tried, fit_response, samples_of
 from sleepgym.sim.fit_files import card_of, load_fit, save_fit
 from sleepgym.sim.fitted import CHANCES, DAMAGE, MARGINS, FittedResponse
-from sleepgym.sim.recorder import Record, RecordError, record_episode
+from sleepgym.sim.recorder import Policy, Record, RecordError, record_episode
 from sleepgym.sim.replay import changes_of
 from sleepgym.sim.vector import SimVectorEnv
-from tests.sim.conftest import busy
 
 
 @pytest.fixture(scope="module")
-def records(mini: Callable[..., SleepEnv]) -> list[Record]:
+def records(mini: Callable[..., SleepEnv], busy: Callable[[int], Policy]) -> list[Record]:
     return [record_episode(mini(), busy(seed), seed, f"busy {seed % 2}") for seed in range(5)]
 
 
