@@ -151,4 +151,4 @@ def expanded(features: NDArray[np.float32], names: tuple[str, ...], form: str) -
     out[:, 0] = features
     for place, column in enumerate(by, start=1):
         np.multiply(features, features[:, [column]], out=out[:, place])
-    return out.reshape(count, -1)
+    return out.reshape(count, (1 + len(by)) * width)
