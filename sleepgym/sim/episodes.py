@@ -8,13 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.episode.actions import Action
+from sleepgym.episode.card import Card
 from sleepgym.sim import clock, operators, rules
 from sleepgym.sim.clock import Rewards
-from sleepgym.sim.dice import Keys
+from sleepgym.sim.dice import Keys, derived
 from sleepgym.sim.response import Response, Situation
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.state import State
-from sleepgym.sim.streams import Streams
+from sleepgym.sim.streams import Streams, draw_streams
+
+_STREAM, _RESPONSE = 0, 1
+"""Keys of an episode: neither its stream nor the response can shift the other's draws."""
 
 
 @dataclass(frozen=True)
@@ -146,3 +150,18 @@ class Episodes:
         done.sleeps += slept
         done.steps += ~resting
         return Steps(rewards, invalid, undone)
+
+
+def drawn(card: Card, seeds: Keys, played: NDArray[np.int64]) -> tuple[Streams, Keys]:
+    """Draws an episode for each of some environments.
+
+    Args:
+        card: The card.
+        seeds: Keys of the environments' seeds, ``[rows]``.
+        played: Episodes that each has begun before, ``[rows]``.
+
+    Returns:
+        Their streams, and the keys of their random numbers.
+    """
+    keys, part = derived(seeds, played), np.zeros(len(seeds), np.int64)
+    return draw_streams(card, derived(keys, part + _STREAM)), derived(keys, part + _RESPONSE)

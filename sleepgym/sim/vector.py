@@ -16,17 +16,14 @@ from sleepgym.env.observation import Observation, Observer
 from sleepgym.episode.card import Card
 from sleepgym.facts.world import Split
 from sleepgym.sim.actions import Tables
-from sleepgym.sim.dice import Keys, derived, keys_of
-from sleepgym.sim.episodes import Episodes, Steps
+from sleepgym.sim.dice import Keys, keys_of
+from sleepgym.sim.episodes import Episodes, Steps, drawn
 from sleepgym.sim.infos import infos
 from sleepgym.sim.maker import setting_and_response
 from sleepgym.sim.observation import observations
 from sleepgym.sim.response import Response
 from sleepgym.sim.snapshot import Snapshot
-from sleepgym.sim.streams import Streams, draw_streams
-
-_STREAM, _RESPONSE = 0, 1
-"""Keys of an episode: neither its stream nor the response can shift the other's draws."""
+from sleepgym.sim.streams import Streams
 
 
 class SimVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
@@ -206,10 +203,9 @@ class SimVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
 
     def _drawn(self, rows: NDArray[np.int64]) -> tuple[Streams, Keys]:
         """Draws the next episodes of some environments."""
-        keys = derived(self._keys[rows], self._played[rows])
+        played = self._played[rows]
         self._played[rows] += 1
-        part = np.zeros(len(rows), np.int64)
-        return draw_streams(self.card, derived(keys, part + _STREAM)), derived(keys, part + _RESPONSE)
+        return drawn(self.card, self._keys[rows], played)
 
     def _renew(self, rows: NDArray[np.int64]) -> None:
         self.episodes.begin(rows, *self._drawn(rows))
