@@ -73,10 +73,25 @@ def fit_response(
     Raises:
         FitError: There are too few records, or none of an action that the response cannot do without.
     """
-    if len(records) < 2:
-        raise FitError(f"expected at least two records, found {len(records)}; record more episodes")
+    return fit_samples([dict(samples_of(changes_of(record))) for record in records], held_out, forms)
+
+
+def fit_samples(
+    each: Sequence[Mapping[str, Samples]], held_out: float = 0.25, forms: Sequence[str] = FORMS
+) -> tuple[FittedResponse, list[Tried]]:
+    """Does the work of :func:`fit_response` on the samples of its records, by model.
+
+    Args:
+        each: Samples of each episode.
+        held_out: Share of the episodes that forms are compared on.
+        forms: Forms to try.
+
+    Raises:
+        FitError: There are too few records, or none of an action that the response cannot do without.
+    """
+    if len(each) < 2:
+        raise FitError(f"expected at least two records, found {len(each)}; record more episodes")
     every = max(2, round(1 / held_out))
-    each = [dict(samples_of(changes_of(record))) for record in records]
     # Every policy has a share in both parts, since records come sorted by policy and seed.
     train, test = ([part for i, part in enumerate(each) if (i % every == 0) is wanted] for wanted in (False, True))
     names = {**dict.fromkeys(MARGINS, FACT), **dict.fromkeys(DAMAGE, EPISODE), **CHANCES}
