@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -32,6 +33,11 @@ class Arrays:
         """
         for name, array in vars(self).items():
             array[rows] = getattr(other, name)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Returns the environments of all parts, one part after the other; there is at least one."""
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])})
 
     def copy(self) -> Self:
         """Returns an independent copy."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -161,6 +163,17 @@ def test_a_simulated_score_is_never_shown_without_that_word(mini: Setting, wear:
     scores = sim_scores("owl", results["owl"])
     assert scores.name == "owl (sim)" and scores.streams == (0, 1, 2)
     assert scores.scores[0, 0] == np.mean([each.score for each in results["owl"][:2]])
+
+
+def test_the_examples_of_the_page_run(wear: Response, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs/environments/sim.md").read_text(encoding="utf-8")
+    source = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))
+    smaller = {'fit="runs/sim.safetensors"': "fit=wear", "4096": "8", "range(100)": "range(3)", "every=4": "every=30"}
+    for usual, small in smaller.items():
+        assert usual in source
+        source = source.replace(usual, small)
+    exec(source, {"wear": wear})
+    assert "| sim score |" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------- planner
