@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ OF_FACT = (
 
 INTERACTING = ("raw", "chat", "scale", "load", "is_trained")
 """Features whose products with all others the form ``interactions`` adds."""
+
+_Number = TypeVar("_Number", np.float32, np.float64)
 
 FORMS = ("constant", "linear", "interactions")
 """Forms of a model: an intercept, a linear function of the features, and one of them and of their products."""
@@ -93,27 +96,31 @@ class Around:
         """
         state = self.at.state
         facts, ledger, mind = state.facts, state.ledger, state.mind
-        raw, chat, entry = mind.raw[row, fact], mind.chat[row, fact], facts.entry[row, fact]
-        there = entry >= 0
+        # By one flat index each: looking up by row and column takes twice the time.
+        place = row * facts.entry.shape[1] + fact
+        entry = _taken(facts.entry, place)
+        # Of facts outside the ledger, any entry is looked up, and counts as 0.
+        there, at_entry = entry >= 0, row * ledger.fact.shape[1] + entry
+        raw, chat = _taken(mind.raw, place), _taken(mind.chat, place)
         own = (
             raw / MARGIN,
             chat / MARGIN,
             raw > 0,
             chat > 0,
-            ledger.scale[row, entry] * there,
-            ledger.stage[row, entry] * there / self.at.setting.card.sleep.last_stage,
+            _taken(ledger.scale, at_entry) * there,
+            _taken(ledger.stage, at_entry) * there / self.at.setting.card.sleep.last_stage,
             there,
-            facts.held_at[row, fact] >= 0,
-            facts.written[row, fact] >= 0,
-            self.chosen[row, fact],
-            self.trained[row, fact],
-            self.held[row, fact],
-            np.minimum(ledger.writes[row, entry] * there, 8) / 8,
-            np.minimum(ledger.held[row, entry] * there, 4) / 4,
+            _taken(facts.held_at, place) >= 0,
+            _taken(facts.written, place) >= 0,
+            _taken(self.chosen, place),
+            _taken(self.trained, place),
+            _taken(self.held, place),
+            np.minimum(_taken(ledger.writes, at_entry) * there, 8) / 8,
+            np.minimum(_taken(ledger.held, at_entry) * there, 4) / 4,
         )
         out = np.empty((len(row), len(OF_FACT) + len(OF_EPISODE)), np.float32)
-        for place, column in enumerate(own):
-            out[:, place] = column
+        for number, column in enumerate(own):
+            out[:, number] = column
         out[:, len(OF_FACT) :] = of_episodes[row]
         return out
 
@@ -133,7 +140,7 @@ def of_entries_to_facts(at: Situation, chosen: NDArray[np.bool_]) -> NDArray[np.
     return at_facts(chosen, at.state.facts, False)
 
 
-def expanded(features: NDArray[np.float32], names: tuple[str, ...], form: str) -> NDArray[np.float32]:
+def expanded(features: NDArray[_Number], names: tuple[str, ...], form: str) -> NDArray[_Number]:
     """Returns the inputs of a model of a form.
 
     Args:
@@ -147,8 +154,38 @@ def expanded(features: NDArray[np.float32], names: tuple[str, ...], form: str) -
         return features
     by = [names.index(name) for name in INTERACTING if name in names]
     count, width = features.shape
-    out = np.empty((count, 1 + len(by), width), np.float32)
+    out = np.empty((count, 1 + len(by), width), features.dtype)
     out[:, 0] = features
     for place, column in enumerate(by, start=1):
         np.multiply(features, features[:, [column]], out=out[:, place])
     return out.reshape(count, (1 + len(by)) * width)
+
+
+def weighted(
+    features: NDArray[np.float32], names: tuple[str, ...], form: str, weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Returns ``expanded(features, names, form) @ weights`` without laying products of features out in memory.
+
+    Args:
+        features: Features, ``[samples, features]``.
+        names: Their names.
+        form: One of :data:`FORMS`.
+        weights: ``[inputs]`` or ``[inputs, targets]``.
+    """
+    # In float64, and rounded at the end: BLAS sums in an order that depends on how many samples there are, and an
+    # environment is not to depend on its company.
+    wide, exact = features.astype(np.float64), weights.astype(np.float64)
+    if form != "interactions":
+        return (expanded(wide, names, form) @ exact).astype(np.float32)
+    by, width = [names.index(name) for name in INTERACTING if name in names], features.shape[1]
+    # A linear function of the features per factor, all of them in one product; the factors multiply what comes out.
+    each = exact.reshape(1 + len(by), width, -1).transpose(1, 0, 2)
+    parts = (wide @ each.reshape(width, -1)).reshape(len(wide), *each.shape[1:])
+    out = parts[:, 0]
+    for number, column in enumerate(by, start=1):
+        out = out + parts[:, number] * wide[:, [column]]
+    return out.astype(np.float32).reshape(len(features), *weights.shape[1:])
+
+
+def _taken(array: NDArray[Any], place: NDArray[np.int64]) -> NDArray[Any]:
+    return array.reshape(-1).take(place)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.sim.features import expanded
+from sleepgym.sim.features import expanded, weighted
 
 _RIDGE = 1.0
 """Precision of the prior of every weight, in samples; features are of order 1."""
@@ -29,7 +29,7 @@ class Linear:
 
     def mean(self, features: NDArray[np.float32], names: tuple[str, ...]) -> NDArray[np.float32]:
         """Returns the expected targets, ``[samples, targets]``."""
-        return expanded(features, names, self.form) @ self.weights
+        return weighted(features, names, self.form, self.weights)
 
     def draw(
         self, features: NDArray[np.float32], names: tuple[str, ...], noise: NDArray[np.floating]
@@ -41,7 +41,8 @@ class Linear:
             names: Names of the features.
             noise: Draws from the standard normal distribution, ``[samples, targets]``.
         """
-        return self.mean(features, names) + noise.astype(np.float32) @ self.noise.T
+        off = noise.astype(np.float64) @ self.noise.T.astype(np.float64)
+        return self.mean(features, names) + off.astype(np.float32)
 
     def likelihood(
         self, features: NDArray[np.float32], names: tuple[str, ...], targets: NDArray[np.float32]
@@ -67,7 +68,7 @@ class Logistic:
 
     def chance(self, features: NDArray[np.float32], names: tuple[str, ...]) -> NDArray[np.float64]:
         """Returns the probabilities, ``[samples]``."""
-        return _sigmoid(expanded(features, names, self.form) @ self.weights)
+        return _sigmoid(weighted(features, names, self.form, self.weights))
 
     def likelihood(
         self, features: NDArray[np.float32], names: tuple[str, ...], targets: NDArray[np.bool_]

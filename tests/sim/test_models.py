@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sleepgym.sim.dice import derived, integers, keys_of, normal, normal_pairs_at, uniform, uniform_at
-from sleepgym.sim.features import FORMS
+from sleepgym.sim.features import FORMS, expanded, weighted
 from sleepgym.sim.models import fit_linear, fit_logistic
 
 NAMES = ("one", "raw", "load")
@@ -29,6 +29,19 @@ def test_a_linear_model_recovers_weights_and_noise(features: np.ndarray) -> None
     # Its own draws are as likely as what it was fitted to.
     ours, theirs = (model.likelihood(features, NAMES, each.astype(np.float32)).mean() for each in (drawn, targets))
     assert ours == pytest.approx(theirs, abs=0.05)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("targets", [(), (2,)])
+def test_a_model_of_products_is_summed_without_laying_them_out(
+    form: str, targets: tuple[int, ...], features: np.ndarray
+) -> None:
+    inputs = expanded(features, NAMES, form)
+    weights = np.random.default_rng(0).standard_normal((inputs.shape[1], *targets)).astype(np.float32)
+    found = weighted(features, NAMES, form, weights)
+    assert found.dtype == np.float32 and found.shape == (len(features), *targets)
+    np.testing.assert_allclose(found, inputs.astype(np.float64) @ weights, rtol=1e-6, atol=1e-6)
+    assert weighted(features[:0], NAMES, form, weights).shape == (0, *targets)
 
 
 def test_a_logistic_model_recovers_chances(features: np.ndarray) -> None:
