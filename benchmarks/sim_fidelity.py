@@ -18,12 +18,12 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks import sim_page
+from benchmarks import sim_page, sim_players
 from benchmarks.common import markdown, records
 from benchmarks.sim_page import QUANTITIES
-from sleepgym.evaluation import simulate
-from sleepgym.evaluation.recorded import RecordJob, missing, record_jobs, recorded
-from sleepgym.schedulers.exploring import MIXES, explorer_named
+from sleepgym.evaluation import in_processes, simulate
+from sleepgym.evaluation.recorded import RecordJob, missing, record_jobs
+from sleepgym.schedulers.exploring import MIXES
 from sleepgym.sim.fit import Samples, fit_samples, samples_of
 from sleepgym.sim.recorder import Record
 from sleepgym.sim.replay import changes_of, replay
@@ -54,7 +54,8 @@ class Args:
         "night-owl~0.2",
         "pressure-rule",
     )
-    """schedulers by name, mix:... with the weights of the six actions; ~0.2 is the share of random steps"""
+    """schedulers by name, mix:... with the weights of the six actions, and files of trained policies; ~0.2 is a share
+    of random steps"""
     train_streams: int = 20
     """training streams, on which every policy plays an episode to fit to"""
     streams: int = 50
@@ -133,7 +134,8 @@ def predicted(args: Args, policy: str, played: Mapping[str, Played]) -> Outcomes
     others = [samples for name, each in played.items() if name != policy for samples in each.train]
     response, _ = fit_samples(others)
     own, seeds = played[policy], range(args.seed, args.seed + args.streams)
-    results = simulate(own.setting, response, explorer_named(policy), seeds, own.streams, args.draws)
+    plays = sim_players.simulated(policy, own.setting.card)
+    results = simulate(own.setting, response, plays, seeds, own.streams, args.draws)
     by_stream = [results[first : first + args.draws] for first in range(0, len(results), args.draws)]
     return columns(
         [{name: float(np.mean([getattr(each, name) for each in of])) for name in QUANTITIES} for of in by_stream]
@@ -145,7 +147,7 @@ def measured(args: Args, console: Console) -> records.Record:
     left = missing([job for part in parts for job in part])
     console.print(f"{sum(map(len, parts))} episodes, {sum(map(len, parts)) - len(left)} of them recorded already")
     circumstances = records.circumstances()
-    for _ in track(recorded(left, args.processes), "recording", len(left), console=console):
+    for _ in track(in_processes(sim_players.play, left, args.processes), "recording", len(left), console=console):
         pass
     played = {policy: read(args, policy) for policy in track(args.policies, "reading", console=console)}
     models = {each.model for each in played.values()}

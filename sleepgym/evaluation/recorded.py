@@ -58,8 +58,8 @@ def missing(jobs: Sequence[RecordJob]) -> list[RecordJob]:
     return [job for job in jobs if not job.path.exists()]
 
 
-def recorded(jobs: Sequence[RecordJob], processes: int) -> Iterator[Path]:
-    """Records episodes, and yields the file of each.
+def recorded(jobs: Sequence[RecordJob], processes: int) -> Iterator[None]:
+    """Records episodes, and yields when each is done.
 
     Args:
         jobs: The episodes.
@@ -68,11 +68,10 @@ def recorded(jobs: Sequence[RecordJob], processes: int) -> Iterator[Path]:
     return in_processes(record, jobs, processes)
 
 
-def record(job: RecordJob) -> Path:
+def record(job: RecordJob) -> None:
     """Plays and records an episode in this process."""
     env = SleepEnv(job.env, split=job.split)  # type: ignore[arg-type]  # checked there
     record_episode(env, policy_of(job.policy, env, job.seed), job.seed, job.policy).save(job.path)
-    return job.path
 
 
 def policy_of(text: str, env: SleepEnv, seed: int) -> Policy:

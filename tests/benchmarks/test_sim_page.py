@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from sb3_contrib import MaskablePPO
 
+from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.env.wrappers import FlattenLedger
 from sleepgym.episode.actions import Action
+from sleepgym.episode.card import load_card
 from sleepgym.sim.fit_files import card_of, save_fit
 from sleepgym.sim.fitted import CHANCES, DAMAGE, MARGINS, FittedResponse
 from sleepgym.sim.models import Linear, Logistic
@@ -123,6 +127,33 @@ def test_each_is_predicted_by_a_fit_to_all_others(
     again = fidelity.measured(args, Console(quiet=True))
     assert again["rows"] == found["rows"], "what is recorded is not played again"
     assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+@pytest.fixture(params=[False, True], ids=["dictionary", "flat"])
+def policy(
+    request: pytest.FixtureRequest, quick_card: Path, tmp_path: Path, benchmark: Callable[..., ModuleType]
+) -> str:
+    """An untrained policy in a file."""
+    spaces = benchmark("sim_players").Spaces(load_card(quick_card))
+    kind = "MlpPolicy" if request.param else "MultiInputPolicy"
+    env = FlattenLedger(spaces) if request.param else spaces
+    MaskablePPO(kind, env, n_steps=8, device="cpu", seed=0).save(tmp_path / "policy.zip")
+    return f"maskable-ppo:{tmp_path / 'policy.zip'}"
+
+
+def test_a_trained_policy_chooses_the_same_in_both_environments(
+    policy: str, quick_card: Path, benchmark: Callable[..., ModuleType]
+) -> None:
+    players, env = benchmark("sim_players"), SleepEnv(quick_card, split="validation")
+    act, plays = players.real(policy, env, 0), players.simulated(policy, env.card)
+    observation, _ = env.reset(seed=0)
+    for _ in range(4):
+        batch = {name: np.stack([part, part]) for name, part in observation.items()}
+        mask = env.action_masks()
+        chosen, _ = plays.predict(batch, action_masks=np.stack([mask, mask]))
+        action = act(observation, mask)
+        assert chosen.tolist() == [action, action]
+        observation, *_ = env.step(action)
 
 
 # --------------------------------------------------------------------- speed
