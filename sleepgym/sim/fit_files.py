@@ -99,6 +99,7 @@ def save_fit(path: Path, response: FittedResponse, card: FitCard) -> None:
     tensors = {f"{name}.weights": model.weights for name, model in response.logistic.items()}
     tensors |= {f"{name}.weights": model.weights for name, model in response.linear.items()}
     tensors |= {f"{name}.noise": model.noise for name, model in response.linear.items()}
+    tensors |= {f"{name}.left": model.left for name, model in response.linear.items()}
     forms = {name: model.form for name, model in response.linear.items()}
     forms |= {name: model.form for name, model in response.logistic.items()}
     about = {"card": card.model_dump_json(), "forms": json.dumps(forms)}
@@ -118,7 +119,7 @@ def load_fit(path: Path) -> tuple[FittedResponse, FitCard]:
         if card.features != PASSING:
             raise ValueError(f"features {card.features} instead of {PASSING}")
         linear = {
-            name: Linear(forms[name], tensors[f"{name}.weights"], tensors[f"{name}.noise"])
+            name: Linear(forms[name], *(tensors[f"{name}.{part}"] for part in ("weights", "noise", "left")))
             for name in (*MARGINS, *DAMAGE)
         }
         logistic = {name: Logistic(forms[name], tensors[f"{name}.weights"]) for name in CHANCES}

@@ -128,13 +128,21 @@ class FittedResponse:
         keys: Keys,
     ) -> None:
         """Adds a model's difference to the margins of some facts."""
-        change = self.linear[name].draw(features, FACT, normal_pairs_at(keys, _MARGINS, row, fact))
+        model = self.linear[name]
+        if len(model.left):
+            change = model.redraw(features, FACT, uniform_at(keys, _MARGINS, row, fact))
+        else:
+            change = model.draw(features, FACT, normal_pairs_at(keys, _MARGINS, row, fact))
         for margins, difference in ((mind.raw, change[:, 0]), (mind.chat, change[:, 1])):
             margins[row, fact] = np.clip(margins[row, fact] + difference, -MOST, MOST)
 
     def _damage(self, mind: Mind, name: str, of_episodes: NDArray[np.float32], at: Situation, keys: Keys) -> None:
-        change = self.linear[name].draw(of_episodes, EPISODE, normal(keys, _DAMAGE, 2)).astype(np.float64)
-        mind.ratio[:] = np.exp(np.clip(np.log(mind.ratio) + change[:, 0], -1.0, 3.0))
+        model = self.linear[name]
+        if len(model.left):
+            change = model.redraw(of_episodes, EPISODE, uniform(keys, _DAMAGE, 1)[:, 0])
+        else:
+            change = model.draw(of_episodes, EPISODE, normal(keys, _DAMAGE, 2))
+        mind.ratio[:] = np.exp(np.clip(np.log(mind.ratio) + change[:, 0].astype(np.float64), -1.0, 3.0))
         count = np.maximum(at.known, 1)
         # A share of so many facts.
         mind.known[:] = np.rint(np.clip(mind.known + change[:, 1], 0, 1) * count) / count

@@ -31,6 +31,19 @@ def test_a_linear_model_recovers_weights_and_noise(features: np.ndarray) -> None
     assert ours == pytest.approx(theirs, abs=0.05)
 
 
+def test_noise_is_drawn_from_what_was_left_over_tails_and_all(features: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    # Rarely much, and together: no Gaussian.
+    jumps = np.where(rng.random((4000, 1)) < 0.02, 5.0, 0.0) * [1.0, -1.0]
+    targets = (features @ np.array([[1.0, 0.0], [0.5, 0.0], [0.0, 2.0]]) + jumps).astype(np.float32)
+    model = fit_linear(features, NAMES, targets, "linear")
+    off = model.redraw(features, NAMES, rng.random(4000)) - model.mean(features, NAMES)
+    assert (np.abs(off) > 2.5).mean() == pytest.approx(0.02, abs=0.008)
+    np.testing.assert_allclose(off[:, 0], -off[:, 1], atol=0.3)
+    np.testing.assert_allclose(off.std(0), jumps.std(0), rtol=0.25)
+    assert len(model.left) == 2048 and np.array_equal(fit_linear(features, NAMES, targets, "linear").left, model.left)
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("targets", [(), (2,)])
 def test_a_model_of_products_is_summed_without_laying_them_out(
