@@ -172,14 +172,7 @@ def speed(found: Record) -> dict[str, str]:
     best = max(found["rows"], key=lambda row: float(row["steps per second"]["median"]))
     rate: Mapping[str, Any] = best["steps per second"]
     goal = ["steps/s of the sim", f"at least {SPEED_GOAL:,}", f"{best['what']}: {markdown.interval(rate, ',.0f')}"]
-    rows = [
-        [
-            each["what"],
-            markdown.interval(each["steps per second"], ",.4g"),
-            markdown.interval(each["times real"], ",.4g"),
-        ]
-        for each in found["rows"]
-    ]
+    rows = [[each["what"], rounded(each["steps per second"]), rounded(each["times real"])] for each in found["rows"]]
     blocks = (
         markdown.table(["", ""], circumstances),
         markdown.table(
@@ -188,3 +181,8 @@ def speed(found: Record) -> dict[str, str]:
         markdown.table(["", "steps/s (range)", "times one real environment (range)"], rows),
     )
     return dict(zip(SPEED, blocks, strict=True))
+
+
+def rounded(found: Mapping[str, Any]) -> str:
+    """A rate with its range, to a whole number where that says enough."""
+    return markdown.interval(found, ",.0f" if found["median"] >= 100 else ".1f")

@@ -167,6 +167,8 @@ def test_rates_are_medians_of_rounds_and_ratios_those_within_a_round(speed: Modu
     found = {"card": "c", "fit": "f", "machine": "m", "load before": 0.0, "rounds": 3, "rows": rows}
     goal = page.speed(found)["speed goal"].splitlines()[-1]
     assert "| at least 100,000 | sim, 1 process x 64: 2,000 (2,000 to 250,000) | no |" in goal
+    real = page.speed(found)["speed"].splitlines()[2]
+    assert real == "| real | 25.0 (20.0 to 40.0) | 1.0 (1.0 to 1.0) |"
 
 
 def test_contestants_are_the_real_environment_and_sims_of_all_sizes(speed: ModuleType) -> None:
