@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sleepgym import moved
 from sleepgym._version import __version__
 from sleepgym.env.registration import register_cards
+from sleepgym.sim.registration import register_sims
 
 if TYPE_CHECKING:
     from sleepgym.consolidation.spec import SleepSpec
@@ -39,4 +40,5 @@ def __getattr__(name: str) -> Any:
 
 
 register_cards()
+register_sims()
 moved.install()

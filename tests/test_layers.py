@@ -24,7 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "sleeper",
         "episode",
         "env",
-        "record",
+        "record sim",
         "schedulers",
         "evaluation",
         "training",
@@ -119,6 +119,7 @@ PUBLIC = {
     "STATS_FEATURES SleepEnv SleepVectorEnv act_together column stat",
     "sleepgym.facts": "Fact FactError FactSet Malformed World chat_turn load_facts",
     "sleepgym.leaderboard": "Played Player PlayerNameError Submission frozen_seeds play player_named",
+    "sleepgym.sim": "FitError Record Response SimEnv SimVectorEnv fit_response load_fit record_episode save_fit",
     "sleepgym.record": "Recorder Recording RecordingError",
 }
 """What the main rooms offer. To take a name away breaks somebody's program: leave it under its old name."""

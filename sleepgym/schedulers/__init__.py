@@ -5,6 +5,7 @@ from sleepgym.schedulers.base import Scheduler, allowed, keep_up
 from sleepgym.schedulers.look_ahead import LookAhead
 from sleepgym.schedulers.named import SchedulerMaker, SchedulerNameError, known_schedulers, scheduler_named
 from sleepgym.schedulers.own import FunctionScheduler, SchedulerTypeError, as_scheduler
+from sleepgym.schedulers.sim_planner import SimPlanner
 from sleepgym.schedulers.simple import AlwaysSleep, FixedPeriod, NeverSleep, RandomScheduler
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "SchedulerMaker",
     "SchedulerNameError",
     "SchedulerTypeError",
+    "SimPlanner",
     "allowed",
     "as_scheduler",
     "keep_up",

@@ -1,0 +1,108 @@
+"""Players of both environments: schedulers and exploring policies by name, and trained policies by file."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from sleepgym.env.observation import Observation, Observer
+from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.env.spaces import Choices
+from sleepgym.episode.card import Card
+from sleepgym.evaluation import Maker, Predictor
+from sleepgym.evaluation.recorded import RecordJob, policy_of
+from sleepgym.leaderboard.players import ALGORITHMS, Player, player_named
+from sleepgym.schedulers.exploring import explorer_named
+from sleepgym.sim.recorder import Policy, record_episode
+
+
+class Spaces(gym.Env[Any, Any]):
+    """The spaces of a card, and nothing to play.
+
+    Args:
+        card: The card.
+    """
+
+    def __init__(self, card: Card) -> None:
+        self.observation_space = Observer(card).space
+        self.action_space = Choices(card).space
+
+
+class Trained:
+    """Trained policy that is given observations as environments make them.
+
+    Args:
+        player: The policy, with the wrapper that it needs.
+        card: Card that it plays.
+    """
+
+    def __init__(self, player: Player, card: Card) -> None:
+        assert isinstance(player.scheduler, Predictor)
+        self._policy, self._view = player.scheduler, player.wrap(Spaces(card))
+        self._takes_masks = "action_masks" in inspect.signature(self._policy.predict).parameters
+
+    def predict(
+        self,
+        observation: Observation,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_masks: NDArray[Any] | None = None,
+    ) -> tuple[Any, Any]:
+        """See :meth:`Predictor.predict`."""
+        rows = [
+            viewed(self._view, {name: part[row] for name, part in observation.items()})
+            for row in range(len(observation["stats"]))
+        ]
+        stacked = (
+            np.stack(rows) if isinstance(rows[0], np.ndarray) else {n: np.stack([r[n] for r in rows]) for n in rows[0]}
+        )
+        masks = {"action_masks": action_masks} if self._takes_masks else {}
+        return self._policy.predict(stacked, state, episode_start=episode_start, deterministic=deterministic, **masks)
+
+
+def viewed(env: gym.Env[Any, Any], observation: Any) -> Any:
+    """Returns an observation as wrappers show it."""
+    if isinstance(env, gym.ObservationWrapper):
+        return env.observation(viewed(env.env, observation))
+    return observation
+
+
+def is_trained(text: str) -> bool:
+    """Whether a text names a trained policy: a file that ends in .zip, alone or after its algorithm."""
+    return text.endswith(".zip") or text.partition(":")[0] in ALGORITHMS
+
+
+def simulated(text: str, card: Card) -> Any:
+    """Returns what plays in the sim, a :class:`Predictor` or a factory of one per episode."""
+    if is_trained(text):
+        return Trained(player_named(text, Spaces(card)), card)
+    found: Predictor | Maker = explorer_named(text)
+    return found
+
+
+def real(text: str, env: SleepEnv, seed: int) -> Policy:
+    """Returns what plays the real environment."""
+    if not is_trained(text):
+        return policy_of(text, env, seed)
+    policy = Trained(player_named(text, Spaces(env.card)), env.card)
+    state: Any = None
+
+    def act(observation: Observation, mask: NDArray[np.bool_]) -> Any:
+        nonlocal state
+        batch: Any = {name: part[None] for name, part in observation.items()}
+        start = np.array([env.episode.tick == 0])
+        (action,), state = policy.predict(batch, state, episode_start=start, action_masks=mask[None])
+        return action
+
+    return act
+
+
+def play(job: RecordJob) -> None:
+    """Plays and records a real episode in this process."""
+    env = SleepEnv(job.env, split=job.split)  # type: ignore[arg-type]  # checked there
+    record_episode(env, real(job.policy, env, job.seed), job.seed, job.policy).save(job.path)

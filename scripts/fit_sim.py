@@ -1,0 +1,89 @@
+"""Makes the sim of a card: records real episodes, and fits a response model to them.
+
+    python scripts/fit_sim.py --env SleepLLM-v0 --episodes runs/sim --out runs/sim.safetensors --processes 2
+
+Episodes that are in the folder already are not played again, so that a run that was interrupted goes on. The sim is
+then ``gym.make("SleepSim-v0", fit="runs/sim.safetensors")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from sleepgym.evaluation.recorded import missing, record_jobs, recorded
+from sleepgym.files import card_paths
+from sleepgym.schedulers.exploring import MIXES
+from sleepgym.sim.fit import Tried, fit_response
+from sleepgym.sim.fit_files import card_of, save_fit
+from sleepgym.sim.recorder import Record
+from sleepgym.sim.registration import sim_id
+
+RULES = (
+    "always-sleep",
+    "budget-aware",
+    "drowsiness",
+    "fixed-period",
+    "never-sleep",
+    "never-sleep:nap_days=0.5",
+    "night-owl",
+    "pressure-rule",
+)
+
+
+@dataclass
+class Args:
+    env: str = "SleepLLM-v0"
+    """id of a card, or path of a TOML file"""
+    episodes: Path = Path("runs/sim")
+    """folder of the records, one file per episode"""
+    out: Path = Path("runs/sim.safetensors")
+    """file of the fit"""
+    policies: tuple[str, ...] = (*MIXES, *RULES)
+    """policies that play: schedulers by name, and mix:... with the weights of the six actions; a scheduler followed by
+    ~0.2 takes a random action instead in that share of the steps"""
+    streams: int = 20
+    """number of episodes per policy"""
+    seed: int = 0
+    """seed of the first stream; the others follow it"""
+    split: str = "train"
+    """split that facts are drawn from"""
+    processes: int = 1
+    """number of processes, each with an equal share of the cores"""
+    held_out: float = 0.25
+    """share of the episodes that forms of the models are compared on"""
+
+
+def main(args: Args) -> None:
+    console = Console(width=120)
+    seeds = range(args.seed, args.seed + args.streams)
+    jobs = record_jobs(args.env, args.policies, seeds, args.split, args.episodes)
+    left = missing(jobs)
+    console.print(f"{len(jobs)} episodes, {len(jobs) - len(left)} of them recorded already")
+    for _ in track(recorded(left, args.processes), "recording", len(left), console=console):
+        pass
+    records = [Record.load(job.path) for job in jobs]
+    response, tried = fit_response(records, args.held_out)
+    console.print(table_of(tried))
+    save_fit(args.out, response, card_of(Path(args.env).stem, records, tried))
+    is_registered = args.env in card_paths()
+    made = repr(sim_id(args.env)) if is_registered else f"'SleepSim-v0', card={args.env!r}"
+    console.print(f"written to {args.out}; gym.make({made}, fit={str(args.out)!r})")
+
+
+def table_of(tried: Sequence[Tried]) -> Table:
+    """Returns the held-out log-likelihood of every form of every model."""
+    table = Table("model", "form", "n", "held-out log-likelihood (nats)", "chosen")
+    for each in tried:
+        table.add_row(each.model, each.form, str(each.samples), f"{each.likelihood:.3f}", "yes" if each.chosen else "")
+    return table
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

@@ -1,0 +1,170 @@
+"""SimPlanner: a planner on branches of simulated episodes. It knows their streams, and so is a reference only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sleepgym.env.observation import structured
+from sleepgym.episode.actions import Action
+from sleepgym.schedulers.base import Mask, Observation, Scheduler, keep_up
+from sleepgym.schedulers.own import SchedulerTypeError, as_scheduler
+from sleepgym.sim.response import Response
+from sleepgym.sim.rollouts import Rollouts
+from sleepgym.sim.setting import Setting
+from sleepgym.sim.snapshot import Snapshot
+
+
+class Branching(Protocol):
+    """Simulated episodes that can branch: :class:`Rollouts`, or :class:`~sleepgym.sim.vector.SimVectorEnv`."""
+
+    setting: Setting
+    response: Response
+
+    def snapshot(self) -> Snapshot:
+        """Returns this moment."""
+
+
+@dataclass(frozen=True)
+class SimPlanner:
+    """Rollout policy in the sim: tries actions, follows a base rule to the end of the episode, and takes the best.
+
+    As :class:`~sleepgym.schedulers.LookAhead` it sees the true stream, but what the model will answer is drawn anew for
+    its branches: it knows their law and not their outcome. All actions of a decision are tried under the same draws, so
+    that their differences are less noisy. Its score is a simulated score.
+
+    Source: Bertsekas 2013, "Rollout algorithms for discrete optimization".
+
+    Attributes:
+        rule: Base scheduler of the rollouts, which decides by the observation alone.
+        width: Maximum number of actions tried: the rule's own, SLEEP, the routine action, NAP, and the others.
+        draws: Branches per action.
+        every: Interval of decisions at which actions other than the rule's are tried.
+        caution: Standard errors that are taken off the gain of an action over the rule's own: the best of several noisy
+            means is too good to be true.
+        seed: Seed of the draws.
+
+    Raises:
+        ValueError: A width, a number of draws or an interval is below 1.
+        SchedulerTypeError: The rule does not decide by the observation alone.
+    """
+
+    rule: Scheduler | Callable[[Observation, Mask], Action]
+    width: int = 6
+    draws: int = 16
+    every: int = 1
+    caution: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.draws < 1 or self.every < 1:
+            raise ValueError(
+                "expected a width, a number of draws and an interval of at least 1, "
+                f"found {self.width}, {self.draws} and {self.every}"
+            )
+        if not hasattr(as_scheduler(self.rule), "predict"):
+            raise SchedulerTypeError(
+                f"expected a rule that decides by the observation alone, found {self.rule!r}; "
+                "give a Scheduler, or a function of (observation, mask)"
+            )
+
+    def on(self, sim: Branching) -> SimPlanning:
+        """Returns the policy that plans for some simulated episodes.
+
+        Args:
+            sim: The episodes, which are never changed.
+        """
+        return SimPlanning(self, sim)
+
+
+class SimPlanning:
+    """Policy of a :class:`SimPlanner` for some simulated episodes, all of which it plans for at once.
+
+    Args:
+        planner: Rule and numbers.
+        sim: The episodes.
+    """
+
+    def __init__(self, planner: SimPlanner, sim: Branching) -> None:
+        self.planner, self.sim = planner, sim
+        self._rule = as_scheduler(planner.rule)
+        self._decisions = 0
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_masks: NDArray[Any] | None = None,
+    ) -> tuple[NDArray[np.int64], Any]:
+        """Chooses an operator for every episode.
+
+        Args:
+            observation: Observations of all episodes, at the present moment.
+            state: Returned unchanged.
+            episode_start: Ignored.
+            deterministic: Ignored.
+            action_masks: Allowed actions, ``[rows, actions]``.
+
+        Raises:
+            ValueError: There are no masks.
+        """
+        if action_masks is None:
+            raise ValueError("expected action_masks, found none; pass those of the episodes")
+        seen, masks = structured(observation), np.asarray(action_masks, bool)[:, : len(Action)]
+        chosen = np.array(self._rule.predict(seen, action_masks=masks)[0], np.int64)
+        if self._decisions % self.planner.every == 0:
+            moment = self.sim.snapshot()
+            running = np.flatnonzero(~moment.ended)
+            options = [self._options(seen, masks, row, Action(chosen[row])) for row in running.tolist()]
+            values = self._values(moment, running, options)
+            for row, tried, value in zip(running, options, values, strict=True):
+                chosen[row] = tried[self._best(value)]
+        self._decisions += 1
+        return chosen, state
+
+    def _options(self, seen: Observation, masks: NDArray[np.bool_], row: int, own: Action) -> list[Action]:
+        routine = keep_up({name: part[row] for name, part in seen.items()}, masks[row])
+        order = dict.fromkeys([own, Action.SLEEP, routine, Action.NAP, *Action])
+        return [action for action in order if masks[row][action]][: self.planner.width]
+
+    def _best(self, value: NDArray[np.float64]) -> int:
+        """Returns the option that gains most over the first, the rule's own choice, which wins ties.
+
+        Args:
+            value: Returns, ``[options, draws]``.
+        """
+        gain = value - value[0]
+        error = gain.std(1) / np.sqrt(self.planner.draws)
+        return int(np.argmax(gain.mean(1) - self.planner.caution * error))
+
+    def _values(
+        self, moment: Snapshot, running: NDArray[np.int64], options: list[list[Action]]
+    ) -> list[NDArray[np.float64]]:
+        """Returns for every episode the returns of its options, ``[options, draws]``."""
+        draws = self.planner.draws
+        counts = [len(tried) for tried in options]
+        drawn = moment.rows(np.repeat(running, draws), self.planner.seed + self._decisions)
+        of_option = np.repeat(np.arange(len(running)), counts)
+        branches = Rollouts(
+            self.sim.setting,
+            self.sim.response,
+            drawn.rows((of_option[:, None] * draws + np.arange(draws)).ravel()),
+        )
+        first = np.repeat([action for tried in options for action in tried], draws)
+        returns = self._played_out(branches, first).reshape(-1, draws)
+        return np.split(returns, np.cumsum(counts)[:-1])
+
+    def _played_out(self, branches: Rollouts, actions: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Returns the sum of the rewards of a first action and, from then on, of the rule, ``[branches]``."""
+        returns = branches.step(actions).rewards.total
+        while len(running := np.flatnonzero(~branches.over)):
+            masks = branches.masks
+            actions[running] = self._rule.predict(branches.observe(running), action_masks=masks[running])[0]
+            returns += branches.step(actions, masks).rewards.total
+        return returns

@@ -1,0 +1,212 @@
+"""Records real episodes with what the model answers after every action, the truth that a response model is fitted to.
+
+What the mechanics know (ledger, inbox, clock) is not recorded: :mod:`sleepgym.sim.replay` plays a record again with
+the recorded answers, so that features are computed from the very arrays that the fitted response will see.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from sleepgym import files
+from sleepgym._version import __version__
+from sleepgym.env.observation import Observation
+from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.episode.card import Card, parse_card
+from sleepgym.episode.episode import Episode
+from sleepgym.errors import SleepGymError
+from sleepgym.memory.asking import chat_probe, margins, raw_probe
+from sleepgym.memory.ledger import Key
+from sleepgym.memory.owners import ADAPTER
+from sleepgym.sim.streams import Streams, facts_in_order, max_facts, streams_of
+
+Policy = Callable[[Observation, NDArray[np.bool_]], Any]
+"""Chooses an action by an observation and the mask of :meth:`SleepEnv.action_masks`."""
+
+
+class RecordError(SleepGymError, ValueError):
+    """A record of an episode cannot be read."""
+
+
+@dataclass(frozen=True)
+class About:
+    """Origin of a record.
+
+    Attributes:
+        card: Card of the environment.
+        model: Name of the model.
+        fingerprint: Hash of the model.
+        policy: Name of the policy.
+        seed: Seed of the episode.
+        split: Split that facts were drawn from.
+        sleepgym: Version of the package.
+    """
+
+    card: Card
+    model: str
+    fingerprint: str
+    policy: str
+    seed: int
+    split: str
+    sleepgym: str = __version__
+
+
+@dataclass(frozen=True)
+class Record:
+    """A real episode: its stream, its actions, and what the model would have answered after each.
+
+    Facts are numbered in order of first arrival.
+
+    Attributes:
+        about: Origin.
+        streams: The stream, as one row.
+        action: Operators, ``[steps]``.
+        facts: Maximum number of facts that each writes, ``[steps]``.
+        ticks: Ticks that each takes, ``[steps]``.
+        invalid: Whether each was not allowed or failed, bool ``[steps]``.
+        undone: Whether each was a night that undid itself, bool ``[steps]``.
+        raw: Margin (nats) of each written fact on its prompt, before the first and after each, ``[steps + 1, facts]``.
+        chat: The same in chat.
+        ratio: Perplexity relative to the bare model, ``[steps + 1]``.
+        known: Share of the pretrained facts that are answered correctly, ``[steps + 1]``.
+        stage: Stage of each fact; 0 outside the ledger, ``[steps + 1, facts]``.
+        scale: Scale of its edit; 0 outside the ledger, ``[steps + 1, facts]``.
+        held: Nights in a row after which slow weights recalled it alone; 0 outside the ledger, ``[steps + 1, facts]``.
+        rank: Rank of the adapter; 0 before the first night, ``[steps + 1]``.
+        score: Score of the episode, ``[1]``.
+    """
+
+    about: About
+    streams: Streams
+    action: NDArray[np.int32]
+    facts: NDArray[np.int32]
+    ticks: NDArray[np.int32]
+    invalid: NDArray[np.bool_]
+    undone: NDArray[np.bool_]
+    raw: NDArray[np.float32]
+    chat: NDArray[np.float32]
+    ratio: NDArray[np.float64]
+    known: NDArray[np.float64]
+    stage: NDArray[np.int32]
+    scale: NDArray[np.float64]
+    held: NDArray[np.int32]
+    rank: NDArray[np.int32]
+    score: NDArray[np.float64]
+
+    def save(self, path: Path) -> None:
+        """Writes one safetensors file, all or nothing; its metadata say what it is a record of.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        own = {name: np.ascontiguousarray(getattr(self, name)) for name in _own()}
+        stream = {f"stream.{name}": np.ascontiguousarray(array) for name, array in vars(self.streams).items()}
+        about = {**vars(self.about), "card": self.about.card.model_dump(mode="json", exclude_none=True)}
+        files.write(path, save({**own, **stream}, {"about": json.dumps(about)}))
+
+    @classmethod
+    def load(cls, path: Path) -> Record:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            RecordError: The file is missing or no record.
+        """
+        try:
+            data = path.read_bytes()
+            arrays, about = load(data), json.loads(metadata(data)["about"])
+            about["card"] = parse_card(about["card"], path.name)
+            streams = Streams(**{f.name: arrays[f"stream.{f.name}"] for f in fields(Streams)})
+            return cls(About(**about), streams, **{name: arrays[name] for name in _own()})
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise RecordError(
+                f"expected a record of an episode in {path}, found {type(error).__name__}: {error}; record it again"
+            ) from error
+
+
+def metadata(data: bytes) -> Mapping[str, str]:
+    """Returns the metadata of a safetensors file."""
+    length = int.from_bytes(data[:8], "little")
+    found: Mapping[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    return found
+
+
+def record_episode(env: SleepEnv, policy: Policy, seed: int, name: str) -> Record:
+    """Plays an episode and records it.
+
+    Args:
+        env: The real environment.
+        policy: Chooses the actions.
+        seed: Seed of the episode.
+        name: Name of the policy, for the record.
+    """
+    observation, _ = env.reset(seed=seed)
+    card, episode = env.card, env.episode
+    keys = facts_in_order(episode.stream)
+    taken: list[tuple[int, int, int, bool, bool]] = []
+    seen = [_answers(episode, card, keys)]
+    score = 1.0
+    while not env.over:
+        choice = env.choices.of(action := policy(observation, env.action_masks()))
+        version = episode.learner.state.memory.version
+        observation, *_, info = env.step(action)
+        invalid, undone = bool(info["invalid_action"]), bool(info["rolled_back"])
+        taken.append((int(choice.action), choice.facts, choice.ticks, invalid, undone))
+        # Equal versions of a memory give equal answers, and most actions leave it alone.
+        same = episode.learner.state.memory.version == version
+        seen.append(seen[-1] if same else _answers(episode, card, keys))
+        score = float(info["score"])
+    action_, facts, ticks, invalid_, undone_ = (np.array(column) for column in zip(*taken, strict=True))
+    columns = {key: np.stack([answers[key] for answers in seen]) for key in seen[0]}
+    lm = env.base.lm
+    return Record(
+        about=About(card, lm.name, lm.fingerprint, name, seed, env.split),
+        streams=streams_of(card, [episode.stream]),
+        action=action_.astype(np.int32),
+        facts=facts.astype(np.int32),
+        ticks=ticks.astype(np.int32),
+        invalid=invalid_.astype(bool),
+        undone=undone_.astype(bool),
+        score=np.array([score]),
+        raw=columns["raw"].astype(np.float32),
+        chat=columns["chat"].astype(np.float32),
+        ratio=columns["ratio"],
+        known=columns["known"],
+        stage=columns["stage"].astype(np.int32),
+        scale=columns["scale"],
+        held=columns["held"].astype(np.int32),
+        rank=columns["rank"].astype(np.int32),
+    )
+
+
+def _answers(episode: Episode, card: Card, keys: list[Key]) -> dict[str, NDArray[np.float64]]:
+    """Measures what the model answers now, and where its ledger has each fact."""
+    state, lm = episode.learner.state, episode.learner.lm
+    out = {name: np.zeros(max_facts(card)) for name in ("raw", "chat", "stage", "scale", "held")}
+    written = {keys.index(key): fact for key, fact in episode.inbox.written.items()}
+    probes = [probe(lm, fact) for probe in (raw_probe, chat_probe) for fact in written.values()]
+    if probes:
+        (found,) = margins(episode.learner.base.overlay, [state.memory], [probes])
+        out["raw"][list(written)], out["chat"][list(written)] = found.double().numpy().reshape(2, -1)
+    for key, entry in state.ledger.items():
+        fact = keys.index(key)
+        out["stage"][fact], out["held"][fact] = entry.stage, entry.held
+        out["scale"][fact] = state.scale_of(key)
+    correct = episode.examiner.correct(episode.stream.known)
+    out["known"] = np.array(correct.mean() if len(correct) else 1.0)
+    adapter = state.memory.terms.get(ADAPTER)
+    out["rank"] = np.array(0.0 if adapter is None else adapter.rank)
+    out["ratio"] = np.array(episode.examiner.perplexity_ratio())
+    return out
+
+
+def _own() -> list[str]:
+    return [field.name for field in fields(Record) if field.name not in ("about", "streams")]

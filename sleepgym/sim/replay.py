@@ -1,0 +1,123 @@
+"""Plays a record again: the mechanics on recorded answers, and what was seen before each change of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sleepgym.episode.actions import Action
+from sleepgym.sim.dice import keys_of
+from sleepgym.sim.episodes import Choices, Episodes
+from sleepgym.sim.recorder import Record
+from sleepgym.sim.response import Night, Situation
+from sleepgym.sim.rules import at_entries
+from sleepgym.sim.setting import Setting
+from sleepgym.sim.state import Mind
+from sleepgym.sim.streams import Streams
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of the model: the arguments of a method of :class:`~sleepgym.sim.response.Response`, and its result.
+
+    Attributes:
+        action: INJECT, REFRESH or SLEEP.
+        at: Situation before, as one row.
+        chosen: Facts that INJECT writes, or entries that REFRESH or a night solves again, bool.
+        trained: Entries that a night trains; none for other actions, bool ``[1, entries]``.
+        held: Facts whose answers it holds; none for other actions, bool ``[1, facts]``.
+        steps: Training steps of a night; 0 for other actions, ``[1]``.
+        after: What the model answered afterwards.
+        night: What the night led to; None for other actions.
+    """
+
+    action: Action
+    at: Situation
+    chosen: NDArray[np.bool_]
+    trained: NDArray[np.bool_]
+    held: NDArray[np.bool_]
+    steps: NDArray[np.int32]
+    after: Mind
+    night: Night | None = None
+
+
+@dataclass
+class Replayed:
+    """Response that answers as a record says, step by step.
+
+    Attributes:
+        record: The record.
+        changes: What it was asked so far.
+    """
+
+    record: Record
+    changes: list[Change] = field(default_factory=list)
+
+    def inject(self, at: Situation, written: NDArray[np.bool_]) -> Mind:
+        """See :class:`~sleepgym.sim.response.Response`."""
+        return self._noted(Action.INJECT, at, written)
+
+    def refresh(self, at: Situation, refreshed: NDArray[np.bool_]) -> Mind:
+        """See :class:`~sleepgym.sim.response.Response`."""
+        return self._noted(Action.REFRESH, at, refreshed)
+
+    def night(
+        self,
+        at: Situation,
+        refreshed: NDArray[np.bool_],
+        trained: NDArray[np.bool_],
+        held: NDArray[np.bool_],
+        steps: NDArray[np.int32],
+    ) -> Night:
+        """See :class:`~sleepgym.sim.response.Response`."""
+        record, ledger = self.record, at.state.ledger
+        step = int(at.state.clock.steps[0])
+        of_entries = (at_entries(part[[step + 1]], ledger) for part in (record.held, record.stage, record.scale))
+        passed, stage, scale = of_entries
+        night = Night(self._after(at), passed > 0, stage, scale, record.rank[[step + 1]], record.undone[[step]])
+        self.changes.append(Change(Action.SLEEP, _copied(at), refreshed, trained, held, steps, night.mind, night))
+        return night
+
+    def _noted(self, action: Action, at: Situation, chosen: NDArray[np.bool_]) -> Mind:
+        after, ledger = self._after(at), at.state.ledger
+        none = np.zeros(ledger.fact.shape, bool), np.zeros(at.state.facts.entry.shape, bool), np.zeros(1, np.int32)
+        self.changes.append(Change(action, _copied(at), chosen, *none, after))
+        return after
+
+    def _after(self, at: Situation) -> Mind:
+        record, step = self.record, int(at.state.clock.steps[0]) + 1
+        return Mind(record.raw[[step]], record.chat[[step]], record.ratio[[step]], record.known[[step]])
+
+
+def replay(record: Record) -> Iterator[tuple[Episodes, Choices, NDArray[np.bool_], Replayed]]:
+    """Yields, before each step of a record, the episode, the step's choice, the masks, and the response.
+
+    Args:
+        record: The record.
+    """
+    setting, response = Setting.of(record.about.card), Replayed(record)
+    streams = Streams(**{name: array.copy() for name, array in vars(record.streams).items()})
+    episodes = Episodes(setting, response, streams, keys_of(np.zeros(1, np.uint64)))
+    for step in range(len(record.action)):
+        choices = Choices(record.action[[step]], record.facts[[step]], record.ticks[[step]])
+        allowed = episodes.masks
+        if record.invalid[step]:
+            # Allowed, but it failed.
+            allowed[0, record.action[step]] = False
+        yield episodes, choices, allowed, response
+
+
+def changes_of(record: Record) -> list[Change]:
+    """Returns every change of the model in a record, in order."""
+    response = Replayed(record)
+    for episodes, choices, allowed, answering in replay(record):
+        episodes.step(choices, np.zeros(1, bool), allowed)
+        response = answering
+    return response.changes
+
+
+def _copied(at: Situation) -> Situation:
+    return replace(at, state=at.state.copy())
