@@ -22,6 +22,7 @@ from rich.markdown import Markdown
 from benchmarks import tiny_page
 from benchmarks.common import plots, records, timing
 from sleepgym.editing import Editor, EditSpec
+from sleepgym.editing.calibrate import spec_for
 from sleepgym.facts import Fact, World
 from sleepgym.facts.world import chat_turn
 from sleepgym.lm import load, perplexity, score
@@ -37,8 +38,8 @@ OTHERS = (0, 2, 4)
 
 @dataclass
 class Args:
-    edit: EditSpec = field(default_factory=EditSpec)
-    """editor settings"""
+    edit: EditSpec = field(default_factory=lambda: spec_for(load("tiny")))
+    """editor settings; by default those that were calibrated for the model"""
     seeds: int = 3
     """draws of new facts about held-out people"""
     curve: int = 100

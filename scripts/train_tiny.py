@@ -129,15 +129,15 @@ class Row:
 
 def row_of(document: list[Sentence], tokenizer: PreTrainedTokenizerFast, tokens: int) -> Row:
     """Tokenizes a document; attention is trained where a sentence repeats another one's fact."""
-    encoded = tokenizer(" ".join(sentence.text for sentence in document), truncation=True, max_length=tokens)
-    ids = encoded["input_ids"]
+    encoded = tokenizer(" ".join(sentence.text for sentence in document))
+    ids = encoded["input_ids"][:tokens]
     if all(sentence.told_by is None for sentence in document):
         return Row(ids, [], [])
     places, start = [], 0
     for sentence in document:
         subject = encoded.char_to_token(start + sentence.subject_end - 1)
         obj = encoded.char_to_token(start + sentence.object_start)
-        if subject is None or obj is None:  # truncated
+        if obj >= tokens:
             break
         places.append((subject, obj))
         start += len(sentence.text) + 1

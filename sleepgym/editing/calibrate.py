@@ -174,7 +174,7 @@ def calibrate(
     start: EditSpec,
     layers: Sequence[tuple[int, ...]] | None = None,
     clamps: Sequence[float] = (0.5, 0.8, 1.5),
-    covariance_weights: Sequence[float] = (300.0, 1000.0, 2000.0, 4000.0, 8000.0),
+    covariance_weights: Sequence[float] = (100.0, 300.0, 1000.0, 2000.0, 4000.0, 8000.0),
     progress: Callable[[str], None] = print,
 ) -> Calibration:
     """Searches one setting at a time and keeps the best value by :attr:`Trial.quality`.
