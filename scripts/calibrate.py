@@ -34,6 +34,8 @@ class Args:
     """float32 or bfloat16"""
     layers: tuple[int, ...] = ()
     """blocks to edit; by default several runs of blocks are searched"""
+    clamps: tuple[float, ...] = (0.5, 0.8, 1.5)
+    """clamps to try"""
     start: EditSpec = field(default_factory=EditSpec)
     """initial settings; those that are not searched, such as the number of prefixes, are kept"""
     out: Path | None = None
@@ -48,7 +50,7 @@ def main(args: Args) -> None:
     facts = source.new_facts(rng, args.facts, "train")
     taught_facts = with_neighbours(rng, facts, source.known_facts(), count=4)
     layers = [args.layers] if args.layers else None
-    found = calibrate(Overlay(lm), taught_facts, args.start, layers, progress=console.print)
+    found = calibrate(Overlay(lm), taught_facts, args.start, layers, args.clamps, progress=console.print)
     path = args.out or calibration_path(lm)
     found.save(path)
     console.print(found.spec, f"written to {path}")

@@ -362,13 +362,11 @@ def test_what_is_no_key_is_refused(learner, facts, unchanged, keys):
 def test_a_report_says_which_facts_did_not_take_and_why(base):
     """Names outside the bundled world are made of several pieces, and can share them."""
     learner = SleepingLM(base)
-    facts = [
-        Fact(name, f"{name} lives in", city) for name, city in (("Aria Nakamura", "Oslo"), ("Zoë Fuentes", "Cairo"))
-    ]
+    facts = [Fact(name, f"{name} lives in", city) for name, city in (("Ada Okafor", "Turin"), ("Zoë Fuentes", "Cairo"))]
     report = learner.inject(facts)
     missed = [fact.key for fact, margin in zip(facts, report.margins, strict=True) if not margin > 0]
     assert missed and list(report.missed) == missed
-    assert "'Aria Nakamura' acts on its prompt as well" in report.missed[facts[1].key]
+    assert "'Ada Okafor' acts on its prompt as well" in report.missed[facts[1].key]
     alone = SleepingLM(base).inject([Fact("Ada Okafor", "Ada Okafor lives in", "Lima")])
     assert "its edit alone does not bring it about" in next(iter(alone.missed.values()))
     assert SleepingLM(base).inject(facts[:1]).missed == {}

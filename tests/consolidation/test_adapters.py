@@ -81,5 +81,5 @@ def test_night_starts_from_the_adapter_so_far_or_from_a_fresh_one(base):
 
 
 def test_adapters_sit_in_the_upper_half_above_the_edited_blocks(base):
-    assert lowest_block(base, SleepSpec()) == 2
-    assert lowest_block(base, SleepSpec(first_layer=1)) == 1
+    assert lowest_block(base, SleepSpec()) == 1
+    assert lowest_block(base, SleepSpec(first_layer=0)) == 0

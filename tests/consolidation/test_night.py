@@ -78,7 +78,7 @@ def test_edit_that_spoils_what_slow_weights_know_is_dissolved_faster(awake):
     owner = owner_of(draft.state.ledger[key].fact)
     term = draft.state.memory.terms[owner]
     # An edit that says something else entirely, as loud as can be.
-    loud = {module: (a, -100 * b) for module, (a, b) in term.factors.items()}
+    loud = {module: (a, -1000 * b) for module, (a, b) in term.factors.items()}
     draft.state.memory.put(owner, loud, term.scale)
     night.gate([draft], quiet)
     assert draft.passed[key], "with edits switched off the fact is known"

@@ -14,7 +14,7 @@ from sleepgym.memory.settled import Settled
 from sleepgym.settings import SettingError
 from sleepgym.sleeper import SleepingLM, sleep_together
 
-SPEC = SleepSpec(scales=(1.0, 0.0), steps=40, rehearsal_rows=2, validation_rows=2)
+SPEC = SleepSpec(scales=(1.0, 0.0), steps=40, learning_rate=2e-3)
 """Facts are at the last stage after one night."""
 
 

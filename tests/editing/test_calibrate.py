@@ -20,7 +20,7 @@ def calibration(base, facts, world):
     lines: list[str] = []
     start = EditSpec(steps=10, prefixes=1)
     found = calibrate(
-        base.overlay, taught[:4], start, layers=[(0,), (2,)], clamps=(0.3, 1.5), covariance_weights=(300.0, 3e5),
+        base.overlay, taught[:4], start, layers=[(0,), (1,)], clamps=(0.3, 1.5), covariance_weights=(300.0, 3e5),
         progress=lines.append,
     )  # fmt: skip
     assert len(lines) == len(found.trials) == 2 * 2 + 2 + 2 + 2
@@ -51,8 +51,9 @@ def test_calibration_of_another_model_is_not_used(base, calibration, own_cache):
     assert spec_for(base.lm) == before
 
 
-def test_bundled_model_ships_with_the_default_settings(base, own_cache):
-    assert spec_for(base.lm) == EditSpec()
+def test_bundled_model_ships_with_settings_that_were_calibrated_for_it(base, own_cache):
+    shipped = Calibration.read((base.lm.folder / "calibration.json").read_text())
+    assert shipped.fingerprint == base.lm.fingerprint and spec_for(base.lm) == shipped.spec
 
 
 def test_unknown_model_gets_blocks_from_a_sixth_to_half_of_its_depth(base, own_cache):

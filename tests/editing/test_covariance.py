@@ -18,8 +18,8 @@ def naive(lm, texts, layer):
 
 def test_second_moments_equal_a_naive_computation_and_ignore_padding(base):
     texts = [row[: 3 + 2 * i] for i, row in enumerate(base.statistics.held_out[:7])]
-    found = second_moments(base.lm, texts, [0, 2], batch_rows=3)
-    assert sorted(found) == [0, 2]
+    found = second_moments(base.lm, texts, [0, 1], batch_rows=3)
+    assert sorted(found) == [0, 1]
     for layer, moment in found.items():
         torch.testing.assert_close(moment, naive(base.lm, texts, layer), atol=1e-5, rtol=1e-4)
 

@@ -37,7 +37,7 @@ def test_targets_have_one_vector_per_fact_and_layer(base, targets):
 def test_batch_finds_the_same_targets_as_one_at_a_time(base, facts, spec, targets):
     alone = torch.cat([optimized(base.lm, [fact], PREFIXES, spec) for fact in facts[:4]])
     # Per vector, not per number: Adam divides by the gradient's size, so rounding shows where a gradient is near zero.
-    assert ((alone - targets).norm(dim=-1) < 1e-3 * targets.norm(dim=-1)).all()
+    assert ((alone - targets).norm(dim=-1) <= 1e-3 * targets.norm(dim=-1)).all()
 
 
 def output_norm(lm, fact, layer):
@@ -63,16 +63,13 @@ def test_target_makes_the_object_likelier_when_added_at_the_subject(base, facts,
     for fact, target in zip(facts[:4], targets, strict=True):
         probe = base.lm.encode(fact.prompt, fact.object, fact.subject)
 
-        def adder(layer, target=target, probe=probe):
-            def add(module, args, output):
-                output = output.clone()
-                output[:, probe.subject_last] += target[layer]
-                return output
-
-            return base.lm.linear(base.lm.blocks[layer].down_proj).register_forward_hook(add)
+        def add(module, args, output, target=target, probe=probe):
+            output = output.clone()
+            output[:, probe.subject_last] += target[0]
+            return output
 
         before = score(base.lm, [probe]).nll
-        with hooked(adder(0), adder(1)):
+        with hooked(base.lm.linear(base.lm.blocks[0].down_proj).register_forward_hook(add)):
             after = score(base.lm, [probe]).nll
         assert after < before - 1
 
@@ -157,11 +154,12 @@ def test_first_object_token_alone_can_be_taught(base, facts, spec):
 def test_argmax_stops_before_a_small_nll_does(base, facts, spec):
     early = optimized(base.lm, facts[:4], (), replace(spec, stop="argmax"))
     late = optimized(base.lm, facts[:4], (), replace(spec, stop_nll=0.01))
-    assert (early.norm(dim=-1) < late.norm(dim=-1)).all()
+    # In the last block, a perturbation at the subject reaches nothing that is read.
+    assert (early[:, 0].norm(dim=-1) < late[:, 0].norm(dim=-1)).all()
 
 
 def test_residual_target_is_the_state_that_makes_the_object_likely(base, facts, spec):
-    spec = replace(spec, site="residual")
+    spec = replace(spec, site="residual", layers=(0,))
     (target,) = optimize_targets(base.lm, facts[:1], (), spec)
     probe = base.lm.encode(facts[0].prompt, facts[0].object, facts[0].subject)
 

@@ -161,7 +161,7 @@ def test_sentences_of_passages_repeat_the_object_that_was_told_of_the_same_subje
                 continue
             told = document[sentence.told_by]
             assert told.told_by is None and document.index(told) < document.index(sentence)
-            subject = " ".join(told.text[: told.subject_end].split()[-2:])
+            subject = " ".join(told.text[: told.subject_end].removeprefix("<|user|>").split()[-2:])
             assert sentence.text[: sentence.subject_end].endswith(subject)
             obj = told.text[told.object_start :].rstrip(".")
             assert sentence.text[sentence.object_start :].startswith(obj)
