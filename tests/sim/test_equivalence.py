@@ -36,7 +36,7 @@ CARDS: dict[str, dict[str, dict[str, Any]]] = {
     # Nights that undo themselves.
     "harmful": {"sleep": {"max_perplexity_ratio": 1.0, "max_recall_drop": 0.0}, "budget": {"edits": [3.0, 4.0]}},
     # Perplexity ends the episode.
-    "collapsing": {"episode": {"max_perplexity_ratio": 1.001}},
+    "collapsing": {"episode": {"max_perplexity_ratio": 1.00001}},
     # The agent chooses how much it writes and how long it sleeps.
     "chosen": {"parameters": {"facts": [1, 2, 4], "sleep": [1, 3, 5]}},
 }
