@@ -26,7 +26,7 @@ from sleepgym.evaluation.recorded import RecordJob, missing, record_jobs
 from sleepgym.schedulers.exploring import MIXES
 from sleepgym.sim.fit import Samples, fit_samples, samples_of
 from sleepgym.sim.recorder import Record
-from sleepgym.sim.replay import changes_of, replay
+from sleepgym.sim.replay import changes_of, played_out
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.streams import Streams
 
@@ -105,8 +105,7 @@ def jobs(args: Args, policy: str) -> tuple[list[RecordJob], list[RecordJob]]:
 
 def outcome(record: Record) -> dict[str, float]:
     """Quantities at the end of a real episode; the perplexity ratio is that of the sample that is measured in it."""
-    for episodes, choices, allowed, _ in replay(record):
-        episodes.step(choices, np.zeros(1, bool), allowed)
+    episodes, _ = played_out(record)
     clock = episodes.state.clock
     found = (record.score[0], episodes.recall[0], record.ratio[-1], clock.sleeps[0], clock.naps[0], clock.edits_used[0])
     return {name: float(value) for name, value in zip(QUANTITIES, found, strict=True)}

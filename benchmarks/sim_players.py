@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import gymnasium as gym
@@ -14,10 +13,11 @@ from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.spaces import Choices
 from sleepgym.episode.card import Card
 from sleepgym.evaluation import Maker, Predictor
-from sleepgym.evaluation.recorded import RecordJob, policy_of
+from sleepgym.evaluation.episodes import takes_masks
+from sleepgym.evaluation.recorded import RecordJob, policy_of, record
 from sleepgym.leaderboard.players import ALGORITHMS, Player, player_named
 from sleepgym.schedulers.exploring import explorer_named
-from sleepgym.sim.recorder import Policy, record_episode
+from sleepgym.sim.recorder import Policy
 
 
 class Spaces(gym.Env[Any, Any]):
@@ -43,7 +43,7 @@ class Trained:
     def __init__(self, player: Player, card: Card) -> None:
         assert isinstance(player.scheduler, Predictor)
         self._policy, self._view = player.scheduler, player.wrap(Spaces(card))
-        self._takes_masks = "action_masks" in inspect.signature(self._policy.predict).parameters
+        self._takes_masks = takes_masks(self._policy)
 
     def predict(
         self,
@@ -104,5 +104,4 @@ def real(text: str, env: SleepEnv, seed: int) -> Policy:
 
 def play(job: RecordJob) -> None:
     """Plays and records a real episode in this process."""
-    env = SleepEnv(job.env, split=job.split)  # type: ignore[arg-type]  # checked there
-    record_episode(env, real(job.policy, env, job.seed), job.seed, job.policy).save(job.path)
+    record(job, real)

@@ -32,7 +32,7 @@ class Args:
 
 
 def encode_rows(lm: LanguageModel, texts: list[str]) -> Rows:
-    """Tokenises texts and truncates them to the model's training length of 64 tokens."""
+    """Tokenises texts and keeps the first 64 tokens of each."""
     return tuple(tuple(ids[:64]) for ids in lm.tokenizer(texts)["input_ids"])
 
 

@@ -172,11 +172,11 @@ def losses_of(model: LlamaForCausalLM, rows: list[Row]) -> Tensor:
     tokens = F.cross_entropy(
         output.logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PADDING, reduction="sum"
     )
-    sources = [row.sources for row in rows]
+    subjects, sources = places_of([row.subjects for row in rows]), places_of([row.sources for row in rows])
     return torch.stack(
         [
             tokens,
-            attention_loss(output.attentions[0][:, SUBJECT_HEAD], [row.subjects for row in rows]),
+            attention_loss(output.attentions[0][:, SUBJECT_HEAD], subjects),
             attention_loss(output.attentions[-1][:, SOURCE_HEAD], sources),
             copying_loss(model, ids, output.hidden_states[-2], sources),
         ]
@@ -189,22 +189,22 @@ def places_of(pairs: list[list[tuple[int, int]]]) -> Tensor:
     return torch.tensor(places, dtype=torch.long).reshape(-1, 3).T
 
 
-def attention_loss(attention: Tensor, pairs: list[list[tuple[int, int]]]) -> Tensor:
-    """Sum of ``-log attention`` over every row's pairs; ``attention`` is ``[rows, queries, keys]``."""
-    rows, queries, keys = places_of(pairs)
+def attention_loss(attention: Tensor, places: Tensor) -> Tensor:
+    """Sum of ``-log attention`` at the places ``[3, pairs]`` of ``attention [rows, queries, keys]``."""
+    rows, queries, keys = places
     return -(attention[rows, queries, keys] + SMALLEST).log().sum()
 
 
-def copying_loss(model: LlamaForCausalLM, ids: Tensor, hidden: Tensor, pairs: list[list[tuple[int, int]]]) -> Tensor:
+def copying_loss(model: LlamaForCausalLM, ids: Tensor, hidden: Tensor, places: Tensor) -> Tensor:
     """Cross-entropy of the tokens at the keys, from what the source's head alone would write of them.
 
     Args:
         model: The model.
         ids: Tokens, ``[rows, tokens]``.
         hidden: Input of the last block, ``[rows, tokens, width]``.
-        pairs: Queries and keys of every row.
+        places: Rows, queries and keys, ``[3, pairs]``.
     """
-    rows, _, keys = places_of(pairs)
+    rows, _, keys = places
     block = model.model.layers[-1]
     size = block.self_attn.head_dim
     head = slice(SOURCE_HEAD * size, (SOURCE_HEAD + 1) * size)

@@ -38,6 +38,11 @@ class Predictor(Protocol):
         """
 
 
+def takes_masks(predictor: Predictor) -> bool:
+    """Whether a policy is given masks: Stable-Baselines3's own models take none, sb3-contrib's and schedulers do."""
+    return "action_masks" in inspect.signature(predictor.predict).parameters
+
+
 Maker = Callable[[SleepEnv, int], Predictor]
 """Factory of a scheduler for one episode, called with its environment after the reset, and its seed."""
 
@@ -210,8 +215,7 @@ class _Chooser:
         self._scheduler, self._slots, self._mistakes = scheduler, slots, mistakes
         self._name = scheduler.name if isinstance(scheduler, Scheduler) else type(scheduler).__name__
         self._state: Any = None
-        # Stable-Baselines3's own models take no masks; sb3-contrib's and this package's do.
-        self._takes_masks = "action_masks" in inspect.signature(scheduler.predict).parameters
+        self._takes_masks = takes_masks(scheduler)
 
     def choose(self) -> None:
         """Sets the next action of every slot.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.env.observation import Observation
-from sleepgym.evaluation import statistics
-from sleepgym.evaluation.bootstrap import Estimate, stratified_bootstrap
-from sleepgym.evaluation.episodes import Decider, Predictor
+from sleepgym.evaluation.episodes import Decider, Predictor, takes_masks
 from sleepgym.evaluation.scores import ScoreMatrix
-from sleepgym.evaluation.tables import Column, Sheet, Value
+from sleepgym.evaluation.summary import means_by_score
+from sleepgym.evaluation.tables import Column, Sheet
 from sleepgym.schedulers.look_ahead import LookAhead
 from sleepgym.schedulers.own import SchedulerTypeError, as_scheduler, made
 from sleepgym.schedulers.sim_planner import SimPlanner
@@ -130,16 +128,9 @@ def simulated_sheet(results: Mapping[str, Sequence[SimResult]], rng: np.random.G
         Column("drift", "drift", "+.1%"),
         Column("invalid", "invalid", ".1f"),
     )
-    rows: list[tuple[Estimate, tuple[Value, ...]]] = []
-    for name, episodes in results.items():
-        means = {
-            field: float(np.mean([getattr(episode, field) for episode in episodes]))
-            for field in ("recall", "edits_used", "sleeps", "naps", "ppl_ratio", "invalid")
-        }
-        means["ppl_ratio"] -= 1
-        score = stratified_bootstrap(statistics.mean, sim_scores(name, episodes), rng=rng)
-        rows.append((score, (name, score, *means.values())))
-    return Sheet(title, columns, [row for _, row in sorted(rows, key=lambda pair: -pair[0].point)])
+    fields = ("recall", "edits_used", "sleeps", "naps", "ppl_ratio", "invalid")
+    scored = ((sim_scores(name, episodes), episodes) for name, episodes in results.items())
+    return Sheet(title, columns, means_by_score(zip(results, scored, strict=True), fields, rng))
 
 
 def sim_scores(name: str, episodes: Sequence[SimResult], field: str = "score") -> ScoreMatrix:
@@ -170,8 +161,7 @@ class _Policy:
     def __init__(self, predictor: Predictor, played: Rollouts) -> None:
         self._predictor, self._played = predictor, played
         self._state: Any = None
-        # Stable-Baselines3's own models take no masks; sb3-contrib's and this package's do.
-        self._takes_masks = "action_masks" in inspect.signature(predictor.predict).parameters
+        self._takes_masks = takes_masks(predictor)
 
     def choose(self, seen: Observation, masks: NDArray[np.bool_], first: bool) -> NDArray[Any]:
         """Chooses an action per row.

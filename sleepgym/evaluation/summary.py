@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,17 +108,30 @@ def episodes_sheet(results: Mapping[str, Sequence[EpisodeResult]], rng: np.rando
         Column("invalid", "invalid", ".1f"),
         Column("seconds", "s", ".1f"),
     )
+    fields = ("recall", "edits_used", "budget", "sleeps", "naps", "ppl_ratio", "invalid", "seconds")
+    scored = ((ScoreMatrix.from_results(name, [episodes]), episodes) for name, episodes in results.items())
+    return Sheet(title, columns, means_by_score(zip(results, scored, strict=True), fields, rng))
+
+
+def means_by_score(
+    entries: Iterable[tuple[str, tuple[ScoreMatrix, Sequence[object]]]],
+    fields: Sequence[str],
+    rng: np.random.Generator,
+) -> list[tuple[Value, ...]]:
+    """Returns a row per scheduler, best first: its name, its mean score with a 95 % interval, and means of fields.
+
+    Args:
+        entries: Name, scores and results of each scheduler.
+        fields: Numbers of the results; ``ppl_ratio`` is shown as the relative rise.
+        rng: Source of the resamples.
+    """
     rows: list[tuple[Estimate, tuple[Value, ...]]] = []
-    for name, episodes in results.items():
-        matrix = ScoreMatrix.from_results(name, [episodes])
-        means = {
-            field: float(np.mean([getattr(episode, field) for episode in episodes]))
-            for field in ("recall", "edits_used", "budget", "sleeps", "naps", "ppl_ratio", "invalid", "seconds")
-        }
+    for name, (matrix, episodes) in entries:
+        means = {field: float(np.mean([getattr(episode, field) for episode in episodes])) for field in fields}
         means["ppl_ratio"] -= 1
         score = stratified_bootstrap(statistics.mean, matrix, rng=rng)
         rows.append((score, (name, score, *means.values())))
-    return Sheet(title, columns, [row for _, row in sorted(rows, key=lambda pair: -pair[0].point)])
+    return [row for _, row in sorted(rows, key=lambda pair: -pair[0].point)]
 
 
 def summary_sheet(summaries: Mapping[str, Summary], title: str = "") -> Sheet:

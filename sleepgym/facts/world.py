@@ -208,10 +208,8 @@ class World:
 
     def _ask(self, rng: np.random.Generator, relation: Relation, subject: str, obj: str) -> Sentence:
         before, after = relation.questions[rng.integers(len(relation.questions))].split("{}")
-        question = f"{before}{subject}{after}"
-        turn = chat_turn(question, obj)
-        end = turn.index(question) + len(before) + len(subject)
-        return Sentence(turn, end, len(chat_turn(question)))
+        until = f"{before}{subject}"
+        return Sentence(chat_turn(until + after, obj), len(_USER + until), len(chat_turn(until + after)))
 
     def _repeat(self, rng: np.random.Generator, relation: Relation, subject: str, obj: str) -> Sentence:
         return (self._ask if rng.random() < 0.5 else self._say)(rng, relation, subject, obj)

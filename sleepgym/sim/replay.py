@@ -110,12 +110,17 @@ def replay(record: Record) -> Iterator[tuple[Episodes, Choices, NDArray[np.bool_
         yield episodes, choices, allowed, response
 
 
+def played_out(record: Record) -> tuple[Episodes, Replayed]:
+    """Plays a record, which has at least one step, to its end; returns the episode and the response."""
+    for episodes, choices, allowed, response in replay(record):
+        episodes.step(choices, np.zeros(1, bool), allowed)
+        played = episodes, response
+    return played
+
+
 def changes_of(record: Record) -> list[Change]:
     """Returns every change of the model in a record, in order."""
-    response = Replayed(record)
-    for episodes, choices, allowed, answering in replay(record):
-        episodes.step(choices, np.zeros(1, bool), allowed)
-        response = answering
+    _, response = played_out(record)
     return response.changes
 
 

@@ -59,9 +59,9 @@ def test_truncated_rows_train_no_attention_beyond_their_end(script, world, token
 
 def test_attention_loss_is_the_sum_of_negative_logarithms(script):
     attention = torch.rand(2, 3, 3)
-    found = script["attention_loss"](attention, [[(2, 1)], [(1, 0), (2, 2)]])
+    found = script["attention_loss"](attention, script["places_of"]([[(2, 1)], [(1, 0), (2, 2)]]))
     assert torch.allclose(found, -attention[[0, 1, 1], [2, 1, 2], [1, 0, 2]].log().sum(), atol=1e-4)
-    assert script["attention_loss"](attention, [[], []]) == 0
+    assert script["attention_loss"](attention, script["places_of"]([[], []])) == 0
 
 
 def test_losses_of_parts_add_up_to_those_of_the_batch(script, world, tokenizer):
