@@ -129,8 +129,8 @@ def simulated_sheet(results: Mapping[str, Sequence[SimResult]], rng: np.random.G
         Column("invalid", "invalid", ".1f"),
     )
     fields = ("recall", "edits_used", "sleeps", "naps", "ppl_ratio", "invalid")
-    scored = ((sim_scores(name, episodes), episodes) for name, episodes in results.items())
-    return Sheet(title, columns, means_by_score(zip(results, scored, strict=True), fields, rng))
+    entries = ((name, sim_scores(name, episodes), episodes) for name, episodes in results.items())
+    return Sheet(title, columns, means_by_score(entries, fields, rng))
 
 
 def sim_scores(name: str, episodes: Sequence[SimResult], field: str = "score") -> ScoreMatrix:

@@ -109,12 +109,12 @@ def episodes_sheet(results: Mapping[str, Sequence[EpisodeResult]], rng: np.rando
         Column("seconds", "s", ".1f"),
     )
     fields = ("recall", "edits_used", "budget", "sleeps", "naps", "ppl_ratio", "invalid", "seconds")
-    scored = ((ScoreMatrix.from_results(name, [episodes]), episodes) for name, episodes in results.items())
-    return Sheet(title, columns, means_by_score(zip(results, scored, strict=True), fields, rng))
+    entries = ((name, ScoreMatrix.from_results(name, [episodes]), episodes) for name, episodes in results.items())
+    return Sheet(title, columns, means_by_score(entries, fields, rng))
 
 
 def means_by_score(
-    entries: Iterable[tuple[str, tuple[ScoreMatrix, Sequence[object]]]],
+    entries: Iterable[tuple[str, ScoreMatrix, Sequence[object]]],
     fields: Sequence[str],
     rng: np.random.Generator,
 ) -> list[tuple[Value, ...]]:
@@ -126,7 +126,7 @@ def means_by_score(
         rng: Source of the resamples.
     """
     rows: list[tuple[Estimate, tuple[Value, ...]]] = []
-    for name, (matrix, episodes) in entries:
+    for name, matrix, episodes in entries:
         means = {field: float(np.mean([getattr(episode, field) for episode in episodes])) for field in fields}
         means["ppl_ratio"] -= 1
         score = stratified_bootstrap(statistics.mean, matrix, rng=rng)
