@@ -6,7 +6,7 @@ Several learners can be trained in one loop: they share forward passes and nothi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -133,9 +133,9 @@ def train_adapters(
     overlay = rehearsal.overlay
     lengths = [len(row) - 1 for row in rehearsal.rows] if spec.rehearsal_weight and spec.rehearsal_rows else []
     runs = [_AdapterRun(training, spec, lengths) for training in trainings]
-    first_block = _lowest_block(overlay.lm, trainings)
-    lessons = Lessons(overlay, [run.training.memory for run in runs], [t.lessons for t in trainings], first_block)
-    texts = Texts(rehearsal, first_block) if lengths else None
+    linears = _linears(trainings)
+    lessons = Lessons(overlay, [run.training.memory for run in runs], [t.lessons for t in trainings], linears)
+    texts = Texts(rehearsal, linears) if lengths else None
     held: Held | None = None
     for step in range(1, spec.steps + 1):
         for i, run in enumerate(runs):
@@ -158,7 +158,7 @@ def train_adapters(
         asked = {i: runs[i].settled for i in active if runs[i].settled}
         if asked:
             # Made only now: a night that takes no step need not know yesterday's answers.
-            held = held or _held(overlay, trainings, first_block)
+            held = held or _held(overlay, trainings, linears)
             divergences = held.divergences(asked, [runs[i].factors for i in asked])
             places = torch.tensor([active.index(i) for i in asked], device=loss.device)
             means = torch.stack([each.mean() for each in divergences]).to(loss.device)
@@ -270,19 +270,18 @@ def _positions(rng: np.random.Generator, length: int, count: int) -> list[int]:
     return sorted(rng.permutation(length)[:count].tolist()) if 0 < count < length else list(range(length))
 
 
-def _held(overlay: Overlay, trainings: Sequence[AdapterTraining], first_block: int) -> Held:
+def _held(overlay: Overlay, trainings: Sequence[AdapterTraining], linears: Collection[str]) -> Held:
     """Asks yesterday's models the settled questions."""
     yesterday = [training.yesterday for training in trainings]
     rows = answered(overlay, yesterday, [training.settled for training in trainings])
-    return Held(overlay, [training.memory for training in trainings], yesterday, rows, first_block)
+    return Held(overlay, [training.memory for training in trainings], yesterday, rows, linears)
 
 
-def _lowest_block(lm: LanguageModel, trainings: Sequence[AdapterTraining]) -> int:
-    """Returns the index of the lowest block with an adapter in training or a term that is not switched off."""
+def _linears(trainings: Sequence[AdapterTraining]) -> set[str]:
+    """Returns the names of the linears with an adapter in training or a term that is not switched off."""
     memories = [memory for t in trainings for memory in (t.memory, *([t.yesterday] if t.settled else []))]
     names = {name for training in trainings for name in training.adapter}
-    names |= {name for memory in memories for term in memory.terms.values() if term.scale for name in term.factors}
-    return next(i for i, block in enumerate(lm.blocks) if not names.isdisjoint(block.linears))
+    return names | {n for memory in memories for term in memory.terms.values() if term.scale for n in term.factors}
 
 
 def _require_finite(loss: Tensor, step: int) -> None:

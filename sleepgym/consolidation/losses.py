@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
+from sleepgym.lm.continuation import start_at
 from sleepgym.lm.encoding import Encoded
 from sleepgym.lm.probes import object_positions
 from sleepgym.memory.overlay import Factors, Memory, Overlay
@@ -29,17 +30,17 @@ class AnswerRows:
     Args:
         overlay: The model with hooks.
         rows: Prompts with objects by training, not all of them empty.
-        first_block: Lowest block with a term of any memory in use.
+        linears: Names of the linears with a term of any memory in use.
     """
 
-    def __init__(self, overlay: Overlay, rows: Sequence[Sequence[Encoded]], first_block: int) -> None:
+    def __init__(self, overlay: Overlay, rows: Sequence[Sequence[Encoded]], linears: Collection[str]) -> None:
         self._overlay = overlay
         self._width = max(map(len, rows))
         filler = next(chain.from_iterable(rows))
         self._rows = [row for group in rows for row in [*group, *[filler] * (self._width - len(group))]]
-        linears = overlay.lm.blocks[first_block].linears
         # The prediction at the last token is never read.
-        self._run = self._overlay.continuation([row.ids[:-1] for row in self._rows], linears)
+        ids, starts = [row.ids[:-1] for row in self._rows], [row.object_start - 1 for row in self._rows]
+        self._run = self._overlay.continuation(ids, linears, starts)
 
     def log_probs(
         self, chosen: Mapping[int, Sequence[int]], memories: Sequence[Memory], factors: Sequence[Factors] = ()
@@ -76,14 +77,14 @@ class Lessons:
         overlay: The model with hooks.
         memories: Memory of each training.
         rows: Lessons of each training.
-        first_block: See :class:`AnswerRows`.
+        linears: See :class:`AnswerRows`.
     """
 
     def __init__(
-        self, overlay: Overlay, memories: Sequence[Memory], rows: Sequence[Sequence[Encoded]], first_block: int
+        self, overlay: Overlay, memories: Sequence[Memory], rows: Sequence[Sequence[Encoded]], linears: Collection[str]
     ) -> None:
         self._memories, self._sizes = memories, [len(group) for group in rows]
-        self._rows = AnswerRows(overlay, rows, first_block) if any(rows) else None
+        self._rows = AnswerRows(overlay, rows, linears) if any(rows) else None
 
     @torch.no_grad()
     def nll_of_run(self, i: int, factors: Factors) -> Tensor:
@@ -116,7 +117,7 @@ class Held:
         memories: Memory of each training.
         yesterday: Memory of each training whose answers are held.
         rows: Questions with yesterday's answers, not all of them empty.
-        first_block: See :class:`AnswerRows`.
+        linears: See :class:`AnswerRows`.
     """
 
     def __init__(
@@ -125,10 +126,10 @@ class Held:
         memories: Sequence[Memory],
         yesterday: Sequence[Memory],
         rows: Sequence[Sequence[Encoded]],
-        first_block: int,
+        linears: Collection[str],
     ) -> None:
         self._memories, self._yesterday, self._sizes = memories, yesterday, [len(group) for group in rows]
-        self._rows = AnswerRows(overlay, rows, first_block)
+        self._rows = AnswerRows(overlay, rows, linears)
 
     @torch.no_grad()
     def divergences_of_run(self, i: int, factors: Factors) -> Tensor:
@@ -157,12 +158,12 @@ class Texts:
 
     Args:
         rehearsal: The model, and text to draw from.
-        first_block: Lowest block with a term of any memory in use.
+        linears: See :class:`AnswerRows`.
     """
 
-    def __init__(self, rehearsal: Rehearsal, first_block: int) -> None:
-        self._overlay = rehearsal.overlay
-        self._run, self._bare = rehearsal.run(first_block), rehearsal.run(len(rehearsal.overlay.lm.blocks))
+    def __init__(self, rehearsal: Rehearsal, linears: Collection[str]) -> None:
+        self._overlay, lm = rehearsal.overlay, rehearsal.overlay.lm
+        self._run, self._bare = rehearsal.run(start_at(lm, linears).block), rehearsal.run(len(lm.blocks))
 
     def divergence(
         self, drawn: Sequence[Mapping[int, Sequence[int]]], memories: Sequence[Memory], factors: Sequence[Factors]

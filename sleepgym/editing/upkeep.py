@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sleepgym.editing.base import Base
 from sleepgym.lm.encoding import Encoded
-from sleepgym.memory.asking import judged_probe, margins, raw_probe
+from sleepgym.memory.asking import chat_probe, margins, raw_probe
 from sleepgym.memory.ledger import Key
 from sleepgym.memory.overlay import Memory, Overlay
 from sleepgym.memory.reports import AuditReport, RefreshReport
@@ -21,7 +21,10 @@ Ask = Callable[[Overlay, Sequence[Memory], Sequence[Sequence[Encoded]]], list[Te
 
 
 def audit(base: Base, states: Sequence[State], ask: Ask = margins) -> list[AuditReport]:
-    """Probes every fact of every ledger on the probe of its stage, and records margins in the ledgers.
+    """Asks every fact of every ledger in chat, as users do, and records margins in the ledgers.
+
+    An edit wears off in chat before it does on the prompt that taught it; and one that was scaled down, since slow
+    weights hold its fact, is weak on that prompt by design.
 
     Args:
         base: Base that all states share.
@@ -31,7 +34,7 @@ def audit(base: Base, states: Sequence[State], ask: Ask = margins) -> list[Audit
     Returns:
         One report per state.
     """
-    probes = [[judged_probe(base.lm, entry) for entry in state.ledger.values()] for state in states]
+    probes = [[chat_probe(base.lm, fact) for fact in state.ledger.facts] for state in states]
     found = ask(base.overlay, [state.memory for state in states], probes)
     reports = []
     for state, seen in zip(states, found, strict=True):

@@ -117,6 +117,10 @@ class StreamCard(Section):
         night_start: Tick of the day at which the night begins.
         night_ticks: Length of the night.
         night_traffic: Traffic at night relative to its peak.
+        lull_share: Share of the time, by day and by night, in which traffic is as low as at night, for no reason that
+            a clock shows; 0 for none.
+        lull_ticks: Mean length of such a lull; lengths are geometric.
+        burst: Number of facts that arrive together.
         popularity_exponent: Exponent of the Pareto distribution of popularity; smaller is more unequal.
         popularity_cap: Maximum popularity, in units of the minimum.
         recency_boost: Relative increase of a fact's question rate when it arrives: the rate is multiplied by
@@ -136,6 +140,9 @@ class StreamCard(Section):
     night_start: IntRange
     night_ticks: IntRange
     night_traffic: Share
+    lull_share: Annotated[float, Field(ge=0, lt=1)]
+    lull_ticks: Annotated[float, Field(ge=1)]
+    burst: PositiveInt
     popularity_exponent: PositiveFloat
     popularity_cap: Annotated[float, Field(ge=1)]
     recency_boost: NonNegativeFloat
@@ -149,6 +156,8 @@ class StreamCard(Section):
         day, starts, lengths = self.ticks_per_day, list(self.night_start), list(self.night_ticks)
         require(starts[1] < day, "night_start", f"ticks of a day of {day}", starts)
         require(lengths[1] < day, "night_ticks", f"a night shorter than a day of {day}", lengths)
+        between = self.lull_ticks * (1 - self.lull_share)
+        require(self.lull_share <= between, "lull_share", f"lulls of {self.lull_ticks} ticks apart", self.lull_share)
         require(self.source == "real" or not self.path, "path", "no path for source 'world'", self.path)
         return self
 

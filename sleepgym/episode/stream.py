@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -135,9 +135,10 @@ def draw_stream(
     """
     spec = card.stream
     rhythm = _rhythm(card, rng)
-    traffic = [rhythm.activity(tick, spec.night_traffic) for tick in range(card.horizon)]
-    day = sum(traffic[: spec.ticks_per_day]) / spec.ticks_per_day
-    counts = rng.poisson([rhythm.arrival_rate * level / day for level in traffic])
+    activity = [rhythm.activity(tick, spec.night_traffic) for tick in range(card.horizon)]
+    traffic = _with_lulls(spec, activity, rng)
+    day = sum(activity[: spec.ticks_per_day]) / spec.ticks_per_day
+    counts = spec.burst * rng.poisson([rhythm.arrival_rate * level / (spec.burst * day) for level in activity])
     are_updates = iter((rng.random(int(counts.sum())) < rhythm.update_share).tolist())
     # At most as many new facts as arrivals; drawn in one call, so that subjects are distinct.
     fresh = iter(source.new_facts(rng, min(int(counts.sum()), spec.max_new_facts), split))
@@ -173,6 +174,28 @@ def _rhythm(card: Card, rng: np.random.Generator) -> Rhythm:
         update_share=float(rng.uniform(*spec.update_share)),
         edit_budget=max(1, round(float(rng.uniform(*card.budget.edits)) * rate * card.horizon)),
     )
+
+
+def _with_lulls(spec: StreamCard, activity: Sequence[float], rng: np.random.Generator) -> list[float]:
+    """Lowers traffic to that of the night in lulls, which begin and end at random: a Markov chain of two states."""
+    traffic, is_lull = [], False
+    for tick, (level, drawn) in enumerate(zip(activity, rng.random(len(activity)).tolist(), strict=True)):
+        is_lull = drawn < lull_chance(spec, is_lull, first=tick == 0)
+        traffic.append(min(level, spec.night_traffic) if is_lull else level)
+    return traffic
+
+
+def lull_chance(spec: StreamCard, is_lull: bool, first: bool) -> float:
+    """Returns the probability that a tick is in a lull.
+
+    Args:
+        spec: Share and mean length of lulls.
+        is_lull: Whether the tick before it is.
+        first: Whether there is none before it.
+    """
+    if first:
+        return spec.lull_share
+    return 1 - 1 / spec.lull_ticks if is_lull else spec.lull_share / ((1 - spec.lull_share) * spec.lull_ticks)
 
 
 def _popularity(spec: StreamCard, rng: np.random.Generator) -> float:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache
+from transformers import Cache, DynamicCache
 
+from sleepgym.lm.architecture import Block
 from sleepgym.lm.language_model import LanguageModel, StopForward, hooked, replaced_forward
 
 
@@ -23,15 +24,22 @@ class Start:
     Attributes:
         block: Index of its block; as many as there are blocks: only what follows them.
         inside: Whether only the block's down-projection is run again, and what follows it.
+        tails: Whether only tokens from the first one on that is read are run again, since the keys and values of the
+            others stay as they are; of the last block only.
     """
 
     block: int
     inside: bool = False
+    tails: bool = False
 
     @property
     def fallback(self) -> Start:
         """The next lower start."""
-        return Start(self.block) if self.inside else Start(0)
+        return Start(self.block) if self.inside or self.tails else Start(0)
+
+
+_BEHIND_KEYS = ("q_proj", "o_proj", "out_proj")
+"""Linears of an attention that its keys and values do not depend on."""
 
 
 def start_at(lm: LanguageModel, linears: Collection[str]) -> Start:
@@ -46,8 +54,16 @@ def start_at(lm: LanguageModel, linears: Collection[str]) -> Start:
         if touched:
             # Where a block has no module that is its MLP or its attention, what they put out cannot be handed over.
             apart = block.mlp is not None and block.attention is not None
-            return Start(index, inside=apart and touched == [block.down_proj])
+            if apart and touched == [block.down_proj]:
+                return Start(index, inside=True)
+            behind = apart and all(_is_behind_keys(block, name) for name in touched)
+            return Start(index, tails=behind and index == len(lm.blocks) - 1)
     return Start(len(lm.blocks))
+
+
+def _is_behind_keys(block: Block, name: str) -> bool:
+    """Whether the keys and values of a block do not depend on one of its linears."""
+    return name.startswith(f"{block.mlp}.") or name.rpartition(".")[2] in _BEHIND_KEYS
 
 
 @dataclass
@@ -59,16 +75,20 @@ class Below:
         attention: Output of the attention of the start's block, if the start is inside it.
         hidden: Input of its down-projection, ``[rows, tokens, d_in]``, if the start is inside it.
         down: Output of its down-projection, ``[rows, tokens, d_out]``, if the start is inside it.
+        keys: Keys of the start's block, ``[rows, tokens, heads, d_head]``, if only tails of rows are run again.
+        values: Values beside them.
     """
 
     block: Any = None
     attention: Any = None
     hidden: Tensor | None = None
     down: Tensor | None = None
+    keys: Tensor | None = None
+    values: Tensor | None = None
 
     def select(self, rows: Tensor) -> Below:
         """The same with some of the rows only."""
-        return Below(*(_of_rows(part, rows) for part in (self.block, self.attention, self.hidden, self.down)))
+        return Below(**{name: _of_rows(part, rows) for name, part in vars(self).items()})
 
 
 @torch.no_grad()
@@ -85,7 +105,10 @@ def run_below(lm: LanguageModel, start: Start, input_ids: Tensor, **arguments: A
     if start == Start(0):
         return found
     modules = [lm.linear(block.name) for block in lm.blocks]
-    last = start.block + start.inside
+    last = start.block + (start.inside or start.tails)
+    cache = DynamicCache() if start.tails else None
+    if cache is not None:
+        arguments |= {"past_key_values": cache, "use_cache": True}
     end = (*modules[last:], lm.model.get_output_embeddings())[0]
 
     def keep(name: str) -> Callable[..., None]:
@@ -102,6 +125,9 @@ def run_below(lm: LanguageModel, start: Start, input_ids: Tensor, **arguments: A
         stack.enter_context(hooked(end.register_forward_pre_hook(_stop)))
         with suppress(StopForward):
             lm.model(**{"input_ids": input_ids, "use_cache": False} | arguments)
+    if cache is not None and len(cache.layers) == len(lm.blocks):
+        layer = cache.layers[start.block]
+        found.keys, found.values = layer.keys.transpose(1, 2), layer.values.transpose(1, 2)
     return found
 
 
@@ -173,21 +199,42 @@ class Continuation:
         self._keep(rows, [0] * len(rows), Start(0))
 
     @classmethod
-    def above(cls, lm: LanguageModel, rows: Sequence[Sequence[int]], start: Start, below: Below) -> Continuation:
-        """Returns the continuation of whole rows above what was found before, without a comparison.
+    def above(
+        cls, lm: LanguageModel, rows: Sequence[Sequence[int]], start: Start, below: Below, starts: Sequence[int] = ()
+    ) -> Continuation:
+        """Returns the continuation of rows above what was found before, without a comparison.
 
         Args:
             lm: The model.
             rows: Token rows.
             start: Lowest part of the model that is run again.
             below: What lies below it, of the padded rows.
+            starts: Per row the first position that is run again, if the start is one of tails.
         """
         run = cls.__new__(cls)
         run.lm, run.start, run._ids, run._below = lm, start, lm.pad(rows), below
         run.starts = torch.zeros(len(rows), dtype=torch.long, device=lm.device)
         run._mask = run._cache = None
-        run._has_positions = False
+        run._has_positions = _has_positions(lm)
+        if start.tails and max(starts):
+            run._cut(rows, starts)
         return run
+
+    def _cut(self, rows: Sequence[Sequence[int]], starts: Sequence[int]) -> None:
+        """Takes what lies before each row's first position as keys and values, and the rest as rows."""
+        lm, below, kept = self.lm, self._below, max(starts)
+        assert below.keys is not None and below.values is not None
+        self.starts = torch.tensor(starts, device=lm.device)
+        self._ids = lm.pad([row[begin:] for row, begin in zip(rows, starts, strict=True)])
+        # As in _keep_alone, what is before a row's first position ends where its rest begins.
+        before = self.starts[:, None] - kept + torch.arange(kept, device=lm.device)
+        after = (self.starts[:, None] + torch.arange(self._ids.shape[1], device=lm.device)).clamp(
+            max=below.keys.shape[1] - 1
+        )
+        self._mask = torch.cat([before >= 0, torch.ones_like(self._ids, dtype=torch.bool)], 1).long()
+        keys, values = (_of_tokens(part, before.clamp(min=0)) for part in (below.keys, below.values))
+        self._cache = _cache_of(len(lm.blocks), keys.transpose(1, 2), values.transpose(1, 2))
+        self._below = Below(block=_of_tokens(below.block, after))
 
     @torch.no_grad()
     def _keep(self, rows: Sequence[Sequence[int]], starts: Sequence[int], start: Start) -> None:
@@ -201,7 +248,7 @@ class Continuation:
         self._ids = lm.pad([row[begin:] for row, begin in zip(rows, starts, strict=True)])
         self._mask: Tensor | None = None
         self._cache: Cache | None = None
-        self._has_positions = "position_ids" in inspect.signature(lm.model.forward).parameters
+        self._has_positions = _has_positions(lm)
         kept = max(starts)
         if kept:
             # Padded on the left, so that what is kept of a row ends where the part that is run again begins.
@@ -264,6 +311,32 @@ class Continuation:
         if agreed:
             self.lm.agreed[kind] = longest
         return agreed
+
+
+def _has_positions(lm: LanguageModel) -> bool:
+    return "position_ids" in inspect.signature(lm.model.forward).parameters
+
+
+def _cache_of(blocks: int, keys: Tensor, values: Tensor) -> Cache:
+    """A cache of the last of some blocks, ``[rows, heads, tokens, d_head]``; what the others have, nobody reads.
+
+    All are as long and none is empty, since models ask the first block how many tokens there are.
+    """
+    cache = DynamicCache()
+    for block in range(blocks):
+        is_last = block == blocks - 1
+        cache.update(*((keys, values) if is_last else (keys[:, :1, :, :1], values[:, :1, :, :1])), block)
+    return cache
+
+
+def _of_tokens(output: Any, columns: Tensor) -> Any:
+    """Tokens ``[rows, chosen]`` of a module's output, whatever the architecture returns."""
+    if isinstance(output, Tensor):
+        rows = torch.arange(len(output), device=output.device)[:, None]
+        return output[rows, columns.to(output.device)]
+    if isinstance(output, (tuple, list)):
+        return type(output)(_of_tokens(part, columns) for part in output)
+    return output
 
 
 def agree(plain: Tensor, kept: Tensor, dtype: torch.dtype) -> bool:

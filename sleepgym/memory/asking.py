@@ -1,4 +1,4 @@
-"""Probes of a fact (raw prompt, chat question, the one its audit uses) and their margins under a memory."""
+"""Probes of a fact (raw prompt, chat question) and their margins under a memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from sleepgym.facts.fact import Fact
 from sleepgym.lm.encoding import Encoded
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.lm.probes import score
-from sleepgym.memory.ledger import Entry
 from sleepgym.memory.overlay import Memory, Overlay
 
 _ROWS = 512
@@ -37,15 +36,6 @@ def in_context(lm: LanguageModel, fact: Fact, prefix: str = "") -> Encoded:
         FactError: The object tokenises to nothing or the subject is not in the prompt.
     """
     return lm.encode(fact.prompt, fact.object, fact.subject, prefix, fact.joiner)
-
-
-def judged_probe(lm: LanguageModel, entry: Entry) -> Encoded:
-    """Returns the probe that an audit uses: the raw probe at stage 0, the chat probe at later stages.
-
-    A dissolved edit is weak by design: on the raw prompt it would count as degraded, and refreshing it would undo
-    the consolidation of earlier nights.
-    """
-    return chat_probe(lm, entry.fact) if entry.stage > 0 else raw_probe(lm, entry.fact)
 
 
 def margins(overlay: Overlay, memories: Sequence[Memory], probes: Sequence[Sequence[Encoded]]) -> list[Tensor]:

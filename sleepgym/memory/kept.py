@@ -70,8 +70,14 @@ class Kept:
 
     def _bytes_per_token(self) -> int:
         d_in, d_out = features(self.lm.linear(self.lm.blocks[0].down_proj))
-        numbers = d_out + (d_in + 2 * d_out if self.start.inside else 0)
+        # Keys and values, of which grouped heads share some, are as wide as the residual stream at most.
+        numbers = d_out + (d_in + 2 * d_out if self.start.inside else 2 * d_out if self.start.tails else 0)
         return numbers * torch.empty(0, dtype=self.lm.dtype).element_size()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the model gave keys and values, as tails need them; known once a row is kept."""
+        return not self.start.tails or "keys" in self._parts
 
     # ------------------------------------------------------------------ rows
 

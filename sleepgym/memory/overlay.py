@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sleepgym.lm.architecture import features
-from sleepgym.lm.continuation import Continuation, Start, agree, can_be_narrow, resumed, start_at
+from sleepgym.lm.continuation import Continuation, Start, agree, start_at
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.lm.probes import Logits
 from sleepgym.memory.kept import Kept, rounded_up
@@ -90,15 +90,17 @@ class Overlay:
             return self._resumed(memories, rows, at, kept)
 
     @torch.no_grad()
-    def continuation(self, rows: Sequence[tuple[int, ...]], linears: Collection[str]) -> Continuation:
+    def continuation(
+        self, rows: Sequence[tuple[int, ...]], linears: Collection[str], starts: Sequence[int]
+    ) -> Continuation:
         """Returns a continuation of rows on the bare model that runs all of the given linears again.
 
-        It is valid for every memory with terms on these linears or above. What lies below is kept, as in
-        :meth:`logits`.
+        It is valid for every memory with terms on these linears only. What lies below is kept, as in :meth:`logits`.
 
         Args:
             rows: Token rows.
             linears: Names of linears.
+            starts: Per row the first position that will be read.
         """
         with self.lm.guard.usual(), torch.no_grad():
             kept = self._kept_for(rows, linears)
@@ -106,7 +108,7 @@ class Overlay:
                 with self.use(()):
                     return Continuation(self.lm, rows, [0] * len(rows), self._usable_start(rows, linears))
             below = kept.below((), kept.places(rows), max(map(len, rows)))
-            return Continuation.above(self.lm, rows, kept.start, below)
+            return Continuation.above(self.lm, rows, kept.start, below, starts)
 
     def asked(self, memory: Memory) -> Logits:
         """Returns what runs rows under one memory, for :func:`sleepgym.lm.score` and :func:`sleepgym.lm.perplexity`."""
@@ -115,10 +117,11 @@ class Overlay:
     def _resumed(
         self, memories: Sequence[Memory], rows: Sequence[tuple[int, ...]], at: tuple[Tensor, Tensor], kept: Kept
     ) -> Tensor:
-        places, input_ids = kept.places(rows), self.lm.pad(rows)
-        below = kept.below(memories, places, input_ids.shape[1])
-        with self.use(memories, but=[kept.module]), resumed(self.lm, kept.start, below):
-            return self.lm.logits_at(input_ids, *at, narrow=can_be_narrow(self.lm, kept.start))
+        below = kept.below(memories, kept.places(rows), max(map(len, rows)))
+        first = torch.full((len(rows),), max(map(len, rows))).scatter_reduce(0, at[0].cpu(), at[1].cpu(), "amin")
+        run = Continuation.above(self.lm, rows, kept.start, below, first.tolist())
+        with self.use(memories, but=[kept.module]):
+            return run.logits(*at, narrow=True)
 
     def _kept_for(self, rows: Sequence[tuple[int, ...]], linears: Collection[str]) -> Kept | None:
         """Returns what is kept below the given linears; None if nothing is, or not for so many rows."""
@@ -144,7 +147,8 @@ class Overlay:
                 plain = self.lm.logits_at(self.lm.pad(chosen), *at)
             while start != Start(0):
                 kept = Kept(self.lm, start, rounded_up(len(chosen[1])))
-                if agree(plain, self._resumed((), chosen, at, kept), self.lm.dtype):
+                kept.places(chosen)
+                if kept.is_complete and agree(plain, self._resumed((), chosen, at, kept), self.lm.dtype):
                     break
                 start = start.fallback
             self._usable[wanted] = start

@@ -108,11 +108,6 @@ def audit(state: State, rows: NDArray[np.int64]) -> None:
     state.ledger.margin[rows], state.ledger.audited_at[rows] = ledger.margin, ledger.audited_at
 
 
-def judged(ledger: Ledger, mind: Mind) -> NDArray[np.float32]:
-    """Returns the margins that an audit sees, ``[rows, entries]``; see :func:`sleepgym.memory.asking.judged_probe`."""
-    return np.where(ledger.stage > 0, at_entries(mind.chat, ledger), at_entries(mind.raw, ledger))
-
-
 def sleep(at: Situation, response: Response, ticks: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Audits, refreshes, trains, and moves facts between stages; a harmful night undoes itself.
 
@@ -179,7 +174,7 @@ def _solved_again(ledger: Ledger, chosen: NDArray[np.bool_]) -> None:
 
 def _audit(ledger: Ledger, mind: Mind, tick: NDArray[np.int32]) -> None:
     present = ledger.present
-    ledger.margin[:] = np.where(present, judged(ledger, mind), 0)
+    ledger.margin[:] = np.where(present, at_entries(mind.chat, ledger), 0)
     ledger.audited_at[:] = np.where(present, tick[:, None], NOBODY)
 
 

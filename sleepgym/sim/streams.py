@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.episode.card import Card
-from sleepgym.episode.stream import Arrival, Stream
+from sleepgym.episode.stream import Arrival, Stream, lull_chance
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.ledger import Key
 from sleepgym.sim.arrays import Arrays
 from sleepgym.sim.dice import Keys, integers, uniform
 
-_RHYTHM, _COUNTS, _UPDATES, _CHOICES, _POPULARITY = range(5)
+_RHYTHM, _COUNTS, _UPDATES, _CHOICES, _POPULARITY, _LULLS = range(6)
 """What is drawn, for :mod:`sleepgym.sim.dice`."""
 
 
@@ -62,7 +62,8 @@ def max_arrivals(card: Card) -> int:
     A Poisson count exceeds it with a probability below 1e-12; what is beyond is cut off.
     """
     mean = card.stream.arrival_rate[1] * card.horizon
-    return math.ceil(mean + 8 * math.sqrt(mean) + 8)
+    burst = card.stream.burst
+    return math.ceil(mean + 8 * math.sqrt(mean * burst) + 8 * burst)
 
 
 def draw_streams(card: Card, keys: Keys) -> Streams:
@@ -78,9 +79,10 @@ def draw_streams(card: Card, keys: Keys) -> Streams:
     start, length = integers(drawn[:, 1], *spec.night_start), integers(drawn[:, 2], *spec.night_ticks)
     share = _within(drawn[:, 3], spec.update_share)
     budget = np.maximum(1, np.rint(_within(drawn[:, 4], card.budget.edits) * rate * horizon)).astype(np.int32)
-    traffic = activity(card, start, length)
-    day = traffic[:, : spec.ticks_per_day].mean(1)
-    counts = _poisson(uniform(keys, _COUNTS, horizon), rate[:, None] * traffic / day[:, None])
+    level = activity(card, start, length)
+    day = level[:, : spec.ticks_per_day].mean(1)
+    mean = rate[:, None] * level / (spec.burst * day[:, None])
+    counts = np.int32(spec.burst) * _poisson(uniform(keys, _COUNTS, horizon), mean)
     first, fact = _arrivals(card, keys, counts, share)
     # The inverse of the distribution function of a Pareto distribution, capped and divided by the cap.
     popularity = uniform(keys, _POPULARITY, max_facts(card)) ** (-1 / spec.popularity_exponent)
@@ -91,7 +93,7 @@ def draw_streams(card: Card, keys: Keys) -> Streams:
         update_share=share,
         edit_budget=budget,
         known=np.full(rows, spec.known_facts, np.int32),
-        traffic=traffic,
+        traffic=np.where(_lulls(card, keys), np.minimum(level, spec.night_traffic), level),
         first=first,
         fact=fact,
         version=np.tile(np.arange(fact.shape[1], dtype=np.int32), (rows, 1)),
@@ -99,8 +101,19 @@ def draw_streams(card: Card, keys: Keys) -> Streams:
     )
 
 
+def _lulls(card: Card, keys: Keys) -> NDArray[np.bool_]:
+    """Returns which ticks are in lulls, bool ``[rows, horizon]``; see :func:`~sleepgym.episode.stream.lull_chance`."""
+    drawn = uniform(keys, _LULLS, card.horizon)
+    lulls = np.zeros(drawn.shape, bool)
+    begins, goes_on = (lull_chance(card.stream, state, first=False) for state in (False, True))
+    lulls[:, 0] = drawn[:, 0] < lull_chance(card.stream, False, first=True)
+    for tick in range(1, card.horizon):
+        lulls[:, tick] = drawn[:, tick] < np.where(lulls[:, tick - 1], goes_on, begins)
+    return lulls
+
+
 def activity(card: Card, night_start: NDArray[np.int32], night_ticks: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Returns the traffic of every tick, ``[rows, horizon]``; see :meth:`sleepgym.episode.stream.Rhythm.activity`.
+    """Returns the traffic of every tick but for lulls, ``[rows, horizon]``; see ``Rhythm.activity``.
 
     Args:
         card: Days and the traffic at night.

@@ -1,6 +1,7 @@
 import torch
 
 from sleepgym.editing.upkeep import audit, refresh
+from sleepgym.memory.asking import chat_probe, margins
 from sleepgym.memory.owners import owner_of
 from sleepgym.sleeper import SleepingLM
 
@@ -21,6 +22,16 @@ def test_states_are_audited_together_as_they_would_be_alone(base, facts):
             torch.tensor(list(report.margins.values())), torch.tensor(list(alone.margins.values())), atol=1e-4, rtol=0
         )
         assert [entry.margin for entry in state.ledger.values()] == list(alone.margins.values())
+
+
+def test_an_audit_asks_in_chat_whatever_the_stage(base, facts):
+    learner = SleepingLM(base)
+    learner.inject(facts[:3])
+    learner.state.ledger.update(facts[1].key, stage=1)
+    learner.state.memory.scale(owner_of(facts[1]), 0.3)
+    (report,) = audit(base, [learner.state])
+    (asked,) = margins(base.overlay, [learner.state.memory], [[chat_probe(base.lm, fact) for fact in facts[:3]]])
+    torch.testing.assert_close(torch.tensor(list(report.margins.values())), asked, atol=1e-4, rtol=0)
 
 
 def test_empty_ledger_has_nothing_to_audit(base):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sleepgym.episode.card import Card, load_card
+from sleepgym.episode.card import Card, CardError, load_card
 from sleepgym.episode.inbox import Inbox
 from sleepgym.episode.stream import Arrival, Rhythm, Stream, draw_stream
 from sleepgym.facts import Fact, World
@@ -96,6 +96,37 @@ def test_facts_and_questions_come_by_day(card: Card, source: World) -> None:
             night += len(arrivals) * is_night
             day += len(arrivals) * (not is_night)
     assert day > 8 * night
+
+
+def test_lulls_come_at_any_hour_and_last_as_long_as_the_card_says(source: World) -> None:
+    card = load_card("SleepLLM-v0", stream={"lull_share": 0.25, "lull_ticks": 4.0}, episode={"days": 60})
+    level = card.stream.night_traffic
+    lulls = []
+    for seed in range(4):
+        stream = draw(card, source, seed)
+        by_day = [not stream.rhythm.is_night(tick) for tick in range(card.horizon)]
+        lulls.append([low == level for low, day in zip(stream.traffic, by_day, strict=True) if day])
+        clock = [stream.rhythm.activity(tick, level) for tick in range(card.horizon)]
+        assert all(low in (level, usual) for low, usual in zip(stream.traffic, clock, strict=True))
+    share = np.mean(np.concatenate(lulls))
+    # About 2,700 ticks by day, in runs of 4: an effective sample of some 680 / 2.
+    assert abs(share - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 340)
+    begins = sum(now and not before for row in lulls for before, now in zip(row, row[1:], strict=False))
+    assert 2.5 < sum(map(sum, lulls)) / begins < 5, "nights cut some short"
+
+
+def test_facts_come_in_bursts(source: World) -> None:
+    card = load_card("SleepLLM-v0", stream={"burst": 3, "update_share": [0.0, 0.0], "max_new_facts": 500})
+    counts = [[len(arrivals) for arrivals in draw(card, source, seed).arrivals] for seed in range(40)]
+    assert {count % 3 for row in counts for count in row} == {0}
+    expected = np.mean(card.stream.arrival_rate) * card.horizon
+    assert abs(np.mean(np.sum(counts, 1)) - expected) < 4 * np.sqrt(3 * expected / 40) + 0.1 * expected
+
+
+@pytest.mark.parametrize("lulls", [{"lull_share": 0.8, "lull_ticks": 1.0}, {"lull_share": 1.0}, {"lull_ticks": 0.5}])
+def test_impossible_lulls_are_refused(lulls: dict[str, float]) -> None:
+    with pytest.raises(CardError, match="lull"):
+        load_card("SleepLLM-v0", stream=lulls)
 
 
 def test_night_wraps_around_midnight() -> None:

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from sleepgym.consolidation.lessons import lessons
-from sleepgym.memory.asking import chat_probe, judged_probe, margins, raw_probe
-from sleepgym.memory.ledger import Entry
+from sleepgym.memory.asking import chat_probe, margins, raw_probe
 from sleepgym.memory.overlay import Memory
 
 
@@ -20,12 +19,6 @@ def test_lessons_are_each_fact_as_statement_and_as_answer(base, facts):
     assert all(fact.object in answer for fact, answer in zip([facts[1], facts[1], bare, bare], answers, strict=True))
     assert all(answer.endswith(".") for answer in answers[::2])
     assert all(answer.endswith(base.lm.tokenizer.eos_token) for answer in answers[1::2]), "an answer has an end"
-
-
-def test_audit_judges_a_sunken_fact_in_chat_and_a_fresh_one_raw(base, facts):
-    fresh, sunken = Entry(facts[0]), Entry(facts[0], stage=1)
-    assert judged_probe(base.lm, fresh) == raw_probe(base.lm, facts[0])
-    assert judged_probe(base.lm, sunken) == chat_probe(base.lm, facts[0])
 
 
 def test_groups_of_probes_are_each_put_to_their_own_memory(base, facts):

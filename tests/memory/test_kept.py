@@ -120,6 +120,71 @@ def test_the_adapter_alone_starts_at_its_block(overlay, probes):
     assert overlay._usable[Start(2)] == Start(2)
 
 
+FUSED = {"fused", "Conv1D", "parallel", "multi-query", "ALiBi"}
+"""Architectures that compute queries, keys and values in one linear."""
+
+
+def behind_keys(lm, size=0.5):
+    """A memory with an adapter on what the keys and values of the last block do not depend on."""
+    memory = memory_of(lm, edits=0, adapter=2, size=size)
+    factors = {
+        name: pair
+        for name, pair in memory.terms["lora"].factors.items()
+        if name.rpartition(".")[2] not in ("k_proj", "v_proj", "qkv_proj", "c_attn", "query_key_value")
+    }
+    memory.put("lora", factors)
+    return memory
+
+
+def test_an_adapter_behind_keys_and_values_runs_the_tails_of_rows_only(overlay, probes):
+    memory = behind_keys(overlay.lm)
+    torch.testing.assert_close(
+        resumed_margins(overlay, memory, probes), plain_margins(overlay, memory, probes), atol=1e-4, rtol=1e-4
+    )
+    wanted = start_at(overlay.lm, memory.terms["lora"].factors)
+    if overlay.architecture not in WITHOUT_MLP | FUSED:
+        assert wanted == Start(2, tails=True)
+    assert overlay._usable[wanted] == wanted
+    with_keys = memory_of(overlay.lm, edits=0, adapter=2)
+    assert not start_at(overlay.lm, with_keys.terms["lora"].factors).tails
+
+
+def test_a_continuation_of_tails_gives_the_logits_and_gradients_of_a_plain_pass(overlay):
+    lm, memory = overlay.lm, behind_keys(overlay.lm)
+    rows = [lm.encode(text).ids for text in TEXTS]
+    starts = [len(row) - 2 for row in rows]
+    at = torch.tensor([0, 1, 2, 1]), torch.tensor([starts[0], starts[1], starts[2] + 1, starts[1] + 1])
+    found = []
+    for run in (overlay.continuation(rows, memory.terms["lora"].factors, starts), None):
+        factors = {n: (a.clone().requires_grad_(), b) for n, (a, b) in memory.terms["lora"].factors.items()}
+        with overlay.use(Memory(), factors):
+            logits = lm.logits_at(lm.pad(rows), *at) if run is None else run.logits(*at, narrow=True)
+        logits.square().mean().backward()
+        found.append([logits.detach(), *(a.grad for a, _ in factors.values())])
+    for kept, plain in zip(*found, strict=True):
+        torch.testing.assert_close(kept, plain, atol=1e-4, rtol=1e-3)
+
+
+def test_tails_of_some_rows_and_of_several_learners(base):
+    overlay, lm = Overlay(base.lm), base.lm
+    memories = [memory_of(lm, edits=0, adapter=1, size=0.05, seed=seed) for seed in (1, 2)]
+    for memory in memories:
+        kept = {n: pair for n, pair in memory.terms["lora"].factors.items() if n.rpartition(".")[2][0] not in "kv"}
+        memory.put("lora", kept)
+    probes = [
+        lm.encode(prompt, word) for prompt, word in (("Tom works as a", "nurse"), ("The home of Tom is in", "Rome"))
+    ]
+    together = score(lm, probes * 2, lambda rows, at: overlay.logits(memories, rows, at)).margin
+    alone = torch.cat([plain_margins(overlay, memory, probes) for memory in memories])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+    rows, starts = [probe.ids for probe in probes], [probe.object_start - 1 for probe in probes]
+    run = overlay.continuation(rows, memories[0].terms["lora"].factors, starts)
+    with torch.no_grad(), overlay.use(memories[0]):
+        whole = run.logits(torch.tensor([0, 1]), torch.tensor(starts))
+        some = run.select(torch.tensor([1])).logits(torch.tensor([0]), torch.tensor(starts[1:]))
+    torch.testing.assert_close(some, whole[1:], atol=1e-4, rtol=1e-4)
+
+
 def test_the_bare_model_runs_its_head_only(overlay, probes):
     torch.testing.assert_close(
         resumed_margins(overlay, Memory(), probes), plain_margins(overlay, Memory(), probes), atol=1e-4, rtol=1e-4

@@ -20,6 +20,7 @@ CARDS = {
     "default": load_card("SleepLLM-v0"),
     "mini": load_card("SleepLLM-Mini-v0"),
     "scarce": load_card("SleepLLM-Mini-v0", **SCARCE),
+    "lulls": load_card("SleepLLM-Mini-v0", stream={"lull_share": 0.3, "lull_ticks": 2.5, "burst": 3}),
 }
 
 
@@ -65,10 +66,11 @@ QUANTITIES: dict[str, Callable[[Streams], np.ndarray]] = {
     "updates": lambda s: is_update(s).sum(1),
     "which fact is updated": lambda s: s.fact[is_update(s)],
     "updates of one fact": lambda s: np.array([np.bincount(row[row >= 0], minlength=1).max() for row in s.fact]),
-    "popularity": lambda s: s.popularity[:, :4].ravel(),
+    "popularity": lambda s: s.popularity[:, :4][np.arange(4) <= s.fact.max(1)[:, None]],
     "night start": lambda s: s.night_start,
     "night length": lambda s: s.night_ticks,
     "traffic": lambda s: s.traffic.sum(1),
+    "changes of traffic": lambda s: np.abs(np.diff(s.traffic, axis=1)).sum(1),
     "arrival rate": lambda s: s.arrival_rate,
     "update share": lambda s: s.update_share,
     "budget": lambda s: s.edit_budget,
