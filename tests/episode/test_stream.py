@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -111,7 +113,7 @@ def test_lulls_come_at_any_hour_and_last_as_long_as_the_card_says(source: World)
     share = np.mean(np.concatenate(lulls))
     # About 2,700 ticks by day, in runs of 4: an effective sample of some 680 / 2.
     assert abs(share - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 340)
-    begins = sum(now and not before for row in lulls for before, now in zip(row, row[1:], strict=False))
+    begins = sum(now and not before for row in lulls for before, now in itertools.pairwise(row))
     assert 2.5 < sum(map(sum, lulls)) / begins < 5, "nights cut some short"
 
 
