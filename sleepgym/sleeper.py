@@ -445,19 +445,24 @@ def _remove(state: State, key: Key) -> Entry:
     return entry
 
 
-def prepare_together(learners: Sequence[SleepingLM], facts: Sequence[Sequence[Fact]]) -> None:
+def prepare_together(
+    learners: Sequence[SleepingLM], facts: Sequence[Sequence[Fact]], later: Sequence[Sequence[Fact]] = ()
+) -> None:
     """Optimises in one batch what several learners on one base need to inject facts; each then injects its own.
 
     Args:
         learners: On one base.
         facts: What each is going to inject.
+        later: Facts that each may inject later, at another time than any other.
 
     Raises:
         EditError: A failed optimisation, or the learners are on several bases.
         FactError: A fact cannot be tokenised as needed.
     """
     base = _one_base(learners)
-    base.editor.prepare([(each, learner._protected) for learner, each in zip(learners, facts, strict=True)])
+    now = [(each, learner._protected) for learner, each in zip(learners, facts, strict=True)]
+    alone = [([fact], learner._protected) for learner, each in zip(learners, later, strict=False) for fact in each]
+    base.editor.prepare([*now, *alone])
 
 
 def audit_together(learners: Sequence[SleepingLM]) -> list[AuditReport]:

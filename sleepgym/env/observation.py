@@ -212,6 +212,22 @@ def stat(observation: Mapping[str, NDArray[np.float32]] | NDArray[np.float32], n
     return float(stats[_place("stats", name)])
 
 
+def stats_column(
+    observation: Mapping[str, NDArray[np.float32]] | NDArray[np.float32], name: str
+) -> NDArray[np.float32]:
+    """Returns one entry of ``stats`` by name for a batch of observations, ``[batch]``.
+
+    Args:
+        observation: Of a batch of environments.
+        name: One of :data:`STATS_FEATURES`.
+
+    Raises:
+        FeatureNameError: There is no such entry; the message names the nearest.
+        ObservationError: It is no such observation.
+    """
+    return structured(observation)["stats"][..., _place("stats", name)]
+
+
 def column(observation: Mapping[str, NDArray[np.float32]] | NDArray[np.float32], name: str) -> NDArray[np.float32]:
     """Returns one column of ``ledger`` by name, ``[rows]``.
 

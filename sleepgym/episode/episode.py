@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,11 @@ from sleepgym.episode.tables import ArrivedFacts, Latest, WrittenFacts
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.ledger import Key
 from sleepgym.memory.overlay import Memory
-from sleepgym.sleeper import SleepingLM
+from sleepgym.sleeper import SleepingLM, prepare_together
+
+
+_TOGETHER = 16
+"""Facts whose targets are optimised in one pass."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +241,12 @@ class Episode:
         if self.performed is not None and self.performed.choice != choice:
             self.take_back()
         if self.performed is None:
-            outcome = operators.perform(self.learner, self.state, self.card, self.task(choice))
+            task = self.task(choice)
+            if task is not None and task.facts:
+                # A failure of what is to be written recurs when it is, and is then reported.
+                with suppress(*operators.FAILURES):
+                    prepare_together([self.learner], [task.facts], [self.ahead(task)])
+            outcome = operators.perform(self.learner, self.state, self.card, task)
             self.performed = Performed(choice, outcome)
             # All questions of these ticks in one pass, since memory does not change until the next action.
             examine_together([self.examiner], [self.asked()])
@@ -246,6 +256,21 @@ class Episode:
         """Returns the task of a choice in the present state; None if it is not allowed."""
         self.learner.state.tick = self.tick
         return operators.task_of(self.state, self.card, choice)
+
+    def ahead(self, task: Task) -> list[Fact]:
+        """Returns facts of the stream whose targets are worth optimising together with those of a task.
+
+        They are the arrivals around those that it writes, in batches that depend on the stream alone: a batch costs a
+        fraction of its facts one by one, and what an agent has done before changes no target.
+        """
+        places = {self._order[fact] // _TOGETHER for fact in task.facts if fact in self._order}
+        return [fact for fact, place in self._order.items() if place // _TOGETHER in places]
+
+    @cached_property
+    def _order(self) -> dict[Fact, int]:
+        """Place of each fact in the order of arrival."""
+        arrivals = (arrival.fact for arrived in self.stream.arrivals for arrival in arrived)
+        return {fact: place for place, fact in enumerate(dict.fromkeys(arrivals))}
 
     def take_back(self) -> None:
         """Undoes the first half of a step, if there is one with a state to go back to."""

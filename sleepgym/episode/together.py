@@ -85,7 +85,8 @@ def _shared(episodes: Sequence[Episode], tasks: Sequence[Task | None], share_nig
         # A failure here recurs when the tasks are performed one by one, and is then reported by the task that failed.
         with suppress(*operators.FAILURES):
             if action == Action.INJECT:
-                prepare_together(learners, [task.facts for task in members.values()])
+                ahead = [episodes[i].ahead(task) for i, task in members.items()]
+                prepare_together(learners, [task.facts for task in members.values()], ahead)
             elif action == Action.NAP:
                 audit_together(learners)
                 outcomes |= {i: Outcome() for i in members}

@@ -126,8 +126,9 @@ def run_below(lm: LanguageModel, start: Start, input_ids: Tensor, **arguments: A
         with suppress(StopForward):
             lm.model(**{"input_ids": input_ids, "use_cache": False} | arguments)
     if cache is not None and len(cache.layers) == len(lm.blocks):
-        layer = cache.layers[start.block]
-        found.keys, found.values = layer.keys.transpose(1, 2), layer.values.transpose(1, 2)
+        keys, values = (getattr(cache.layers[start.block], name, None) for name in ("keys", "values"))
+        if isinstance(keys, Tensor) and isinstance(values, Tensor):
+            found.keys, found.values = keys.transpose(1, 2), values.transpose(1, 2)
     return found
 
 
@@ -190,6 +191,10 @@ class Continuation:
         start: Lowest part of the model that a pass runs.
     """
 
+    _below: Below
+    _mask: Tensor | None
+    _cache: Cache | None
+
     def __init__(self, lm: LanguageModel, rows: Sequence[Sequence[int]], starts: Sequence[int], start: Start):
         self.lm = lm
         for at in (start, start.fallback) if start.inside else (start,):
@@ -246,8 +251,7 @@ class Continuation:
         self.start = start
         self.starts = torch.tensor(starts, device=lm.device)
         self._ids = lm.pad([row[begin:] for row, begin in zip(rows, starts, strict=True)])
-        self._mask: Tensor | None = None
-        self._cache: Cache | None = None
+        self._mask = self._cache = None
         self._has_positions = _has_positions(lm)
         kept = max(starts)
         if kept:

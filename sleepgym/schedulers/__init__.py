@@ -2,6 +2,7 @@
 
 from sleepgym.schedulers.adaptive import BudgetAware, Drowsiness, NightOwl, PressureRule
 from sleepgym.schedulers.base import Scheduler, allowed, keep_up
+from sleepgym.schedulers.caretaker import Caretaker
 from sleepgym.schedulers.look_ahead import LookAhead
 from sleepgym.schedulers.named import SchedulerMaker, SchedulerNameError, known_schedulers, scheduler_named
 from sleepgym.schedulers.own import FunctionScheduler, SchedulerTypeError, as_scheduler
@@ -11,6 +12,7 @@ from sleepgym.schedulers.simple import AlwaysSleep, FixedPeriod, NeverSleep, Ran
 __all__ = [
     "AlwaysSleep",
     "BudgetAware",
+    "Caretaker",
     "Drowsiness",
     "FixedPeriod",
     "FunctionScheduler",

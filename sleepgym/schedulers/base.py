@@ -75,9 +75,24 @@ class Scheduler(ABC):
             mask = allowed(seen) if action_masks is None else np.asarray(action_masks, dtype=bool).reshape(-1)
             return np.asarray(self._checked(self.act(seen, mask[: len(Action)])), dtype=np.int64), state
         rows = len(seen["stats"])
-        masks = [None] * rows if action_masks is None else np.asarray(action_masks).reshape(rows, -1)
-        chosen = [self.predict({k: v[i] for k, v in seen.items()}, action_masks=masks[i])[0] for i in range(rows)]
-        return np.array(chosen, dtype=np.int64), state
+        if action_masks is None:
+            masks = np.array([allowed(_row(seen, i)) for i in range(rows)], bool)
+        else:
+            masks = np.asarray(action_masks, dtype=bool).reshape(rows, -1)[:, : len(Action)]
+        return self.choose(seen, masks), state
+
+    def choose(self, observation: Observation, masks: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Chooses an action for each of a batch of observations, ``[rows]``; by default one after the other.
+
+        Args:
+            observation: Observations of all rows.
+            masks: Allowed operators, ``[rows, actions]``.
+
+        Raises:
+            ActionError: See :meth:`predict`.
+        """
+        chosen = [self._checked(self.act(_row(observation, i), mask)) for i, mask in enumerate(masks)]
+        return np.array(chosen, dtype=np.int64)
 
     def _checked(self, chosen: Any) -> int:
         if isinstance(chosen, (int, np.integer)) and not isinstance(chosen, bool) and 0 <= chosen < len(Action):
@@ -91,6 +106,10 @@ class Scheduler(ABC):
         if isinstance(chosen, (bool, np.bool_)):
             raise ActionTypeError(f"{expected}, found {chosen!r}, a truth value; return Action.WAIT for doing nothing")
         raise action_error(expected, chosen)
+
+
+def _row(observation: Observation, row: int) -> Observation:
+    return {name: part[row] for name, part in observation.items()}
 
 
 def allowed(observation: Observation) -> Mask:

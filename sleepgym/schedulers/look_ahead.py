@@ -72,7 +72,7 @@ class LookAhead(Scheduler):
         known = self._plan if self._plan and self._plan[0].start == now else ()
         self._plan = known[1:]
         if not tried:
-            return own
+            return own if mask[own] else Action.WAIT
         unknown = options[1:] if known else options
         branches = [_Branch(self.env.fork()) for _ in unknown]
         _step(branches, unknown)

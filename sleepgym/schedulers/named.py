@@ -12,12 +12,14 @@ from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.errors import SleepGymError
 from sleepgym.schedulers.adaptive import BudgetAware, Drowsiness, NightOwl, PressureRule
 from sleepgym.schedulers.base import Scheduler
+from sleepgym.schedulers.caretaker import Caretaker
 from sleepgym.schedulers.look_ahead import LookAhead
 from sleepgym.schedulers.simple import AlwaysSleep, FixedPeriod, NeverSleep, RandomScheduler
 
 RULES: Mapping[str, type[Scheduler]] = {
     "always-sleep": AlwaysSleep,
     "budget-aware": BudgetAware,
+    "caretaker": Caretaker,
     "drowsiness": Drowsiness,
     "fixed-period": FixedPeriod,
     "never-sleep": NeverSleep,

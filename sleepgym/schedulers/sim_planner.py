@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ class Branching(Protocol):
 
 @dataclass(frozen=True)
 class SimPlanner:
-    """Rollout policy in the sim: tries actions, follows a base rule to the end of the episode, and takes the best.
+    """Rollout policy in the sim: tries actions, follows a base rule from there on, and takes the best.
 
     As :class:`~sleepgym.schedulers.LookAhead` it sees the true stream, but what the model will answer is drawn anew for
     its branches: it knows their law and not their outcome. All actions of a decision are tried under the same draws, so
@@ -41,36 +41,40 @@ class SimPlanner:
 
     Attributes:
         rule: Base scheduler of the rollouts, which decides by the observation alone.
+        others: Further ones: that each of them takes over is tried as well, and chosen if that is best.
         width: Maximum number of actions tried: the rule's own, SLEEP, the routine action, NAP, and the others.
         draws: Branches per action.
+        ticks: Ticks that a branch is played for; None for the rest of the episode. What comes long after an action
+            depends little on it, and only adds noise.
         every: Interval of decisions at which actions other than the rule's are tried.
         caution: Standard errors that are taken off the gain of an action over the rule's own: the best of several noisy
             means is too good to be true.
         seed: Seed of the draws.
 
     Raises:
-        ValueError: A width, a number of draws or an interval is below 1.
-        SchedulerTypeError: The rule does not decide by the observation alone.
+        ValueError: A width, a number of draws or of ticks or an interval is below 1.
+        SchedulerTypeError: A rule does not decide by the observation alone.
     """
 
     rule: Scheduler | Callable[[Observation, Mask], Action]
+    others: Sequence[Scheduler | Callable[[Observation, Mask], Action]] = ()
     width: int = 6
     draws: int = 16
+    ticks: int | None = None
     every: int = 1
     caution: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.draws < 1 or self.every < 1:
-            raise ValueError(
-                "expected a width, a number of draws and an interval of at least 1, "
-                f"found {self.width}, {self.draws} and {self.every}"
-            )
-        if not hasattr(as_scheduler(self.rule), "predict"):
-            raise SchedulerTypeError(
-                f"expected a rule that decides by the observation alone, found {self.rule!r}; "
-                "give a Scheduler, or a function of (observation, mask)"
-            )
+        numbers = {"width": self.width, "draws": self.draws, "ticks": self.ticks, "every": self.every}
+        if any(number is not None and number < 1 for number in numbers.values()):
+            raise ValueError(f"expected numbers of at least 1, found {numbers}")
+        for rule in (self.rule, *self.others):
+            if not hasattr(as_scheduler(rule), "predict"):
+                raise SchedulerTypeError(
+                    f"expected a rule that decides by the observation alone, found {rule!r}; "
+                    "give a Scheduler, or a function of (observation, mask)"
+                )
 
     def on(self, sim: Branching) -> SimPlanning:
         """Returns the policy that plans for some simulated episodes.
@@ -79,6 +83,13 @@ class SimPlanner:
             sim: The episodes, which are never changed.
         """
         return SimPlanning(self, sim)
+
+
+class _Option(NamedTuple):
+    """What is tried: an action, and the rule that decides from then on."""
+
+    action: Action
+    rule: int
 
 
 class SimPlanning:
@@ -91,7 +102,7 @@ class SimPlanning:
 
     def __init__(self, planner: SimPlanner, sim: Branching) -> None:
         self.planner, self.sim = planner, sim
-        self._rule = as_scheduler(planner.rule)
+        self._rules = [as_scheduler(rule) for rule in (planner.rule, *planner.others)]
         self._decisions = 0
 
     def predict(
@@ -117,21 +128,34 @@ class SimPlanning:
         if action_masks is None:
             raise ValueError("expected action_masks, found none; pass those of the episodes")
         seen, masks = structured(observation), np.asarray(action_masks, bool)[:, : len(Action)]
-        chosen = np.array(self._rule.predict(seen, action_masks=masks)[0], np.int64)
+        own = np.array([self._chosen(rule, seen, masks) for rule in range(len(self._rules))])
+        chosen = own[0].copy()
         if self._decisions % self.planner.every == 0:
             moment = self.sim.snapshot()
             running = np.flatnonzero(~moment.ended)
-            options = [self._options(seen, masks, row, Action(chosen[row])) for row in running.tolist()]
+            options = [self._options(seen, masks, row, own[:, row]) for row in running.tolist()]
             values = self._values(moment, running, options)
             for row, tried, value in zip(running, options, values, strict=True):
-                chosen[row] = tried[self._best(value)]
+                chosen[row] = tried[self._best(value)].action
         self._decisions += 1
         return chosen, state
 
-    def _options(self, seen: Observation, masks: NDArray[np.bool_], row: int, own: Action) -> list[Action]:
+    def _chosen(self, rule: int, seen: Observation, masks: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return np.array(self._rules[rule].predict(seen, action_masks=masks)[0], np.int64)
+
+    def _options(self, seen: Observation, masks: NDArray[np.bool_], row: int, own: NDArray[np.int64]) -> list[_Option]:
+        """Returns what is tried in an episode: the rule's own action first, then others, then the other rules.
+
+        Args:
+            seen: Observations of all episodes.
+            masks: Allowed actions of all episodes.
+            row: The episode.
+            own: What each rule would do, ``[rules]``.
+        """
         routine = keep_up({name: part[row] for name, part in seen.items()}, masks[row])
-        order = dict.fromkeys([own, Action.SLEEP, routine, Action.NAP, *Action])
-        return [action for action in order if masks[row][action]][: self.planner.width]
+        order = dict.fromkeys([Action(int(own[0])), Action.SLEEP, routine, Action.NAP, *Action])
+        first = [_Option(action, 0) for action in order if masks[row][action]][: self.planner.width]
+        return [*first, *(_Option(Action(int(action)), rule) for rule, action in enumerate(own) if rule)]
 
     def _best(self, value: NDArray[np.float64]) -> int:
         """Returns the option that gains most over the first, the rule's own choice, which wins ties.
@@ -144,7 +168,7 @@ class SimPlanning:
         return int(np.argmax(gain.mean(1) - self.planner.caution * error))
 
     def _values(
-        self, moment: Snapshot, running: NDArray[np.int64], options: list[list[Action]]
+        self, moment: Snapshot, running: NDArray[np.int64], options: list[list[_Option]]
     ) -> list[NDArray[np.float64]]:
         """Returns for every episode the returns of its options, ``[options, draws]``."""
         draws = self.planner.draws
@@ -156,15 +180,27 @@ class SimPlanning:
             self.sim.response,
             drawn.rows((of_option[:, None] * draws + np.arange(draws)).ravel()),
         )
-        first = np.repeat([action for tried in options for action in tried], draws)
-        returns = self._played_out(branches, first).reshape(-1, draws)
+        each = [option for tried in options for option in tried]
+        first = np.repeat([option.action for option in each], draws)
+        returns = self._played_out(branches, first, np.repeat([option.rule for option in each], draws))
+        returns = returns.reshape(-1, draws)
         return np.split(returns, np.cumsum(counts)[:-1])
 
-    def _played_out(self, branches: Rollouts, actions: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Returns the sum of the rewards of a first action and, from then on, of the rule, ``[branches]``."""
+    def _played_out(
+        self, branches: Rollouts, actions: NDArray[np.int64], rules: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Returns the sum of the rewards of first actions and, from then on, of rules, ``[branches]``."""
+        horizon = self.sim.setting.card.horizon if self.planner.ticks is None else self.planner.ticks
+        end = branches.state.clock.tick + horizon
         returns = branches.step(actions).rewards.total
-        while len(running := np.flatnonzero(~branches.over)):
+        while True:
+            branches.over |= branches.state.clock.tick >= end
+            running = np.flatnonzero(~branches.over)
+            if not len(running):
+                break
             masks = branches.masks
-            actions[running] = self._rule.predict(branches.observe(running), action_masks=masks[running])[0]
+            for rule in np.unique(rules[running]).tolist():
+                rows = running[rules[running] == rule]
+                actions[rows] = self._chosen(rule, branches.observe(rows), masks[rows])
             returns += branches.step(actions, masks).rewards.total
         return returns

@@ -7,7 +7,7 @@ the recorded answers, so that features are computed from the very arrays that th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ def record_episode(env: SleepEnv, policy: Policy, seed: int, name: str) -> Recor
     card, episode = env.card, env.episode
     keys = facts_in_order(episode.stream)
     taken: list[tuple[int, int, int, bool, bool]] = []
-    seen = [_answers(episode, card, keys)]
+    seen = [answers_of(episode, card, keys)]
     score = 1.0
     while not env.over:
         choice = env.choices.of(action := policy(observation, env.action_masks()))
@@ -162,7 +162,7 @@ def record_episode(env: SleepEnv, policy: Policy, seed: int, name: str) -> Recor
         taken.append((int(choice.action), choice.facts, choice.ticks, invalid, undone))
         # Equal versions of a memory give equal answers, and most actions leave it alone.
         same = episode.learner.state.memory.version == version
-        seen.append(seen[-1] if same else _answers(episode, card, keys))
+        seen.append(seen[-1] if same else answers_of(episode, card, keys))
         score = float(info["score"])
     action_, facts, ticks, invalid_, undone_ = (np.array(column) for column in zip(*taken, strict=True))
     columns = {key: np.stack([answers[key] for answers in seen]) for key in seen[0]}
@@ -187,7 +187,7 @@ def record_episode(env: SleepEnv, policy: Policy, seed: int, name: str) -> Recor
     )
 
 
-def _answers(episode: Episode, card: Card, keys: list[Key]) -> dict[str, NDArray[np.float64]]:
+def answers_of(episode: Episode, card: Card, keys: Sequence[Key]) -> dict[str, NDArray[np.float64]]:
     """Measures what the model answers now, and where its ledger has each fact."""
     state, lm = episode.learner.state, episode.learner.lm
     out = {name: np.zeros(max_facts(card)) for name in ("raw", "chat", "stage", "scale", "held")}

@@ -24,6 +24,7 @@ from sleepgym.schedulers import (
     SchedulerTypeError,
     SimPlanner,
 )
+from sleepgym.schedulers.sim_planner import _Option
 from sleepgym.sim.env import SimEnv
 from sleepgym.sim.response import Response
 from sleepgym.sim.rollouts import Rollouts
@@ -197,8 +198,23 @@ def test_with_a_single_action_to_try_the_planner_is_its_rule(mini: Setting, wear
 def test_all_actions_are_tried_under_the_same_draws(mini: Setting, wear: Response) -> None:
     planning = SimPlanner(OWL, draws=3).on(sim := Rollouts.of(mini, wear, [0, 1]))
     moment, running = sim.snapshot(), np.arange(2)
-    values = planning._values(moment, running, [[Action.WAIT, Action.WAIT], [Action.WAIT]])
+    values = planning._values(
+        moment, running, [[_Option(Action.WAIT, 0), _Option(Action.WAIT, 0)], [_Option(Action.WAIT, 0)]]
+    )
     assert [len(value) for value in values] == [2, 1] and np.array_equal(values[0][0], values[0][1])
+
+
+def test_branches_are_played_for_so_many_ticks(mini: Setting, wear: Response) -> None:
+    sim = Rollouts.of(mini, wear, [0, 1])
+    moment, options = sim.snapshot(), [[_Option(Action.WAIT, 0)]] * 2
+
+    def values(ticks: int | None) -> np.ndarray:
+        return np.array(SimPlanner(OWL, draws=2, ticks=ticks).on(sim)._values(moment, np.arange(2), options))
+
+    one = sim.branches(np.array([0, 0, 1, 1]), seed=0).step(np.zeros(4, np.int64)).rewards.total
+    np.testing.assert_array_equal(values(1).ravel(), one)
+    np.testing.assert_array_equal(values(mini.card.horizon), values(None))
+    assert (values(1) < values(8)).all() and (values(8) < values(None)).all()
 
 
 def test_the_planner_plans_for_a_vector_of_environments_too(wear: Response) -> None:
@@ -215,7 +231,8 @@ def test_the_planner_plans_for_a_vector_of_environments_too(wear: Response) -> N
 
 
 def test_numbers_and_rules_that_make_no_planner_are_refused() -> None:
-    with pytest.raises(ValueError, match="of at least 1, found 1, 0 and 1"):
-        SimPlanner(OWL, width=1, draws=0)
+    for number in ("width", "draws", "ticks", "every"):
+        with pytest.raises(ValueError, match=f"of at least 1, found .*'{number}': 0"):
+            SimPlanner(OWL, **{number: 0})
     with pytest.raises(SchedulerTypeError, match="decides by the observation alone"):
         SimPlanner(lambda env, seed: OWL)

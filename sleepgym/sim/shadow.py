@@ -1,0 +1,130 @@
+"""Shadow of a real episode: the mechanics on measured answers, so that branches of the present can be simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.episode.actions import Action, Choice
+from sleepgym.errors import SleepGymError
+from sleepgym.sim.dice import keys_of
+from sleepgym.sim.episodes import Choices, Episodes
+from sleepgym.sim.recorder import answers_of
+from sleepgym.sim.response import Night, Response, Situation
+from sleepgym.sim.rules import at_entries
+from sleepgym.sim.setting import Setting
+from sleepgym.sim.snapshot import Snapshot
+from sleepgym.sim.state import Mind
+from sleepgym.sim.streams import facts_in_order, streams_of
+
+
+class ShadowError(SleepGymError, RuntimeError):
+    """A shadow has lost the episode that it follows."""
+
+
+class Shadow:
+    """Follows a real episode from its beginning, and knows its stream and the truth about its model.
+
+    Args:
+        env: The real environment, just reset; it is never changed.
+        response: What stands in for the model in branches.
+
+    Attributes:
+        setting: Numbers of the card.
+        response: What stands in for the model in branches.
+
+    Raises:
+        ShadowError: The episode has begun already.
+    """
+
+    def __init__(self, env: SleepEnv, response: Response) -> None:
+        if env.episode.tick:
+            raise ShadowError(f"expected an episode at its beginning, found tick {env.episode.tick}; reset it first")
+        self.env, self.response = env, response
+        self.setting = Setting.of(env.card)
+        self._keys = facts_in_order(env.episode.stream)
+        self._measured = _Measured(self._answers())
+        seed = keys_of(np.zeros(1, np.uint64))
+        self._episodes = Episodes(self.setting, self._measured, streams_of(env.card, [env.episode.stream]), seed)
+
+    def follow(self, choice: Choice) -> None:
+        """Takes the step that the real episode has taken last.
+
+        Args:
+            choice: The action.
+
+        Raises:
+            ShadowError: The real episode has taken another one.
+        """
+        state, clock = self.env.episode.state, self._episodes.state.clock
+        has_happened = {
+            Action.WAIT: True,
+            Action.INJECT: state.edits_used > clock.edits_used[0],
+            Action.REFRESH: state.edits_used > clock.edits_used[0],
+            Action.NAP: state.naps > clock.naps[0],
+            Action.SLEEP: state.sleeps > clock.sleeps[0],
+            Action.PRUNE: len(state.learner.ledger) < self._episodes.state.ledger.fill[0],
+        }[choice.action]
+        self._measured.answers = self._answers()
+        self._measured.undone = has_happened and state.learner.nights == clock.nights[0]
+        allowed = np.full((1, len(Action)), has_happened)
+        taken = (np.array([number], np.int32) for number in (choice.action, choice.facts, choice.ticks))
+        self._episodes.step(Choices(*taken), np.zeros(1, bool), allowed)
+        found = (state.tick, state.edits_used, len(state.learner.ledger))
+        own = (int(clock.tick[0]), int(clock.edits_used[0]), int(self._episodes.state.ledger.fill[0]))
+        if found != own:
+            raise ShadowError(
+                f"expected an episode that has taken {choice.action.name}, at tick {own[0]} with {own[1]} edits spent "
+                f"and {own[2]} facts written, found {found}; plan for every step of it, from its reset on"
+            )
+
+    def snapshot(self) -> Snapshot:
+        """Returns this moment."""
+        one = np.zeros(1, np.int64)
+        streams, state = self._episodes.streams.copy(), self._episodes.state.copy()
+        return Snapshot(streams, state, keys_of(np.zeros(1, np.uint64)), one, np.array([self.env.over]))
+
+    def _answers(self) -> dict[str, NDArray[np.float64]]:
+        return answers_of(self.env.episode, self.env.card, self._keys)
+
+
+class _Measured:
+    """Response that answers as the real model does now.
+
+    Attributes:
+        answers: What was measured; see :func:`~sleepgym.sim.recorder.answers_of`.
+        undone: Whether the last action was a night that undid itself.
+    """
+
+    def __init__(self, answers: Mapping[str, NDArray[np.float64]]) -> None:
+        self.answers, self.undone = answers, False
+
+    def inject(self, at: Situation, written: NDArray[np.bool_]) -> Mind:
+        """See :class:`~sleepgym.sim.response.Response`."""
+        return self._mind()
+
+    def refresh(self, at: Situation, refreshed: NDArray[np.bool_]) -> Mind:
+        """See :class:`~sleepgym.sim.response.Response`."""
+        return self._mind()
+
+    def night(
+        self,
+        at: Situation,
+        refreshed: NDArray[np.bool_],
+        trained: NDArray[np.bool_],
+        held: NDArray[np.bool_],
+        steps: NDArray[np.int32],
+    ) -> Night:
+        """See :class:`~sleepgym.sim.response.Response`."""
+        found = self.answers
+        passed, stage, scale = (at_entries(found[n][None], at.state.ledger) for n in ("held", "stage", "scale"))
+        rank = np.array([found["rank"]], np.int32)
+        return Night(self._mind(), passed > 0, stage.astype(np.int32), scale, rank, np.array([self.undone]))
+
+    def _mind(self) -> Mind:
+        found = self.answers
+        raw, chat = (found[name][None].astype(np.float32) for name in ("raw", "chat"))
+        return Mind(raw, chat, np.array([found["ratio"]], float), np.array([found["known"]], float))
