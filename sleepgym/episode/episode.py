@@ -27,7 +27,6 @@ from sleepgym.memory.ledger import Key
 from sleepgym.memory.overlay import Memory
 from sleepgym.sleeper import SleepingLM, prepare_together
 
-
 _TOGETHER = 16
 """Facts whose targets are optimised in one pass."""
 
