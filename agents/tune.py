@@ -4,6 +4,8 @@ Grid search in two rounds (successive halving, Jamieson and Talwalkar 2016, with
 evaluated on a few streams, the best ones of each scheduler on further streams, and the best mean score over all of
 these is chosen. The choice is to be confirmed on other streams (agents/evaluate.py --split validation), since the
 maximum over many combinations is biased upwards.
+
+With --fit, the first round is played in the sim, where streams are cheap, and only the second on the real model.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ import numpy as np
 import torch
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
 
 from sleepgym import __version__
+from sleepgym.episode.card import load_card
 from sleepgym.evaluation import (
     EpisodeResult,
     ScoreMatrix,
@@ -34,23 +37,49 @@ from sleepgym.evaluation import (
     episodes_sheet,
     evaluate,
     in_processes,
+    simulate,
 )
+from sleepgym.evaluation.search import search_rule
 from sleepgym.leaderboard.players import player_named
+from sleepgym.schedulers import Caretaker, scheduler_named
 from sleepgym.schedulers.named import RULES
+from sleepgym.sim.fit_files import load_fit
+from sleepgym.sim.setting import Setting
 from sleepgym.training import EnvSpec
 
 MACHINE = f"{platform.machine()}, torch {torch.__version__}"
 
 # Values by scheduler and field; units are those of the schedulers' docstrings.
 GRIDS: Mapping[str, Mapping[str, Sequence[float | str | None]]] = {
-    "night-owl": {"traffic_at": [0.15, 0.3], "load_at": [0.05, 0.08, 0.12, 0.18], "anyway_at": [0.3, 1.0]},
-    "pressure-rule": {"nap_at": [0.3, 2.0], "sleep_at": [0.35, 0.45, 0.6, 0.8], "night_relief": [0.0, 0.3]},
-    "budget-aware": {"load_at": [0.05, 0.08, 0.12], "nap_days": [0.5, 1.0], "reserve": [0.5, 1.1]},
-    "drowsiness": {"degraded_at": [0.05, 0.1, 0.15, 0.3], "nap_days": [0.25, 0.5, 1.0]},
-    "fixed-period": {"days": [0.5, 0.75, 1.0, 1.25, 1.5, 2.0]},
+    "night-owl": {"traffic_at": [0.2, 0.3, 0.4, 0.5], "load_at": [0.15, 0.25, 0.35, 0.45], "anyway_at": [0.8, 1.2]},
+    "pressure-rule": {"nap_at": [0.3, 2.0], "sleep_at": [0.6, 0.75, 0.9], "night_relief": [0.0, 0.3]},
+    "budget-aware": {
+        "traffic_at": [0.2, 0.4],
+        "load_at": [0.25, 0.4],
+        "nap_days": [0.5, 1.0],
+        "reserve": [0.5, 0.8, 1.1],
+    },
+    "drowsiness": {"degraded_at": [0.1, 0.2, 0.3, 0.5], "nap_days": [0.25, 0.5, 1.0]},
+    "rounds": {
+        "nap_days": [0.25, 0.5, 1.0],
+        "nap_traffic": [0.3, 1.0],
+        "reserve": [0.3, 0.8],
+        "traffic_at": [0.3, 0.45],
+        "load_at": [0.25, 0.4],
+    },
+    "mender": {
+        "unseen_at": [0.15, 0.3],
+        "degraded_at": [0.15, 0.3],
+        "fill_at": [0.6, 0.8],
+        "traffic_at": [0.3, 0.45],
+        "reserve": [0.3, 0.8],
+    },
+    "fixed-period": {"days": [0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0, 1.25, 1.5]},
     "never-sleep": {"nap_days": [None, 0.25, 0.5, 1.0]},
-    "look-ahead": {"depth": [16, 64], "width": [2, 4], "every": [1, 2], "rule": ["night-owl:load_at=0.12"]},
+    "look-ahead": {"depth": [16, 64], "width": [2, 4], "every": [1, 2], "rule": ["night-owl"]},
 }
+SEARCHED = "caretaker"
+"""Scheduler with too many fields for a grid, which is searched for in the sim."""
 
 
 @dataclass
@@ -60,8 +89,12 @@ class Args:
     card: str = ""
     """path of a card that replaces the environment's own"""
     schedulers: tuple[str, ...] = field(default_factory=lambda: tuple(name for name in GRIDS if name in RULES))
-    """schedulers to tune: night-owl, pressure-rule, budget-aware, drowsiness, fixed-period, never-sleep, look-ahead;
-    the last one takes hours and is not a default"""
+    """schedulers to tune: night-owl, pressure-rule, budget-aware, drowsiness, rounds, mender, fixed-period,
+    never-sleep, look-ahead, and with a fit caretaker; look-ahead takes hours and is not a default"""
+    fit: Path | None = None
+    """file of a fit to the card, as scripts/fit_sim.py makes it: the first round is simulated then"""
+    sim_streams: int = 64
+    """number of simulated streams per combination in the first round, with a fit"""
     episodes: int = 4
     """number of streams per combination in the first round"""
     finalists: int = 4
@@ -136,15 +169,24 @@ def play(job: Job) -> tuple[str, list[EpisodeResult]]:
 
 
 def main(args: Args) -> None:
-    if unknown := sorted(set(args.schedulers) - set(GRIDS)):
-        raise SystemExit(f"expected schedulers out of {', '.join(GRIDS)}, found {', '.join(unknown)}")
+    known = [*GRIDS, SEARCHED] if args.fit else list(GRIDS)
+    if unknown := sorted(set(args.schedulers) - set(known)):
+        raise SystemExit(f"expected schedulers out of {', '.join(known)}, found {', '.join(unknown)}")
     console = Console()
-    found: dict[str, Played] = {name: {text: [] for text in combinations(name)} for name in args.schedulers}
-    for number, seeds in enumerate(args.rounds):
-        # The second round evaluates the best combinations of the first on new streams.
-        chosen = [finalists(played)[: args.finalists] if number else list(played) for played in found.values()]
-        selected = [text for names in chosen for text in names]
-        play_round(args, found, jobs(args, selected, seeds), console)
+    found: dict[str, Played]
+    if args.fit is not None:
+        sim_scores = simulated_round(args, console)
+        first = {name: sorted(of, key=lambda text: -of[text])[: args.finalists] for name, of in sim_scores.items()}
+        found = {name: {text: [] for text in texts} for name, texts in first.items()}
+        selected = [text for texts in first.values() for text in texts]
+        play_round(args, found, jobs(args, selected, args.rounds[1]), console)
+        write(args, found, sim_scores)
+    else:
+        found = {name: {text: [] for text in combinations(name)} for name in args.schedulers}
+        for number, seeds in enumerate(args.rounds):
+            # The second round evaluates the best combinations of the first on new streams.
+            chosen = [finalists(played)[: args.finalists] if number else list(played) for played in found.values()]
+            play_round(args, found, jobs(args, [text for names in chosen for text in names], seeds), console)
 
     tables = sheets(args, found)
     args.out.with_suffix(".md").write_text(page(args, tables), encoding="utf-8")
@@ -154,6 +196,28 @@ def main(args: Args) -> None:
         best = ranked(played)[0]
         console.print(f"best {name}: {mean_score(played[best]):.3f} with {best}", soft_wrap=True, highlight=False)
     console.print(f"results: {args.out}, {args.out.with_suffix('.md')}", soft_wrap=True, highlight=False)
+
+
+def simulated_round(args: Args, console: Console) -> dict[str, dict[str, float]]:
+    """Plays all combinations in the sim; returns the simulated score of each, by scheduler."""
+    assert args.fit is not None
+    setting, (response, _) = Setting.of(load_card(args.card or args.env_id)), load_fit(args.fit)
+    seeds, found = range(args.seed, args.seed + args.sim_streams), dict[str, dict[str, float]]()
+    for name in track(args.schedulers, "simulating", console=console):
+        if name == SEARCHED:
+            best = search_rule(setting, response, np.random.default_rng(args.seed))
+            found[name] = {written(SEARCHED, best.rule): best.sim_score}
+            continue
+        found[name] = {}
+        for text in combinations(name):
+            results = simulate(setting, response, scheduler_named(text), seeds)
+            found[name][text] = float(np.mean([episode.score for episode in results]))
+    return found
+
+
+def written(name: str, rule: Caretaker) -> str:
+    """Returns the text form of a rule."""
+    return f"{name}:{','.join(f'{field}={value}' for field, value in vars(rule).items())}"
 
 
 def play_round(args: Args, found: Mapping[str, Played], work: Sequence[Job], console: Console) -> None:
@@ -194,6 +258,8 @@ scheduler, besides: {further}.
 
 def page(args: Args, tables: Sequence[Sheet]) -> str:
     first, further = (f"{seeds.start} to {seeds.stop - 1}" if seeds else "none" for seeds in args.rounds)
+    if args.fit is not None:
+        first = f"{args.sim_streams} simulated ones"
     return PAGE.format(
         env_id=args.env_id,
         command=command(args),
@@ -215,7 +281,7 @@ def command(args: Args) -> str:
     return " ".join(parts)
 
 
-def write(args: Args, found: Mapping[str, Played]) -> None:
+def write(args: Args, found: Mapping[str, Played], sim_scores: Mapping[str, Mapping[str, float]] | None = None) -> None:
     """Writes the results so far, by combination and in the order of the streams."""
     settings = {name: getattr(args, name) for name in ("env_id", "card", "seed", "episodes", "final_episodes")}
     played = {text: episodes for of in found.values() for text, episodes in of.items() if episodes}
@@ -225,7 +291,8 @@ def write(args: Args, found: Mapping[str, Played]) -> None:
     ]
     provenance = {"split": "train", "machine": MACHINE, "version": __version__, "command": command(args)}
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(settings | provenance | {"rows": rows}) + "\n", encoding="utf-8")
+    simulated = {} if sim_scores is None else {"sim_streams": args.sim_streams, "sim_scores": sim_scores}
+    args.out.write_text(json.dumps(settings | provenance | simulated | {"rows": rows}) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

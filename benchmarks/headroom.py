@@ -2,8 +2,9 @@
 
     python benchmarks/headroom.py --out docs/environments/headroom.json --page docs/environments/headroom.md
 
-Every scheduler plays the same streams, the planner the first few of them. Rungs of the ladder are the schedulers of a
-kind that score best; neighbouring rungs are compared in pairs, stream by stream.
+All episodes are played on the real model, all on the same streams. The planner knows the stream and tries actions in
+the sim; it plays once more without each of the actions, which shows what the action is worth. Rungs of the ladder are
+the schedulers of a kind that score best; neighbouring rungs are compared in pairs, stream by stream.
 
     python benchmarks/headroom.py --out docs/environments/headroom.json --replay 2
 
@@ -16,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -25,7 +27,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import sleepgym  # noqa: F401  (registers the environments)
 from benchmarks.common import markdown, records
+from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.episode.actions import Action
 from sleepgym.evaluation import (
+    Column,
     Comparison,
     EpisodeResult,
     ScoreMatrix,
@@ -37,7 +42,10 @@ from sleepgym.evaluation import (
     evaluate,
     in_processes,
 )
+from sleepgym.evaluation.search import neighbours
 from sleepgym.leaderboard.players import player_named
+from sleepgym.schedulers import Caretaker, SimLookAhead, SimPlanner
+from sleepgym.sim.maker import setting_and_response
 
 
 @dataclass
@@ -46,21 +54,30 @@ class Args:
     """the environment"""
     streams: int = 50
     """validation streams"""
-    planner_streams: int = 16
-    """of these, how many the planner plays; it takes about a hundred times as long as a rule"""
+    forbidden_streams: int = 50
+    """of these, on how many the planner plays without each action"""
     seed: int = 1000
     """seed of the first stream; the others follow it"""
-    periods: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5)
+    periods: tuple[float, ...] = (0.6, 0.7, 0.75, 0.8, 1.0)
     """days between nights of the fixed periods"""
     rules: tuple[str, ...] = (
-        "night-owl:load_at=0.12",
-        "budget-aware:load_at=0.12,nap_days=1.0,reserve=1.1",
-        "pressure-rule:nap_at=2.0,sleep_at=0.6,night_relief=0.3",
-        "drowsiness:degraded_at=0.15,nap_days=0.5",
+        "caretaker",
+        "night-owl",
+        "budget-aware",
+        "rounds",
+        "mender",
+        "pressure-rule",
+        "drowsiness",
     )
     """rules, with the numbers that agents/tune.py found on training streams"""
-    planner: str = "look-ahead:depth=16,width=4,every=2,rule=night-owl:load_at=0.12"
-    """the upper reference; empty for none"""
+    draws: int = 16
+    """simulated futures of an action that the planner tries"""
+    ticks: int = 40
+    """length of each in ticks"""
+    others: int = 8
+    """rules around the caretaker that the planner follows as well"""
+    fit: Path | None = None
+    """file of the sim's fit; by default the one that is shipped for the card"""
     processes: int = 2
     """processes, with an equal share of the cores each"""
     out: Path | None = None
@@ -71,46 +88,71 @@ class Args:
     """episodes of each scheduler in --out to perform again, instead of playing any"""
 
 
-Job = tuple[str, str, tuple[int, ...]]
-"""Environment, scheduler and seeds of a few episodes."""
+PLANNER = "planner"
+"""Name of the planner; without an action, the action's name follows."""
+
+FORBIDDEN = {f"{PLANNER} without {action.name}": action for action in Action if action != Action.WAIT}
+"""Planners by name, each with the action that it does without."""
+
+
+class Job(NamedTuple):
+    """A few episodes of a scheduler."""
+
+    args: Args
+    name: str
+    seeds: tuple[int, ...]
 
 
 def play(job: Job) -> tuple[str, list[EpisodeResult]]:
-    env_id, name, seeds = job
-    player = player_named(name, gym.make(env_id, split="validation"))
-    return name, evaluate(lambda: player.wrap(gym.make(env_id, split="validation")), player.scheduler, seeds, slots=2)
+    args, name = job.args, job.name
+
+    def env() -> Any:
+        return gym.make(args.env_id, split="validation")
+
+    if name != PLANNER and name not in FORBIDDEN:
+        player = player_named(name, env())
+        return name, evaluate(lambda: player.wrap(env()), player.scheduler, job.seeds, slots=1)
+    rule = Caretaker()
+    others = neighbours(rule, args.others, np.random.default_rng(0))
+    without = [FORBIDDEN[name]] if name in FORBIDDEN else []
+    planner = SimPlanner(rule, others, draws=args.draws, ticks=args.ticks, without=without)
+    _, response = setting_and_response(args.env_id, args.fit, {})
+
+    def maker(real: SleepEnv, seed: int) -> SimLookAhead:
+        return SimLookAhead(real, planner, response)
+
+    return name, evaluate(env, maker, job.seeds, slots=1)
 
 
 def jobs(args: Args, done: Mapping[str, Mapping[int, EpisodeResult]]) -> list[Job]:
-    """What is still to be played, the planner first, since it takes longest."""
+    """What is still to be played: the rules, the planner, and the planner without each action."""
     periods = [f"fixed-period:days={days}" for days in args.periods]
-    wanted = dict.fromkeys(("random", "never-sleep", *args.rules, *periods, "always-sleep"), args.streams)
+    wanted = dict.fromkeys(("random", "never-sleep", *args.rules, *periods, PLANNER), args.streams)
+    wanted |= dict.fromkeys(FORBIDDEN, args.forbidden_streams)
     found = []
-    planner = {args.planner: args.planner_streams} if args.planner else {}
-    for name, count in (planner | wanted).items():
+    for name, count in wanted.items():
         missing = [seed for seed in range(args.seed, args.seed + count) if seed not in done.get(name, {})]
-        found += [(args.env_id, name, tuple(lot)) for lot in chunks(missing, 2)]
+        found += [Job(args, name, tuple(lot)) for lot in chunks(missing, 2)]
     return found
 
 
-def ladder(results: Mapping[str, Sequence[EpisodeResult]], planner: str) -> list[str]:
+def ladder(results: Mapping[str, Sequence[EpisodeResult]]) -> list[str]:
     """Rungs from the lowest to the highest: chance, never, the best period, the best rule, the planner."""
 
     def best(names: Sequence[str]) -> list[str]:
         return sorted(names, key=lambda name: np.mean([episode.score for episode in results[name]]))[-1:]
 
-    plain = ("random", "never-sleep", "always-sleep", planner)
+    plain = ("random", "never-sleep", PLANNER, *FORBIDDEN)
     periods = [name for name in results if name.startswith("fixed-period")]
     rules = [name for name in results if name not in plain and name not in periods]
-    rungs = ["random", "never-sleep", *best(periods), *best(rules), planner]
+    rungs = ["random", "never-sleep", *best(periods), *best(rules), PLANNER]
     return [rung for rung in rungs if rung in results]
 
 
-def steps(results: Mapping[str, Sequence[EpisodeResult]], rungs: Sequence[str], seed: int) -> dict[str, Comparison]:
-    """Each rung against the one below it, and the last against the best period, on streams that both have played."""
-    pairs = list(zip(rungs[1:], rungs[:-1], strict=True))
-    if len(rungs) > 4:
-        pairs.append((rungs[-1], rungs[2]))
+def paired(
+    results: Mapping[str, Sequence[EpisodeResult]], pairs: Sequence[tuple[str, str]], seed: int
+) -> dict[str, Comparison]:
+    """Compares pairs of schedulers, each on the streams that both have played."""
     found = {}
     for upper, lower in pairs:
         shared = {e.seed for e in results[upper]} & {e.seed for e in results[lower]}
@@ -123,36 +165,49 @@ def steps(results: Mapping[str, Sequence[EpisodeResult]], rungs: Sequence[str], 
     return found
 
 
-def sheets(args: Args, results: Mapping[str, Sequence[EpisodeResult]]) -> tuple[Sheet, Sheet]:
-    """All schedulers by score, and neighbouring rungs in pairs."""
+def actions_sheet(results: Mapping[str, Sequence[EpisodeResult]]) -> Sheet:
+    """How often each action is taken per episode."""
+    columns = (Column("scheduler", "scheduler"), *(Column(a.name.lower(), a.name, ".1f") for a in Action))
+    rows = []
+    for name, episodes in results.items():
+        taken = [operator_of(action) for episode in episodes for action in episode.actions]
+        counts = np.bincount(taken, minlength=len(Action)) / len(episodes)
+        rows.append((name, *counts.tolist()))
+    return Sheet("Actions per episode", columns, rows)
+
+
+def operator_of(action: int | tuple[int, ...]) -> int:
+    return action if isinstance(action, int) else action[0]
+
+
+def sheets(args: Args, results: Mapping[str, Sequence[EpisodeResult]]) -> dict[str, Sheet]:
+    """All schedulers by score, neighbouring rungs in pairs, what each action is worth, and how often it is taken."""
     rng = np.random.default_rng(args.seed)
-    rungs = ladder(results, args.planner)
-    title = f"{args.env_id}, validation streams from {args.seed} on: {args.streams}, the planner {args.planner_streams}"
-    return (
-        episodes_sheet(results, rng, title),
-        comparison_sheet(steps(results, rungs, args.seed), "the second", "Rungs of the ladder, in pairs"),
-    )
+    rungs = ladder(results)
+    pairs = list(zip(rungs[1:], rungs[:-1], strict=True))
+    worth = [(PLANNER, name) for name in FORBIDDEN if name in results and PLANNER in results]
+    title = f"{args.env_id}, {args.streams} validation streams from {args.seed} on"
+    return {
+        "schedulers": episodes_sheet(results, rng, title),
+        "ladder": comparison_sheet(paired(results, pairs, args.seed), "the second", "Rungs of the ladder, in pairs"),
+        "worth": comparison_sheet(paired(results, worth, args.seed), "the second", "What each action is worth"),
+        "actions": actions_sheet(results),
+    }
 
 
 def contents(args: Args, results: Mapping[str, Sequence[EpisodeResult]], machine: str) -> dict[str, str]:
     """Blocks of the page."""
-    table, rungs = sheets(args, results)
-    return {"schedulers": f"{table.markdown()}\n{machine}.", "ladder": rungs.markdown()}
+    blocks = {name: sheet.markdown() for name, sheet in sheets(args, results).items()}
+    return blocks | {"schedulers": f"{blocks['schedulers']}\n{machine}."}
 
 
 def recorded(path: Path) -> dict[str, str]:
-    """Blocks of the page, from a record of the ladder with the usual planner."""
-    record, usual = records.read(path), Args()
+    """Blocks of the page, from a record."""
+    record = records.read(path)
     done = read(path, record["env_id"])
     results = {name: [of[seed] for seed in sorted(of)] for name, of in done.items()}
-    counts = [len(of) for name, of in results.items() if name != usual.planner]
-    args = replace(
-        usual,
-        env_id=record["env_id"],
-        streams=max(counts),
-        planner_streams=len(results.get(usual.planner, [])),
-        seed=min(min(of) for of in done.values()),
-    )
+    streams, first = max(map(len, results.values())), min(min(of) for of in done.values())
+    args = replace(Args(), env_id=record["env_id"], streams=streams, seed=first)
     return contents(args, results, record["machine"])
 
 
@@ -221,7 +276,7 @@ def main(args: Args) -> None:
             progress.update(task, advance=len(played), description=name)
             save()
     results = save()
-    for sheet in sheets(args, results):
+    for sheet in sheets(args, results).values():
         console.print(sheet.rich())
     console.print(f"{time.perf_counter() - started:.0f} s, {circumstances['machine']}")
     if args.page:

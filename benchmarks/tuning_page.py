@@ -78,10 +78,20 @@ def scores_sheet(scores: Mapping[str, ScoreMatrix], rng: np.random.Generator, ti
     return Sheet(title, (Column("scheduler", "scheduler"), Column("score", "score", ".2f")), best_first)
 
 
+def sim_sheet(name: str, sim_scores: Mapping[str, float], record: Record) -> Sheet:
+    """Combinations of a scheduler by simulated score."""
+    title = f"{name}, in the sim: {len(sim_scores)} combinations on {record['sim_streams']} simulated streams"
+    columns = (Column("scheduler", "scheduler"), Column("sim_score", "sim score", ".3f"))
+    rows = sorted(sim_scores.items(), key=lambda item: -item[1])
+    return Sheet(title, columns, rows)
+
+
 def contents(record: Record) -> dict[str, str]:
     """Blocks of the page that the record has data for."""
     pairs, tables = sheets(record)
     blocks = {} if pairs is None else {"pairs": pairs.markdown()}
+    if "sim_scores" in record:
+        blocks["sim"] = "\n".join(sim_sheet(name, of, record).markdown() for name, of in record["sim_scores"].items())
     if all("episodes" in row for row in record["rows"]):
         blocks["rounds"] = "\n".join(sheet.markdown() for sheet in tables)
     return blocks

@@ -18,6 +18,9 @@ from sleepgym.memory.rehearsal import Rehearsal
 
 T = TypeVar("T")
 
+_NUMBERS = 2**24
+"""Maximum number of yesterday's log-probabilities that are kept for a night; beyond it, they are computed each time."""
+
 _ROWS = 256
 """Maximum number of rows per pass without gradients."""
 
@@ -61,6 +64,12 @@ class AnswerRows:
         with self._overlay.use(memories, factors):
             log_p = run.logits(rows, columns - 1, narrow=True).log_softmax(-1)
         return log_p, rows.to(log_p.device)
+
+    @property
+    def numbers(self) -> int:
+        """Log-probabilities at all tokens of all objects."""
+        vocabulary = self._overlay.lm.model.get_output_embeddings().weight.shape[0]
+        return vocabulary * sum(len(row.object_ids) for row in self._rows)
 
     def targets(self, chosen: Mapping[int, Sequence[int]]) -> list[int]:
         """Returns the tokens of the chosen objects."""
@@ -130,6 +139,18 @@ class Held:
     ) -> None:
         self._memories, self._yesterday, self._sizes = memories, yesterday, [len(group) for group in rows]
         self._rows = AnswerRows(overlay, rows, linears)
+        self._wanted = self._all_wanted() if self._rows.numbers <= _NUMBERS else None
+
+    @torch.no_grad()
+    def _all_wanted(self) -> list[list[Tensor]]:
+        """Returns yesterday's log-probabilities of all answers, ``[tokens, vocabulary]`` per question and training."""
+        wanted: list[list[Tensor]] = []
+        for i, size in enumerate(self._sizes):
+            wanted.append([])
+            for part in _parts(size):
+                p, rows = self._rows.log_probs({i: part}, [self._yesterday[i]])
+                wanted[i] += p.split(torch.bincount(rows).tolist())
+        return wanted
 
     @torch.no_grad()
     def divergences_of_run(self, i: int, factors: Factors) -> Tensor:
@@ -146,8 +167,11 @@ class Held:
             factors: Adapters in training, one per chosen training.
         """
         even = evened(chosen)
-        with torch.no_grad():
-            p, _ = self._rows.log_probs(even, [self._yesterday[i] for i in even])
+        if self._wanted is not None:
+            p = torch.cat([self._wanted[i][k] for i, group in even.items() for k in group])
+        else:
+            with torch.no_grad():
+                p, _ = self._rows.log_probs(even, [self._yesterday[i] for i in even])
         q, rows = self._rows.log_probs(even, [self._memories[i] for i in even], factors)
         by_row = _mean_of_rows(_divergence(p, q), rows).view(len(even), -1)
         return [row[: len(group)] for row, group in zip(by_row, chosen.values(), strict=True)]

@@ -25,6 +25,9 @@ _TERMS = 256
 _ROWS = 4
 """Rows per pass up to the start."""
 
+_TOGETHER = 4
+"""Terms whose activations are computed in one product: what rows feed to the linear is read from memory once."""
+
 _WIDTHS = 8
 """Rows are kept with others whose length is the same, once rounded up to a multiple of this."""
 
@@ -189,10 +192,16 @@ class Kept:
             missing = at[~known.all(0)]
             # All rows between the first and the last of them: a slice is not copied, and others will be asked for.
             chosen = slice(int(missing.min()), int(missing.max()) + 1)
-            for i in np.flatnonzero(~known.all(1)).tolist():
-                # One term at a time, so that the last bits do not depend on which terms were asked about before.
-                self._activations[slots[i], chosen] = hidden[chosen] @ a[i][0].to(hidden)
-                self._activated[slots[i], chosen] = self._numbers[chosen]
+            new = np.flatnonzero(~known.all(1)).tolist()
+            for first in range(0, len(new), _TOGETHER):
+                part = new[first : first + _TOGETHER]
+                # Always as many, so that the last bits do not depend on which terms were asked about before.
+                rows = torch.cat([a[i] for i in part]).to(hidden)
+                rows = torch.nn.functional.pad(rows, (0, 0, 0, _TOGETHER - len(part)))
+                found = (hidden[chosen].flatten(0, 1) @ rows.T).view(-1, self.width, _TOGETHER)
+                for column, i in enumerate(part):
+                    self._activations[slots[i], chosen] = found[:, :, column]
+                    self._activated[slots[i], chosen] = self._numbers[chosen]
         return self._activations[torch.from_numpy(slots)[:, None], places, :tokens].permute(1, 2, 0)
 
     def _slots(self, a: Sequence[Tensor]) -> NDArray[np.intp]:

@@ -6,6 +6,8 @@ from sleepgym.schedulers.caretaker import Caretaker
 from sleepgym.schedulers.look_ahead import LookAhead
 from sleepgym.schedulers.named import SchedulerMaker, SchedulerNameError, known_schedulers, scheduler_named
 from sleepgym.schedulers.own import FunctionScheduler, SchedulerTypeError, as_scheduler
+from sleepgym.schedulers.repairing import Mender, Rounds
+from sleepgym.schedulers.sim_look_ahead import SimLookAhead
 from sleepgym.schedulers.sim_planner import SimPlanner
 from sleepgym.schedulers.simple import AlwaysSleep, FixedPeriod, NeverSleep, RandomScheduler
 
@@ -17,14 +19,17 @@ __all__ = [
     "FixedPeriod",
     "FunctionScheduler",
     "LookAhead",
+    "Mender",
     "NeverSleep",
     "NightOwl",
     "PressureRule",
     "RandomScheduler",
+    "Rounds",
     "Scheduler",
     "SchedulerMaker",
     "SchedulerNameError",
     "SchedulerTypeError",
+    "SimLookAhead",
     "SimPlanner",
     "allowed",
     "as_scheduler",

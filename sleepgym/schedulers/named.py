@@ -14,6 +14,7 @@ from sleepgym.schedulers.adaptive import BudgetAware, Drowsiness, NightOwl, Pres
 from sleepgym.schedulers.base import Scheduler
 from sleepgym.schedulers.caretaker import Caretaker
 from sleepgym.schedulers.look_ahead import LookAhead
+from sleepgym.schedulers.repairing import Mender, Rounds
 from sleepgym.schedulers.simple import AlwaysSleep, FixedPeriod, NeverSleep, RandomScheduler
 
 RULES: Mapping[str, type[Scheduler]] = {
@@ -22,9 +23,11 @@ RULES: Mapping[str, type[Scheduler]] = {
     "caretaker": Caretaker,
     "drowsiness": Drowsiness,
     "fixed-period": FixedPeriod,
+    "mender": Mender,
     "never-sleep": NeverSleep,
     "night-owl": NightOwl,
     "pressure-rule": PressureRule,
+    "rounds": Rounds,
 }
 """Schedulers that decide by the observation alone, by name."""
 

@@ -49,10 +49,11 @@ class SimPlanner:
         every: Interval of decisions at which actions other than the rule's are tried.
         caution: Standard errors that are taken off the gain of an action over the rule's own: the best of several noisy
             means is too good to be true.
+        without: Actions that are never taken, to see what they are worth; not WAIT.
         seed: Seed of the draws.
 
     Raises:
-        ValueError: A width, a number of draws or of ticks or an interval is below 1.
+        ValueError: A width, a number of draws or of ticks or an interval is below 1, or it is to do without WAIT.
         SchedulerTypeError: A rule does not decide by the observation alone.
     """
 
@@ -63,12 +64,15 @@ class SimPlanner:
     ticks: int | None = None
     every: int = 1
     caution: float = 1.0
+    without: Sequence[Action] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
         numbers = {"width": self.width, "draws": self.draws, "ticks": self.ticks, "every": self.every}
         if any(number is not None and number < 1 for number in numbers.values()):
             raise ValueError(f"expected numbers of at least 1, found {numbers}")
+        if Action.WAIT in self.without:
+            raise ValueError("expected actions to do without, found WAIT, which is always allowed")
         for rule in (self.rule, *self.others):
             if not hasattr(as_scheduler(rule), "predict"):
                 raise SchedulerTypeError(
@@ -127,7 +131,7 @@ class SimPlanning:
         """
         if action_masks is None:
             raise ValueError("expected action_masks, found none; pass those of the episodes")
-        seen, masks = structured(observation), np.asarray(action_masks, bool)[:, : len(Action)]
+        seen, masks = structured(observation), self._left(np.asarray(action_masks, bool)[:, : len(Action)])
         own = np.array([self._chosen(rule, seen, masks) for rule in range(len(self._rules))])
         chosen = own[0].copy()
         if self._decisions % self.planner.every == 0:
@@ -139,6 +143,12 @@ class SimPlanning:
                 chosen[row] = tried[self._best(value)].action
         self._decisions += 1
         return chosen, state
+
+    def _left(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Returns masks without the actions that are never taken."""
+        left = masks.copy()
+        left[:, list(self.planner.without)] = False
+        return left
 
     def _chosen(self, rule: int, seen: Observation, masks: NDArray[np.bool_]) -> NDArray[np.int64]:
         return np.array(self._rules[rule].predict(seen, action_masks=masks)[0], np.int64)
@@ -198,7 +208,7 @@ class SimPlanning:
             running = np.flatnonzero(~branches.over)
             if not len(running):
                 break
-            masks = branches.masks
+            masks = self._left(branches.masks)
             for rule in np.unique(rules[running]).tolist():
                 rows = running[rules[running] == rule]
                 actions[rows] = self._chosen(rule, branches.observe(rows), masks[rows])

@@ -15,7 +15,7 @@ import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.evaluation import EpisodeResult, run_episode
 from sleepgym.schedulers import NightOwl
 
-PLANNER = "look-ahead:depth=2,rule=night-owl"
+PLANNER = "planner"
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def episodes(*scores: float) -> list[EpisodeResult]:
 RESULTS = {
     "random": episodes(0.1, 0.2, 0.3),
     "never-sleep": episodes(0.4, 0.5, 0.6),
-    "always-sleep": episodes(0.9, 0.9, 0.9),
+    "planner without REFRESH": episodes(0.9, 0.9, 0.9),
     "fixed-period:days=1.0": episodes(0.5, 0.6, 0.7),
     "fixed-period:days=2.0": episodes(0.5, 0.5, 0.6),
     "night-owl": episodes(0.7, 0.7, 0.7),
@@ -45,29 +45,37 @@ RESULTS = {
 
 def test_rungs_are_the_best_of_their_kind(headroom: ModuleType) -> None:
     rungs = ["random", "never-sleep", "fixed-period:days=1.0", "night-owl", PLANNER]
-    assert headroom.ladder(RESULTS, PLANNER) == rungs
+    assert headroom.ladder(RESULTS) == rungs
     without = {name: of for name, of in RESULTS.items() if name != PLANNER}
-    assert headroom.ladder(without, PLANNER) == rungs[:-1]
+    assert headroom.ladder(without) == rungs[:-1]
 
 
 def test_neighbours_are_compared_on_the_streams_that_both_have_played(headroom: ModuleType) -> None:
-    found = headroom.steps(RESULTS, headroom.ladder(RESULTS, PLANNER), seed=0)
+    rungs = headroom.ladder(RESULTS)
+    found = headroom.paired(RESULTS, list(zip(rungs[1:], rungs[:-1], strict=True)), seed=0)
     points = {name: comparison.difference.point for name, comparison in found.items()}
     assert points == {
         "never-sleep - random (3 streams)": pytest.approx(0.3),
         "fixed-period:days=1.0 - never-sleep (3 streams)": pytest.approx(0.1),
         "night-owl - fixed-period:days=1.0 (3 streams)": pytest.approx(0.1),
         f"{PLANNER} - night-owl (2 streams)": pytest.approx(0.15),
-        f"{PLANNER} - fixed-period:days=1.0 (2 streams)": pytest.approx(0.3),
     }
 
 
 def test_episodes_that_were_played_are_not_played_again(headroom: ModuleType) -> None:
-    args = headroom.Args(streams=3, planner_streams=2, rules=("night-owl",), planner=PLANNER)
+    args = headroom.Args(streams=3, forbidden_streams=2, rules=("night-owl",))
     done = {name: {e.seed: e for e in of} for name, of in RESULTS.items() if name != "night-owl"}
     del done["random"][1001]
-    left = {(name, seeds) for _, name, seeds in headroom.jobs(args, done) if not name.startswith("fixed-period")}
-    assert left == {("random", (1001,)), ("night-owl", (1000, 1001)), ("night-owl", (1002,))}
+    left = {(job.name, job.seeds) for job in headroom.jobs(args, done) if not job.name.startswith("fixed-period")}
+    without = {(f"{PLANNER} without {name}", (1000, 1001)) for name in ("INJECT", "NAP", "SLEEP", "PRUNE")}
+    assert left == {
+        ("random", (1001,)), ("night-owl", (1000, 1001)), ("night-owl", (1002,)), (PLANNER, (1002,)), *without,
+    }  # fmt: skip
+
+
+def test_actions_are_counted_per_episode(headroom: ModuleType) -> None:
+    sheet = headroom.actions_sheet({"a": episodes(0.1, 0.2), "b": [replace(episodes(0.1)[0], actions=((4, 0, 1),))]})
+    assert [list(row) for row in sheet.rows] == [["a", 1, 1, 0, 0, 0, 0], ["b", 0, 0, 0, 0, 1, 0]]
 
 
 @pytest.mark.slow

@@ -14,9 +14,11 @@ from sleepgym.episode.actions import Action
 from sleepgym.episode.card import load_card
 from sleepgym.episode.stream import draw_stream
 from sleepgym.evaluation import sim_scores, simulate, simulated_sheet
+from sleepgym.evaluation.search import neighbours
 from sleepgym.facts import World
 from sleepgym.schedulers import (
     AlwaysSleep,
+    Caretaker,
     LookAhead,
     NeverSleep,
     NightOwl,
@@ -215,6 +217,29 @@ def test_branches_are_played_for_so_many_ticks(mini: Setting, wear: Response) ->
     np.testing.assert_array_equal(values(1).ravel(), one)
     np.testing.assert_array_equal(values(mini.card.horizon), values(None))
     assert (values(1) < values(8)).all() and (values(8) < values(None)).all()
+
+
+def test_a_planner_does_without_an_action(mini: Setting, wear: Response) -> None:
+    seeds = range(3)
+    for action in (Action.SLEEP, Action.INJECT):
+        played = simulate(mini, wear, SimPlanner(OWL, draws=2, ticks=6, without=(action,)), seeds)
+        assert all(action not in episode.actions for episode in played)
+        assert all(episode.invalid == 0 for episode in played)
+    with pytest.raises(ValueError, match="found WAIT"):
+        SimPlanner(OWL, without=(Action.WAIT,))
+
+
+def test_a_planner_with_more_rules_to_follow_finds_better_ones(mini: Setting, wear: Response) -> None:
+    seeds = range(24)
+    never = Caretaker(sleep_load=1.0, anyway_load=2.0)
+    others = neighbours(Caretaker(), 4, np.random.default_rng(0))
+    assert len(set(others)) == 4
+
+    def mean(*rules: Caretaker) -> float:
+        planner = SimPlanner(never, rules, draws=4, caution=0.0, width=1)
+        return float(np.mean([episode.episode_return for episode in simulate(mini, wear, planner, seeds)]))
+
+    assert mean(*others) > mean()
 
 
 def test_the_planner_plans_for_a_vector_of_environments_too(wear: Response) -> None:
