@@ -1,6 +1,6 @@
 """Trains a policy with PPO on a SleepLLM environment, with or without invalid action masking.
 
-The defaults are those of the policies in agents/pretrained, whose scores are in docs/results.md.
+The defaults are settings that were found on an earlier card.
 """
 
 from __future__ import annotations

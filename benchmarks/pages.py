@@ -22,7 +22,6 @@ from benchmarks import (
     architectures,
     editing_report,
     headroom,
-    results_page,
     sim_page,
     sleep_report,
     throughput_page,
@@ -41,10 +40,6 @@ def sleep(root: Path) -> sleep_report.Args:
     return sleep_report.Args(root / "docs/sleep", root / "docs/sleep.md")
 
 
-def results(root: Path) -> results_page.Args:
-    return results_page.Args(root / "docs/results", root / "docs/results.md", root / "agents/pretrained")
-
-
 def tiny(root: Path) -> tiny_page.Args:
     models = root / "docs/models"
     return tiny_page.Args(models / "tiny.json", models / "tiny.md", models / "tiny.png")
@@ -56,16 +51,13 @@ def _beside(page: str, contents: Callable[[records.Record], Blocks]) -> Callable
 
 
 PAGES: Mapping[str, Callable[[Path], Blocks]] = {
-    "agents/pretrained/README.md": lambda root: results_page.policies(results(root)),
     "docs/architectures.md": _beside("docs/architectures.md", architectures.contents),
     "docs/editing.md": lambda root: editing_report.contents(editing(root)),
     "docs/environments/headroom.md": lambda root: headroom.recorded(root / "docs/environments/headroom.json"),
     "docs/environments/sim.md": _beside("docs/environments/sim.md", sim_page.contents),
     "docs/environments/throughput.md": _beside("docs/environments/throughput.md", throughput_page.contents),
     "docs/environments/tuning.md": _beside("docs/environments/tuning.md", tuning_page.contents),
-    "docs/environments/tuning-planner.md": _beside("docs/environments/tuning-planner.md", tuning_page.contents),
     "docs/models/tiny.md": _beside("docs/models/tiny.md", tiny_page.contents),
-    "docs/results.md": lambda root: results_page.contents(results(root)),
     "docs/sleep.md": lambda root: sleep_report.contents(sleep(root)),
 }
 """Generated blocks of every page, as a function of the root of the repository."""
@@ -73,7 +65,6 @@ PAGES: Mapping[str, Callable[[Path], Blocks]] = {
 PICTURES: Mapping[str, Callable[[Path], Mapping[Path, Figure]]] = {
     "docs/editing.md": lambda root: editing_report.pictures(editing(root)),
     "docs/models/tiny.md": lambda root: tiny_page.pictures(tiny(root)),
-    "docs/results.md": lambda root: results_page.pictures(results(root)),
     "docs/sleep.md": lambda root: sleep_report.pictures(sleep(root)),
 }
 """Pictures of pages, by file."""
@@ -82,7 +73,7 @@ PICTURES: Mapping[str, Callable[[Path], Mapping[Path, Figure]]] = {
 @dataclass
 class Args:
     root: Path = records.ROOT
-    """folder that docs and agents are in"""
+    """folder that docs are in"""
     only: tuple[str, ...] = field(default_factory=lambda: tuple(PAGES))
     """pages, by default all"""
     check: bool = False

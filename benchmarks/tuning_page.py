@@ -1,4 +1,4 @@
-"""Puts the tables of agents/tune.py into docs/environments/tuning.md and tuning-planner.md.
+"""Puts the tables of agents/tune.py into docs/environments/tuning.md.
 
     python benchmarks/tuning_page.py
 

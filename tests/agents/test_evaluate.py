@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from sb3_contrib import MaskablePPO
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sleepgym.evaluation import ScoreMatrix, evaluate
@@ -76,10 +78,12 @@ def test_what_would_be_called_alike_is_refused(
     assert evaluate.policies_in("a/lr=0.1/best.zip") == ("lr=0.1-best", [Path("a/lr=0.1/best.zip")])
 
 
-def test_a_policy_plays_where_the_ledger_is_smaller(call: Callable[..., str], quick_card: Path) -> None:
-    shipped = str(Path(__file__).parents[2] / "agents" / "pretrained" / "ppo-3.zip")
-    shown = call("evaluate", shipped, "--env-id", MINI, "--card", str(quick_card), "--episodes", "1")
-    assert "pretrained-ppo-3" in shown
+def test_a_policy_plays_where_the_ledger_is_smaller(call: Callable[..., str], quick_card: Path, tmp_path: Path) -> None:
+    larger = MaskablePPO("MultiInputPolicy", gym.make("SleepLLM-v0"), n_steps=8, device="cpu")
+    card = PolicyCard(algorithm="MaskablePPO", env_id="SleepLLM-v0", seed=0, steps=0)
+    card.save(larger, tmp_path / "larger" / "best.zip")
+    shown = call("evaluate", "larger/best.zip", "--env-id", MINI, "--card", str(quick_card), "--episodes", "1")
+    assert "larger-best" in shown
 
 
 def test_an_unknown_contestant_is_reported_before_anybody_plays(compare: Callable[..., str], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from sleepgym.evaluation import EpisodeResult
 from sleepgym.schedulers import scheduler_named
+from sleepgym.sim.maker import FITS
 
 
 @pytest.mark.slow
@@ -65,3 +66,24 @@ def test_every_combination_of_every_grid_is_a_scheduler(script: Callable[[str], 
 def test_an_unknown_scheduler_is_reported(call: Callable[..., str]) -> None:
     with pytest.raises(SystemExit, match=r"expected schedulers out of night-owl, .* found owl"):
         call("tune", "--schedulers", "owl")
+
+
+def test_the_first_round_is_simulated_with_a_fit(
+    call: Callable[..., str], quick_card: Path, tmp_path: Path, script: Callable[[str], ModuleType]
+) -> None:
+    fit = sorted(FITS.glob("*.safetensors"))[0]
+    where = ("--env-id", "SleepLLM-Mini-v0", "--card", str(quick_card), "--out", "tuned.json", "--fit", str(fit))
+    rounds = ("--sim-streams", "4", "--finalists", "1", "--final-episodes", "1")
+    shown = call("tune", *where, *rounds, "--schedulers", "fixed-period", "caretaker")
+    found = json.loads((tmp_path / "tuned.json").read_text())
+    assert [len(of) for of in found["sim_scores"].values()] == [len(script("tune").combinations("fixed-period")), 1]
+    assert [len(row["scores"]) for row in found["rows"]] == [1, 1]
+    best = max(found["sim_scores"]["fixed-period"], key=found["sim_scores"]["fixed-period"].get)
+    assert found["rows"][0]["scheduler"] == best and f"with {best}" in shown
+    [text] = found["sim_scores"]["caretaker"]
+    assert scheduler_named(text).name == "Caretaker"
+
+
+def test_only_a_fit_finds_a_caretaker(call: Callable[..., str]) -> None:
+    with pytest.raises(SystemExit, match=r"expected schedulers out of .*, found caretaker"):
+        call("tune", "--schedulers", "caretaker")

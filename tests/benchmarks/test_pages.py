@@ -16,7 +16,7 @@ TEXTS = {
     for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("agents/**/*.md")]
 }
 MARKED = sorted(page for page, text in TEXTS.items() if ": written by benchmarks/" in text)
-"""Pages with a generated table; of docs/environments/tuning-planner.md the record has too little for one."""
+"""Pages with a generated table."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def blocks(pages: ModuleType) -> dict[str, dict[str, str]]:
 
 
 def test_every_page_with_a_marked_table_is_known(pages: ModuleType) -> None:
-    assert {*MARKED, "docs/environments/tuning-planner.md"} == pages.PAGES.keys()
+    assert {*MARKED} == pages.PAGES.keys()
 
 
 @pytest.mark.parametrize("page", MARKED)
@@ -62,18 +62,6 @@ def test_pictures_are_drawn_from_records_too(pages: ModuleType) -> None:
              for path in build(ROOT)}  # fmt: skip
     folders = (ROOT / "docs/editing", ROOT / "docs/models", ROOT / "docs/sleep")
     assert drawn == {path for folder in folders for path in folder.glob("*.png")}
-
-
-@pytest.mark.parametrize("name", ["tuning", "tuning-planner"])
-def test_scores_of_the_tables_that_are_kept_by_hand_are_the_recorded_ones(
-    name: str, benchmark: Callable[[str], ModuleType]
-) -> None:
-    folder = ROOT / "docs" / "environments"
-    _, tables = benchmark("tuning_page").sheets(benchmark("common.records").read(folder / f"{name}.json"))
-    page = (folder / f"{name}.md").read_text(encoding="utf-8")
-    kept = re.findall(r"^\| ([a-z-]+:\S+) \| (\d\S+ \[\S+ \S+\]) \| \d", page, flags=re.MULTILINE)
-    recorded = [row for sheet in tables for row in re.findall(r"^\| (\S+:\S+) \| (.+) \|$", sheet.markdown(), re.M)]
-    assert kept and kept == recorded
 
 
 def test_generated_parts_hold_data_and_leave_conclusions_to_people(blocks: dict[str, dict[str, str]]) -> None:

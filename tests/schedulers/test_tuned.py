@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sleepgym.schedulers import scheduler_named
-from sleepgym.schedulers.named import RULES, spelled_out
+from sleepgym.schedulers.named import RULES
 
 SWEEPS = Path(__file__).parents[2] / "docs" / "environments"
 
@@ -24,7 +24,3 @@ def best(sweep: str, name: str) -> str:
 @pytest.mark.parametrize("name", [name for name, rule in RULES.items() if fields(rule)])
 def test_a_rule_has_the_numbers_that_scored_best(name: str) -> None:
     assert scheduler_named(name) == scheduler_named(best("tuning.json", name))
-
-
-def test_the_planner_has_the_numbers_that_scored_best() -> None:
-    assert spelled_out("look-ahead:rule=night-owl") == spelled_out(best("tuning-planner.json", "look-ahead"))
