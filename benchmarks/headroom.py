@@ -58,15 +58,16 @@ class Args:
     """of these, on how many the planner plays without each action"""
     seed: int = 1000
     """seed of the first stream; the others follow it"""
-    periods: tuple[float, ...] = (0.6, 0.7, 0.75, 0.8, 1.0)
+    periods: tuple[float, ...] = (1.0, 1.5)
     """days between nights of the fixed periods"""
     rules: tuple[str, ...] = (
         "caretaker",
         "night-owl",
+        "pressure-rule",
+        "never-sleep:nap_days=1.0",
         "budget-aware",
         "rounds",
         "mender",
-        "pressure-rule",
         "drowsiness",
     )
     """rules, with the numbers that agents/tune.py found on training streams"""

@@ -2,12 +2,14 @@
 
     python benchmarks/sim_fidelity.py --out docs/environments/sim.json --page docs/environments/sim.md
 
-Real episodes are recorded in a folder, those on training streams to fit to and those on validation streams to compare
-with; what is there already is not played again. The sim plays the same validation streams, several times each.
+Real episodes on training streams are recorded in a folder, to fit to; what is there already is not played again. Real
+episodes on validation streams, to compare with, are those of benchmarks/headroom.py. The sim plays the same validation
+streams, several times each.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +23,15 @@ from rich.progress import track
 from benchmarks import sim_page, sim_players
 from benchmarks.common import markdown, records
 from benchmarks.sim_page import QUANTITIES
-from sleepgym.evaluation import in_processes, simulate
-from sleepgym.evaluation.recorded import RecordJob, missing, record_jobs
-from sleepgym.schedulers.exploring import MIXES
+from scripts import fit_sim
+from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.evaluation import simulate
+from sleepgym.evaluation.recorded import RecordJob, missing, record_jobs, recorded
 from sleepgym.sim.fit import Samples, fit_samples, samples_of
 from sleepgym.sim.recorder import Record
-from sleepgym.sim.replay import changes_of, played_out
+from sleepgym.sim.replay import changes_of
 from sleepgym.sim.setting import Setting
-from sleepgym.sim.streams import Streams
+from sleepgym.sim.streams import Streams, streams_of
 
 Outcomes = dict[str, list[float]]
 """Quantities at the end of an episode per stream, by name."""
@@ -39,31 +42,16 @@ class Args:
     env: str = "SleepLLM-v0"
     """id of a card, or path of a TOML file"""
     records: Path = Path("runs/sim-fidelity")
-    """folder of the real episodes, one file each, in `train` and `validation`"""
-    policies: tuple[str, ...] = (
-        *MIXES,
-        "always-sleep",
-        "budget-aware",
-        "drowsiness",
-        "fixed-period:days=0.5",
-        "fixed-period:days=1.5",
-        "never-sleep",
-        "never-sleep:nap_days=0.5",
-        "night-owl",
-        "night-owl:load_at=0.03,traffic_at=0.3",
-        "night-owl~0.2",
-        "pressure-rule",
-    )
-    """schedulers by name, mix:... with the weights of the six actions, and files of trained policies; ~0.2 is a share
-    of random steps"""
+    """folder of the real episodes, one file each"""
+    policies: tuple[str, ...] = fit_sim.POLICIES
+    """policies that are recorded and fitted to; see scripts/fit_sim.py"""
+    real: Path = Path("docs/environments/headroom.json")
+    """episodes of schedulers on validation streams, as benchmarks/headroom.py keeps them; those of its planner are left
+    out"""
     train_streams: int = 20
     """training streams, on which every policy plays an episode to fit to"""
-    streams: int = 50
-    """validation streams, on which scores are compared"""
     train_seed: int = 0
     """seed of the first training stream; the others follow it"""
-    seed: int = 1000
-    """seed of the first validation stream; the others follow it"""
     draws: int = 8
     """simulated episodes per validation stream"""
     processes: int = 2
@@ -75,52 +63,57 @@ class Args:
 
 
 @dataclass(frozen=True)
-class Played:
-    """Real episodes of a policy.
+class Fitted:
+    """What real episodes on training streams were recorded of.
 
     Attributes:
-        train: Samples of the episodes to fit to, by model.
-        streams: Validation streams.
-        real: Quantities at the end of the episodes on them.
-        setting: Numbers of the card.
+        samples: Samples of the episodes, by policy and model.
         model: Name and hash of the model.
     """
 
-    train: Sequence[Mapping[str, Samples]]
-    streams: Streams
-    real: Outcomes
-    setting: Setting
+    samples: Mapping[str, Sequence[Mapping[str, Samples]]]
     model: tuple[str, str]
 
 
-def jobs(args: Args, policy: str) -> tuple[list[RecordJob], list[RecordJob]]:
-    """Episodes to fit to, and episodes to compare with."""
-    train = range(args.train_seed, args.train_seed + args.train_streams)
-    compared = range(args.seed, args.seed + args.streams)
-    return (
-        record_jobs(args.env, [policy], train, "train", args.records / "train"),
-        record_jobs(args.env, [policy], compared, "validation", args.records / "validation"),
-    )
+def jobs(args: Args) -> list[RecordJob]:
+    """Episodes to fit to."""
+    seeds = range(args.train_seed, args.train_seed + args.train_streams)
+    return record_jobs(args.env, args.policies, seeds, "train", args.records)
 
 
-def outcome(record: Record) -> dict[str, float]:
-    """Quantities at the end of a real episode; the perplexity ratio is that of the sample that is measured in it."""
-    episodes, _ = played_out(record)
-    clock = episodes.state.clock
-    found = (record.score[0], episodes.recall[0], record.ratio[-1], clock.sleeps[0], clock.naps[0], clock.edits_used[0])
-    return {name: float(value) for name, value in zip(QUANTITIES, found, strict=True)}
+def fitted_to(args: Args, console: Console) -> Fitted:
+    """Reads what was recorded."""
+    samples: dict[str, list[Mapping[str, Samples]]] = {}
+    models = set()
+    for job in track(jobs(args), "reading", console=console):
+        record = Record.load(job.path)
+        models.add((record.about.model, record.about.fingerprint))
+        samples.setdefault(job.policy, []).append(dict(samples_of(changes_of(record))))
+    if len(models) != 1:
+        raise SystemExit(
+            f"expected records of one model in {args.records}, found {sorted(models)}; name another folder"
+        )
+    return Fitted(samples, models.pop())
 
 
-def read(args: Args, policy: str) -> Played:
-    train, compared = jobs(args, policy)
-    real = [Record.load(job.path) for job in compared]
-    return Played(
-        train=[dict(samples_of(changes_of(Record.load(job.path)))) for job in train],
-        streams=Streams.joined([record.streams for record in real]),
-        real=columns([outcome(record) for record in real]),
-        setting=Setting.of(real[0].about.card),
-        model=(real[0].about.model, real[0].about.fingerprint),
-    )
+def outcome(episode: Mapping[str, Any]) -> dict[str, float]:
+    """Quantities at the end of a real episode."""
+    return {name: float(episode[name]) for name in QUANTITIES}
+
+
+def streams_played(args: Args, seeds: Sequence[int]) -> tuple[Setting, Streams]:
+    """Validation streams, which resets draw without playing them."""
+    env = SleepEnv(args.env, split="validation")
+    drawn = []
+    for seed in seeds:
+        env.reset(seed=seed)
+        drawn.append(env.episode.stream)
+    return Setting.of(env.card), streams_of(env.card, drawn)
+
+
+def kind(policy: str) -> str:
+    """Scheduler of a policy, without its numbers and its share of random steps."""
+    return re.split("[:~]", {"random": "mix"}.get(policy, policy))[0]
 
 
 def columns(outcomes: Sequence[Mapping[str, float]]) -> Outcomes:
@@ -128,13 +121,14 @@ def columns(outcomes: Sequence[Mapping[str, float]]) -> Outcomes:
     return {name: [round(each[name], 6) for each in outcomes] for name in QUANTITIES}
 
 
-def predicted(args: Args, policy: str, played: Mapping[str, Played]) -> Outcomes:
-    """Simulated quantities of a policy, means over draws, by a fit to the episodes of all others."""
-    others = [samples for name, each in played.items() if name != policy for samples in each.train]
+def predicted(
+    args: Args, policy: str, fitted: Fitted, setting: Setting, streams: Streams, seeds: Sequence[int]
+) -> Outcomes:
+    """Simulated quantities of a scheduler, means over draws, by a fit to the episodes of all others."""
+    others = [samples for name, of in fitted.samples.items() if kind(name) != kind(policy) for samples in of]
     response, _ = fit_samples(others)
-    own, seeds = played[policy], range(args.seed, args.seed + args.streams)
-    plays = sim_players.simulated(policy, own.setting.card)
-    results = simulate(own.setting, response, plays, seeds, own.streams, args.draws)
+    plays = sim_players.simulated(policy, setting.card)
+    results = simulate(setting, response, plays, seeds, streams, args.draws)
     by_stream = [results[first : first + args.draws] for first in range(0, len(results), args.draws)]
     return columns(
         [{name: float(np.mean([getattr(each, name) for each in of])) for name in QUANTITIES} for of in by_stream]
@@ -142,30 +136,30 @@ def predicted(args: Args, policy: str, played: Mapping[str, Played]) -> Outcomes
 
 
 def measured(args: Args, console: Console) -> records.Record:
-    parts = [part for policy in args.policies for part in jobs(args, policy)]
-    left = missing([job for part in parts for job in part])
-    console.print(f"{sum(map(len, parts))} episodes, {sum(map(len, parts)) - len(left)} of them recorded already")
+    left = missing(jobs(args))
+    console.print(f"{len(jobs(args))} episodes to fit to, {len(jobs(args)) - len(left)} of them recorded already")
     circumstances = records.circumstances()
-    for _ in track(in_processes(sim_players.play, left, args.processes), "recording", len(left), console=console):
+    for _ in track(recorded(left, args.processes), "recording", len(left), console=console):
         pass
-    played = {policy: read(args, policy) for policy in track(args.policies, "reading", console=console)}
-    models = {each.model for each in played.values()}
-    if len(models) != 1:
-        raise SystemExit(
-            f"expected records of one model in {args.records}, found {sorted(models)}; name another folder"
-        )
-    if played[args.policies[0]].setting.card.parameters is not None:
+    played = {name: of for name, of in records.read(args.real)["episodes"].items() if not name.startswith("planner")}
+    seeds = sorted(set.intersection(*({episode["seed"] for episode in of} for of in played.values())))
+    setting, streams = streams_played(args, seeds)
+    if setting.card.parameters is not None:
         raise SystemExit(f"expected a card whose actions are operators alone, found {args.env} with parameters")
+    fitted = fitted_to(args, console)
     rows: list[dict[str, Any]] = []
-    for policy in track(args.policies, "leaving one out", console=console):
-        rows.append({"policy": policy, "real": played[policy].real, "sim": predicted(args, policy, played)})
-    ((model, fingerprint),) = models
+    for policy, of in track(played.items(), "leaving one out", console=console):
+        by_seed = {episode["seed"]: episode for episode in of}
+        real = columns([outcome(by_seed[seed]) for seed in seeds])
+        rows.append({"policy": policy, "real": real, "sim": predicted(args, policy, fitted, setting, streams, seeds)})
+    model, fingerprint = fitted.model
     return circumstances | {
         "card": Path(args.env).stem,
         "model": model,
         "fingerprint": fingerprint,
         "train streams": args.train_streams,
-        "seeds": list(range(args.seed, args.seed + args.streams)),
+        "policies": list(args.policies),
+        "seeds": list(seeds),
         "draws": args.draws,
         "rows": rows,
     }

@@ -1,4 +1,4 @@
-"""Players of both environments: schedulers and exploring policies by name, and trained policies by file."""
+"""Players of the sim: schedulers and exploring policies by name, and trained policies by file."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.env.observation import Observation, Observer
-from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.spaces import Choices
 from sleepgym.episode.card import Card
 from sleepgym.evaluation import Maker, Predictor
 from sleepgym.evaluation.episodes import takes_masks
-from sleepgym.evaluation.recorded import RecordJob, policy_of, record
 from sleepgym.leaderboard.players import ALGORITHMS, Player, player_named
 from sleepgym.schedulers.exploring import explorer_named
-from sleepgym.sim.recorder import Policy
 
 
 class Spaces(gym.Env[Any, Any]):
@@ -83,25 +80,3 @@ def simulated(text: str, card: Card) -> Any:
         return Trained(player_named(text, Spaces(card)), card)
     found: Predictor | Maker = explorer_named(text)
     return found
-
-
-def real(text: str, env: SleepEnv, seed: int) -> Policy:
-    """Returns what plays the real environment."""
-    if not is_trained(text):
-        return policy_of(text, env, seed)
-    policy = Trained(player_named(text, Spaces(env.card)), env.card)
-    state: Any = None
-
-    def act(observation: Observation, mask: NDArray[np.bool_]) -> Any:
-        nonlocal state
-        batch: Any = {name: part[None] for name, part in observation.items()}
-        start = np.array([env.episode.tick == 0])
-        (action,), state = policy.predict(batch, state, episode_start=start, action_masks=mask[None])
-        return action
-
-    return act
-
-
-def play(job: RecordJob) -> None:
-    """Plays and records a real episode in this process."""
-    record(job, real)

@@ -19,22 +19,28 @@ from rich.table import Table
 
 from sleepgym.evaluation.recorded import missing, record_jobs, recorded
 from sleepgym.files import card_paths
-from sleepgym.schedulers.exploring import MIXES
 from sleepgym.sim.fit import Tried, fit_response
 from sleepgym.sim.fit_files import card_of, save_fit
 from sleepgym.sim.recorder import Record
 from sleepgym.sim.registration import sim_id
 
-RULES = (
-    "always-sleep",
-    "budget-aware",
-    "drowsiness",
-    "fixed-period",
+POLICIES = (
+    "mix:3,4,2,1,0.2,1",
+    "mix:1,4,1,0.5,0.7,0.7",
+    "mix:4,2,4,2,0.1,2",
+    "caretaker",
+    "caretaker~0.15",
+    "caretaker:sleep_load=1.0,anyway_load=2.0,nap_days=0.4,nap_load=0.2,nap_reserve=0.4",
+    "caretaker:sleep_load=1.0,anyway_load=2.0,nap_days=0.4,nap_load=0.2,nap_reserve=0.4~0.15",
     "never-sleep",
-    "never-sleep:nap_days=0.5",
-    "night-owl",
-    "pressure-rule",
+    "night-owl:load_at=0.3",
+    "night-owl:load_at=0.15,traffic_at=0.3",
+    "budget-aware:load_at=0.2,nap_days=0.5,reserve=0.8",
+    "fixed-period:days=0.8",
+    "drowsiness",
 )
+"""Policies that are recorded: some at random by the weights of the actions, rules, and rules with a share of random
+steps, so that every action is seen in many situations."""
 
 
 @dataclass
@@ -45,7 +51,7 @@ class Args:
     """folder of the records, one file per episode"""
     out: Path = Path("runs/sim.safetensors")
     """file of the fit"""
-    policies: tuple[str, ...] = (*MIXES, *RULES)
+    policies: tuple[str, ...] = POLICIES
     """policies that play: schedulers by name, and mix:... with the weights of the six actions; a scheduler followed by
     ~0.2 takes a random action instead in that share of the steps"""
     streams: int = 20

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,15 +92,10 @@ def policy_of(text: str, env: SleepEnv, seed: int) -> Policy:
     return act
 
 
-def record(job: RecordJob, player: Callable[[str, SleepEnv, int], Policy] = policy_of) -> None:
-    """Plays and records an episode in this process.
-
-    Args:
-        job: The episode.
-        player: Makes the policy of its text form, the environment and the seed.
-    """
+def record(job: RecordJob) -> None:
+    """Plays and records an episode in this process."""
     env = SleepEnv(job.env, split=job.split)  # type: ignore[arg-type]  # checked there
-    record_episode(env, player(job.policy, env, job.seed), job.seed, job.policy).save(job.path)
+    record_episode(env, policy_of(job.policy, env, job.seed), job.seed, job.policy).save(job.path)
 
 
 def _file_name(policy: str) -> str:

@@ -27,7 +27,7 @@ class PressureRule(Scheduler):
     """
 
     nap_at: float = 2.0
-    sleep_at: float = 0.6
+    sleep_at: float = 0.9
     nap_days: float = 0.5
     night_relief: float = 0.3
 
@@ -63,8 +63,8 @@ class Drowsiness(Scheduler):
         ValueError: A field is out of range.
     """
 
-    degraded_at: float = 0.15
-    nap_days: float = 0.5
+    degraded_at: float = 0.3
+    nap_days: float = 1.0
 
     def __post_init__(self) -> None:
         check_days("nap_days", self.nap_days)
@@ -92,9 +92,9 @@ class NightOwl(Scheduler):
         anyway_at: Load from which it sleeps at any traffic.
     """
 
-    traffic_at: float = 0.15
-    load_at: float = 0.12
-    anyway_at: float = 1.0
+    traffic_at: float = 0.2
+    load_at: float = 0.35
+    anyway_at: float = 1.2
 
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""
@@ -121,8 +121,8 @@ class BudgetAware(Scheduler):
         ValueError: A field is out of range.
     """
 
-    traffic_at: float = 0.15
-    load_at: float = 0.12
+    traffic_at: float = 0.2
+    load_at: float = 0.4
     nap_days: float = 1.0
     reserve: float = 1.1
 

@@ -40,17 +40,17 @@ class Caretaker(Scheduler):
         ValueError: A field is out of range.
     """
 
-    sleep_traffic: float = 0.4
-    sleep_load: float = 0.4
-    anyway_load: float = 1.0
-    prune_fill: float = 0.5
-    inject_pending: float = 0.1
-    refresh_share: float = 0.02
-    refresh_reserve: float = 0.3
-    nap_days: float = 0.8
-    nap_load: float = 0.4
-    nap_traffic: float = 1.0
-    nap_reserve: float = 0.8
+    sleep_traffic: float = 0.276
+    sleep_load: float = 0.42
+    anyway_load: float = 1.654
+    prune_fill: float = 0.337
+    inject_pending: float = 0.093
+    refresh_share: float = 0.032
+    refresh_reserve: float = 0.0
+    nap_days: float = 0.0
+    nap_load: float = 0.591
+    nap_traffic: float = 0.314
+    nap_reserve: float = 1.514
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -13,15 +13,6 @@ from sleepgym.schedulers.named import SchedulerMaker, SchedulerNameError, schedu
 MIX = "mix:"
 """How the names of random policies begin; the weights of WAIT, INJECT, REFRESH, NAP, SLEEP and PRUNE follow."""
 
-MIXES = (
-    "mix:1,1,1,1,1,1",
-    "mix:3,4,2,1,0.2,1",
-    "mix:1,4,1,0.5,1,0.2",
-    "mix:4,2,4,2,0.1,2",
-    "mix:6,1,1,1,0.5,0.5",
-)
-"""Random policies by their weights: busy, wakeful, sleepy, repairing and lazy ones."""
-
 
 @dataclass
 class Mix(Scheduler):

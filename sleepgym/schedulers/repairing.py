@@ -33,11 +33,11 @@ class Rounds(Scheduler):
         ValueError: A field is out of range.
     """
 
-    nap_days: float = 0.5
-    nap_traffic: float = 0.5
-    reserve: float = 0.5
-    traffic_at: float = 0.4
-    load_at: float = 0.35
+    nap_days: float = 1.0
+    nap_traffic: float = 0.3
+    reserve: float = 0.8
+    traffic_at: float = 0.3
+    load_at: float = 0.4
 
     def __post_init__(self) -> None:
         check_days("nap_days", self.nap_days)
@@ -74,11 +74,11 @@ class Mender(Scheduler):
             left.
     """
 
-    unseen_at: float = 0.25
-    degraded_at: float = 0.3
-    fill_at: float = 0.7
-    traffic_at: float = 0.4
-    reserve: float = 0.5
+    unseen_at: float = 0.3
+    degraded_at: float = 0.15
+    fill_at: float = 0.8
+    traffic_at: float = 0.3
+    reserve: float = 0.3
 
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""

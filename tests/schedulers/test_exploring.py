@@ -10,7 +10,7 @@ import pytest
 
 from sleepgym.episode.actions import Action
 from sleepgym.schedulers import NightOwl, Scheduler, SchedulerNameError
-from sleepgym.schedulers.exploring import MIXES, explorer_named
+from sleepgym.schedulers.exploring import explorer_named
 
 ALL = np.ones(len(Action), bool)
 
@@ -39,8 +39,8 @@ def test_a_rule_that_wanders_takes_a_random_action_in_a_share_of_the_steps(seen:
 
 
 def test_equal_seeds_draw_equally(seen: Callable[..., Any]) -> None:
-    one, other = (explorer_named(MIXES[0])(None, 5) for _ in range(2))  # type: ignore[operator]
-    third = explorer_named(MIXES[0])(None, 6)  # type: ignore[operator]
+    one, other = (explorer_named("mix:1,1,1,1,1,1")(None, 5) for _ in range(2))  # type: ignore[operator]
+    third = explorer_named("mix:1,1,1,1,1,1")(None, 6)  # type: ignore[operator]
     played = [[each.act(seen(), ALL) for _ in range(20)] for each in (one, other, third)]
     assert played[0] == played[1] != played[2]
 
