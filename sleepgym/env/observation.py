@@ -215,10 +215,10 @@ def stat(observation: Mapping[str, NDArray[np.float32]] | NDArray[np.float32], n
 def stats_column(
     observation: Mapping[str, NDArray[np.float32]] | NDArray[np.float32], name: str
 ) -> NDArray[np.float32]:
-    """Returns one entry of ``stats`` by name for a batch of observations, ``[batch]``.
+    """Returns one entry of ``stats`` by name, for any number of observations, ``[...]``.
 
     Args:
-        observation: Of a batch of environments.
+        observation: With any leading axes.
         name: One of :data:`STATS_FEATURES`.
 
     Raises:

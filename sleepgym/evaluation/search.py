@@ -71,7 +71,7 @@ def search_rule(
     """
     if min(candidates, rounds, streams) < 1:
         raise ValueError(f"expected at least one of each, found {candidates=}, {rounds=} and {streams=}")
-    low, high = (np.array([bounds[side] for bounds in RANGES.values()]) for side in (0, 1))
+    low, high = np.array(list(RANGES.values())).T
     pool = low + (high - low) * rng.random((candidates, len(low)))
     pool[0] = list(vars(Caretaker()).values())
     played, best = 0, pool
@@ -103,7 +103,7 @@ def neighbours(rule: Caretaker, count: int, rng: np.random.Generator, spread: fl
         rng: Source of the draws.
         spread: Standard deviation of each threshold, relative to its range.
     """
-    low, high = (np.array([bounds[side] for bounds in RANGES.values()]) for side in (0, 1))
+    low, high = np.array(list(RANGES.values())).T
     drawn = np.array(list(vars(rule).values())) + rng.normal(0, spread, (count, len(low))) * (high - low)
     return [Caretaker(**dict(zip(RANGES, row.tolist(), strict=True))) for row in np.clip(drawn, low, high)]
 

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 from sleepgym.env.observation import stat
 from sleepgym.episode.actions import Action
-from sleepgym.schedulers.base import Mask, Observation, Scheduler, check_days, days_passed, first_allowed, keep_up
+from sleepgym.schedulers.base import (
+    ROUNDING,
+    Mask,
+    Observation,
+    Scheduler,
+    check_days,
+    days_passed,
+    first_allowed,
+    is_rich,
+    keep_up,
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ class NightOwl(Scheduler):
 
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""
-        load, quiet = stat(observation, "load"), stat(observation, "traffic") <= self.traffic_at + 1e-4
+        load, quiet = stat(observation, "load"), stat(observation, "traffic") <= self.traffic_at + ROUNDING
         if mask[Action.SLEEP] and (load >= self.anyway_at or (quiet and load >= self.load_at)):
             return Action.SLEEP
         return keep_up(observation, mask)
@@ -131,10 +141,10 @@ class BudgetAware(Scheduler):
 
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""
-        quiet = stat(observation, "traffic") <= self.traffic_at + 1e-4
+        quiet = stat(observation, "traffic") <= self.traffic_at + ROUNDING
         if mask[Action.SLEEP] and quiet and stat(observation, "load") >= self.load_at:
             return Action.SLEEP
-        rich = stat(observation, "budget_left") > self.reserve * (1 - stat(observation, "progress"))
+        rich = is_rich(observation, self.reserve)
         busy = keep_up(observation, mask)
         if busy == Action.REFRESH and not rich:
             return Action.WAIT

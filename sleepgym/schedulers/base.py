@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.env.observation import SINCE_DAYS, column, stat, structured
+from sleepgym.env.observation import SINCE_DAYS, column, stat, stats_column, structured
 from sleepgym.env.spaces import ActionTypeError, action_error
 from sleepgym.episode.actions import Action
 
@@ -20,6 +20,9 @@ Mask = NDArray[np.bool_]
 
 CROWDED = 0.8
 """Share of the ledger's capacity above which facts are pruned."""
+
+ROUNDING = 1e-4
+"""What observations in float32 may be off by, which could delay an action by one tick."""
 
 
 class Scheduler(ABC):
@@ -140,9 +143,22 @@ def keep_up(observation: Observation, mask: Mask) -> Action:
     Returns:
         PRUNE if the ledger is crowded, else INJECT, else REFRESH, whichever is allowed first, else WAIT.
     """
-    if stat(observation, "ledger_fill") > CROWDED and mask[Action.PRUNE]:
-        return Action.PRUNE
-    return first_allowed(mask, Action.INJECT, Action.REFRESH)
+    return first_allowed(mask, *prune_if_crowded(observation), Action.INJECT, Action.REFRESH)
+
+
+def prune_if_crowded(observation: Observation) -> tuple[Action, ...]:
+    """Returns PRUNE if the ledger is crowded, else nothing."""
+    return (Action.PRUNE,) if stat(observation, "ledger_fill") > CROWDED else ()
+
+
+def is_rich(observation: Observation, reserve: float | NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Returns whether more of the budget is left than a multiple of what even spending would have left.
+
+    Args:
+        observation: Observation of one episode, or of several, ``[rows]``.
+        reserve: The multiple; a number for all, or one per row.
+    """
+    return stats_column(observation, "budget_left") > reserve * (1 - stats_column(observation, "progress"))
 
 
 def days_passed(observation: Observation, name: str, days: float) -> bool:
@@ -153,8 +169,7 @@ def days_passed(observation: Observation, name: str, days: float) -> bool:
         name: ``"since_sleep"`` or ``"since_audit"``.
         days: Number of days.
     """
-    # The tolerance covers float32 rounding, which could delay an action by one tick.
-    return stat(observation, name) * SINCE_DAYS >= days - 1e-4
+    return stat(observation, name) * SINCE_DAYS >= days - ROUNDING
 
 
 def check_days(name: str, days: float) -> None:

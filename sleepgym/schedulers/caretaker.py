@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sleepgym.env.observation import SINCE_DAYS, stats_column
 from sleepgym.episode.actions import Action
-from sleepgym.schedulers.base import Mask, Observation, Scheduler
+from sleepgym.schedulers.base import ROUNDING, Mask, Observation, Scheduler, is_rich
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,6 @@ RANGES: Mapping[str, tuple[float, float]] = {
 }
 """Lowest and highest value of each threshold of a :class:`Caretaker`."""
 
-_ROUNDING = 1e-4
-"""What observations in float32 may be off by."""
-
 
 def decisions(thresholds: Mapping[str, Any], observation: Observation, masks: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Returns what caretakers do, ``[rows]``.
@@ -100,19 +97,17 @@ def decisions(thresholds: Mapping[str, Any], observation: Observation, masks: ND
     def stat(name: str) -> NDArray[np.float32]:
         return stats_column(observation, name)
 
-    def rich(reserve: Any) -> NDArray[np.bool_]:
-        return stat("budget_left") > reserve * (1 - stat("progress"))
-
-    load, traffic, t = stat("load"), stat("traffic") - _ROUNDING, thresholds
+    load, traffic, t = stat("load"), stat("traffic") - ROUNDING, thresholds
     wanted = {
         Action.SLEEP: ((traffic <= t["sleep_traffic"]) & (load >= t["sleep_load"])) | (load >= t["anyway_load"]),
         Action.PRUNE: stat("ledger_fill") > t["prune_fill"],
         Action.INJECT: stat("pending") >= t["inject_pending"],
-        Action.REFRESH: rich(t["refresh_reserve"]) & (stat("degraded") >= t["refresh_share"] * stat("ledger_fill")),
-        Action.NAP: rich(t["nap_reserve"])
+        Action.REFRESH: is_rich(observation, t["refresh_reserve"])
+        & (stat("degraded") >= t["refresh_share"] * stat("ledger_fill")),
+        Action.NAP: is_rich(observation, t["nap_reserve"])
         & (load >= t["nap_load"])
         & (traffic <= t["nap_traffic"])
-        & (stat("since_audit") * SINCE_DAYS >= t["nap_days"] - _ROUNDING),
+        & (stat("since_audit") * SINCE_DAYS >= t["nap_days"] - ROUNDING),
     }
     chosen = np.full(len(masks), int(Action.WAIT), np.int64)
     # From the last to the first, so that the first that is wanted and allowed stays.

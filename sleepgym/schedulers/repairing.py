@@ -8,10 +8,17 @@ import numpy as np
 
 from sleepgym.env.observation import column, stat
 from sleepgym.episode.actions import Action
-from sleepgym.schedulers.base import CROWDED, Mask, Observation, Scheduler, check_days, days_passed, first_allowed
-
-_ROUNDING = 1e-4
-"""What observations in float32 may be off by."""
+from sleepgym.schedulers.base import (
+    ROUNDING,
+    Mask,
+    Observation,
+    Scheduler,
+    check_days,
+    days_passed,
+    first_allowed,
+    is_rich,
+    prune_if_crowded,
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Rounds(Scheduler):
 
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""
-        traffic = stat(observation, "traffic") - _ROUNDING
+        traffic = stat(observation, "traffic") - ROUNDING
         if mask[Action.SLEEP] and traffic <= self.traffic_at and stat(observation, "load") >= self.load_at:
             return Action.SLEEP
         if mask[Action.REFRESH] and is_rich(observation, self.reserve):
@@ -83,7 +90,7 @@ class Mender(Scheduler):
     def act(self, observation: Observation, mask: Mask) -> Action:
         """See :meth:`Scheduler.act`."""
         fill, degraded = stat(observation, "ledger_fill"), stat(observation, "degraded")
-        quiet = stat(observation, "traffic") <= self.traffic_at + _ROUNDING
+        quiet = stat(observation, "traffic") <= self.traffic_at + ROUNDING
         is_worn = degraded > self.degraded_at * fill
         is_new = stat(observation, "load") > 0
         if mask[Action.SLEEP] and quiet and is_new and (fill >= self.fill_at or is_worn):
@@ -95,19 +102,9 @@ class Mender(Scheduler):
         return first_allowed(mask, Action.NAP) if busy == Action.WAIT and is_due else busy
 
 
-def is_rich(observation: Observation, reserve: float) -> bool:
-    """Returns whether more of the budget is left than a multiple of what even spending would have left."""
-    return stat(observation, "budget_left") > reserve * (1 - stat(observation, "progress"))
-
-
 def unseen(observation: Observation) -> float:
     """Returns the facts that were not audited since they were written, as a share of the ledger's capacity."""
     fill = stat(observation, "ledger_fill")
     written = column(observation, "present") * (1 - column(observation, "pending")) > 0
     count = np.count_nonzero(written)
     return fill * np.count_nonzero(written & (column(observation, "audited") == 0)) / count if count else 0.0
-
-
-def prune_if_crowded(observation: Observation) -> tuple[Action, ...]:
-    """Returns PRUNE if the ledger is crowded."""
-    return (Action.PRUNE,) if stat(observation, "ledger_fill") > CROWDED else ()

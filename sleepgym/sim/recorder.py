@@ -33,6 +33,10 @@ Policy = Callable[[Observation, NDArray[np.bool_]], Any]
 """Chooses an action by an observation and the mask of :meth:`SleepEnv.action_masks`."""
 
 
+ANSWERS = ("raw", "chat", "ratio", "known", "stage", "scale", "held", "rank")
+"""What is measured before the first action and after each, as named in a :class:`Record`."""
+
+
 class RecordError(SleepGymError, ValueError):
     """A record of an episode cannot be read."""
 
@@ -101,6 +105,10 @@ class Record:
     held: NDArray[np.int32]
     rank: NDArray[np.int32]
     score: NDArray[np.float64]
+
+    def answers_after(self, step: int) -> dict[str, NDArray[Any]]:
+        """Returns what :func:`answers_of` measured after a step."""
+        return {name: getattr(self, name)[step + 1] for name in ANSWERS}
 
     def save(self, path: Path) -> None:
         """Writes one safetensors file, all or nothing; its metadata say what it is a record of.

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from sleepgym.episode.actions import Action
 from sleepgym.sim.dice import keys_of
 from sleepgym.sim.episodes import Choices, Episodes
+from sleepgym.sim.measured import Measured
 from sleepgym.sim.recorder import Record
 from sleepgym.sim.response import Night, Situation
-from sleepgym.sim.rules import at_entries
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.state import Mind
 from sleepgym.sim.streams import Streams
@@ -58,11 +58,11 @@ class Replayed:
 
     def inject(self, at: Situation, written: NDArray[np.bool_]) -> Mind:
         """See :class:`~sleepgym.sim.response.Response`."""
-        return self._noted(Action.INJECT, at, written)
+        return self._noted(Action.INJECT, at, written, self._measured(at).inject(at, written))
 
     def refresh(self, at: Situation, refreshed: NDArray[np.bool_]) -> Mind:
         """See :class:`~sleepgym.sim.response.Response`."""
-        return self._noted(Action.REFRESH, at, refreshed)
+        return self._noted(Action.REFRESH, at, refreshed, self._measured(at).refresh(at, refreshed))
 
     def night(
         self,
@@ -73,23 +73,22 @@ class Replayed:
         steps: NDArray[np.int32],
     ) -> Night:
         """See :class:`~sleepgym.sim.response.Response`."""
-        record, ledger = self.record, at.state.ledger
-        step = int(at.state.clock.steps[0])
-        of_entries = (at_entries(part[[step + 1]], ledger) for part in (record.held, record.stage, record.scale))
-        passed, stage, scale = of_entries
-        night = Night(self._after(at), passed > 0, stage, scale, record.rank[[step + 1]], record.undone[[step]])
+        night = self._measured(at).night(at, refreshed, trained, held, steps)
         self.changes.append(Change(Action.SLEEP, _copied(at), refreshed, trained, held, steps, night.mind, night))
         return night
 
-    def _noted(self, action: Action, at: Situation, chosen: NDArray[np.bool_]) -> Mind:
-        after, ledger = self._after(at), at.state.ledger
-        none = np.zeros(ledger.fact.shape, bool), np.zeros(at.state.facts.entry.shape, bool), np.zeros(1, np.int32)
+    def _noted(self, action: Action, at: Situation, chosen: NDArray[np.bool_], after: Mind) -> Mind:
+        none = (
+            np.zeros(at.state.ledger.fact.shape, bool),
+            np.zeros(at.state.facts.entry.shape, bool),
+            np.zeros(1, np.int32),
+        )
         self.changes.append(Change(action, _copied(at), chosen, *none, after))
         return after
 
-    def _after(self, at: Situation) -> Mind:
-        record, step = self.record, int(at.state.clock.steps[0]) + 1
-        return Mind(record.raw[[step]], record.chat[[step]], record.ratio[[step]], record.known[[step]])
+    def _measured(self, at: Situation) -> Measured:
+        step = int(at.state.clock.steps[0])
+        return Measured(self.record.answers_after(step), bool(self.record.undone[step]))
 
 
 def replay(record: Record) -> Iterator[tuple[Episodes, Choices, NDArray[np.bool_], Replayed]]:

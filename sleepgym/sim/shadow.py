@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,12 +10,11 @@ from sleepgym.episode.actions import Action, Choice
 from sleepgym.errors import SleepGymError
 from sleepgym.sim.dice import keys_of
 from sleepgym.sim.episodes import Choices, Episodes
+from sleepgym.sim.measured import Measured
 from sleepgym.sim.recorder import answers_of
-from sleepgym.sim.response import Night, Response, Situation
-from sleepgym.sim.rules import at_entries
+from sleepgym.sim.response import Response
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.snapshot import Snapshot
-from sleepgym.sim.state import Mind
 from sleepgym.sim.streams import facts_in_order, streams_of
 
 
@@ -46,7 +43,7 @@ class Shadow:
         self.env, self.response = env, response
         self.setting = Setting.of(env.card)
         self._keys = facts_in_order(env.episode.stream)
-        self._measured = _Measured(self._answers())
+        self._measured = Measured(self._answers())
         seed = keys_of(np.zeros(1, np.uint64))
         self._episodes = Episodes(self.setting, self._measured, streams_of(env.card, [env.episode.stream]), seed)
 
@@ -89,42 +86,3 @@ class Shadow:
 
     def _answers(self) -> dict[str, NDArray[np.float64]]:
         return answers_of(self.env.episode, self.env.card, self._keys)
-
-
-class _Measured:
-    """Response that answers as the real model does now.
-
-    Attributes:
-        answers: What was measured; see :func:`~sleepgym.sim.recorder.answers_of`.
-        undone: Whether the last action was a night that undid itself.
-    """
-
-    def __init__(self, answers: Mapping[str, NDArray[np.float64]]) -> None:
-        self.answers, self.undone = answers, False
-
-    def inject(self, at: Situation, written: NDArray[np.bool_]) -> Mind:
-        """See :class:`~sleepgym.sim.response.Response`."""
-        return self._mind()
-
-    def refresh(self, at: Situation, refreshed: NDArray[np.bool_]) -> Mind:
-        """See :class:`~sleepgym.sim.response.Response`."""
-        return self._mind()
-
-    def night(
-        self,
-        at: Situation,
-        refreshed: NDArray[np.bool_],
-        trained: NDArray[np.bool_],
-        held: NDArray[np.bool_],
-        steps: NDArray[np.int32],
-    ) -> Night:
-        """See :class:`~sleepgym.sim.response.Response`."""
-        found = self.answers
-        passed, stage, scale = (at_entries(found[n][None], at.state.ledger) for n in ("held", "stage", "scale"))
-        rank = np.array([found["rank"]], np.int32)
-        return Night(self._mind(), passed > 0, stage.astype(np.int32), scale, rank, np.array([self.undone]))
-
-    def _mind(self) -> Mind:
-        found = self.answers
-        raw, chat = (found[name][None].astype(np.float32) for name in ("raw", "chat"))
-        return Mind(raw, chat, np.array([found["ratio"]], float), np.array([found["known"]], float))

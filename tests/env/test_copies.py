@@ -21,7 +21,7 @@ MINI = "SleepLLM-Mini-v0"
 QUICK: dict[str, Any] = {
     "edit": {"steps": 3},
     "sleep": {"steps": 2, "rehearsal_rows": 1, "validation_rows": 2},
-    "episode": {"days": 1, "perplexity_rows": 2},
+    "episode": {"days": 2, "perplexity_rows": 2},
 }
 ACTIONS = [Action.INJECT, Action.WAIT, Action.NAP, Action.SLEEP, Action.INJECT, Action.WAIT]
 

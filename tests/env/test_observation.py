@@ -144,7 +144,7 @@ def test_every_observation_is_that_of_a_plain_reference(env: SleepEnv) -> None:
 
 
 def test_every_moment_is_seen_as_by_an_environment_that_is_restored_to_it(env: SleepEnv, other: SleepEnv) -> None:
-    for observation, info in lived(env, seed=1):
+    for observation, info in lived(env, seed=2):
         seen, told = other.restore(env.snapshot())
         assert data_equivalence(seen, observation, exact=True)
         moment = {name: value for name, value in info.items() if name not in OF_THE_ACTION}

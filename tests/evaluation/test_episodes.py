@@ -148,7 +148,7 @@ def test_a_result_is_what_the_environment_said_and_its_actions_repeat_it(short: 
 def test_a_collapse_is_told(short: Make) -> None:
     # A limit below that of the bare model.
     ruined = short(episode={"days": 1, "perplexity_rows": 2, "max_perplexity_ratio": 1.0 + 1e-9})
-    result = run_episode(ruined, lambda env, seed: RandomScheduler(seed), 3)
+    result = run_episode(ruined, lambda env, seed: RandomScheduler(seed), 2)
     assert result.collapsed
     assert len(result.actions) < 12
 

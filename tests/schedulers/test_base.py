@@ -79,7 +79,7 @@ def test_a_batch_is_answered_row_by_row(scheduler: Scheduler) -> None:
 def test_without_masks_a_batch_is_told_by_its_observations_what_is_allowed(seen: Seen) -> None:
     one, other = seen(pending=0.5, budget_left=1), seen(pressure=0.9, ledger_fill=0.5)
     batch = {name: np.stack([one[name], other[name]]) for name in one}
-    actions, _ = PressureRule().predict(batch)
+    actions, _ = PressureRule(sleep_at=0.8).predict(batch)
     assert actions.tolist() == [Action.INJECT, Action.SLEEP]
 
 

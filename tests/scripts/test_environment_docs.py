@@ -111,7 +111,7 @@ def test_a_card_with_a_section_of_its_own_is_listed_too(script: dict[str, Any]) 
 
 def test_sections_with_defaults_show_them_beside_the_cards_values(script: dict[str, Any]) -> None:
     tables = script["card_tables"](load_card("SleepLLM-v0"))
-    assert '| `stop` | `"argmax"` | `"nll"` | When a target is finished' in tables
+    assert '| `stop_nll` | `0.5` | `0.1` | Threshold of `stop = "nll"`' in tables
     assert "departs from the recipe on purpose" in tables
     assert "| Key | Value | Meaning |" in tables, "other sections have no defaults"
 
