@@ -27,6 +27,7 @@ from benchmarks import (
     throughput_page,
     tiny_page,
     tuning_page,
+    wear,
 )
 from benchmarks.common import markdown, plots, records
 from benchmarks.common.markdown import Blocks
@@ -57,6 +58,7 @@ PAGES: Mapping[str, Callable[[Path], Blocks]] = {
     "docs/environments/sim.md": _beside("docs/environments/sim.md", sim_page.contents),
     "docs/environments/throughput.md": _beside("docs/environments/throughput.md", throughput_page.contents),
     "docs/environments/tuning.md": _beside("docs/environments/tuning.md", tuning_page.contents),
+    "docs/environments/wear.md": _beside("docs/environments/wear.md", wear.contents),
     "docs/models/tiny.md": _beside("docs/models/tiny.md", tiny_page.contents),
     "docs/sleep.md": lambda root: sleep_report.contents(sleep(root)),
 }
@@ -64,6 +66,7 @@ PAGES: Mapping[str, Callable[[Path], Blocks]] = {
 
 PICTURES: Mapping[str, Callable[[Path], Mapping[Path, Figure]]] = {
     "docs/editing.md": lambda root: editing_report.pictures(editing(root)),
+    "docs/environments/wear.md": lambda root: wear.pictures(root / "docs/environments/wear.json"),
     "docs/models/tiny.md": lambda root: tiny_page.pictures(tiny(root)),
     "docs/sleep.md": lambda root: sleep_report.pictures(sleep(root)),
 }
