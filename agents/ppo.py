@@ -1,7 +1,4 @@
-"""Trains a policy with PPO on a SleepLLM environment, with or without invalid action masking.
-
-The defaults are settings that were found on an earlier card.
-"""
+"""Trains a policy with PPO, with or without invalid action masking: from scratch in the sim, or on the real model."""
 
 from __future__ import annotations
 
@@ -37,19 +34,21 @@ RESUMED = ("n_envs", "reward_scale", "warm_start", "warm_episodes", "relative")
 
 @dataclass
 class Args:
-    env_id: str = "SleepLLM-v0"
-    """id of the training environment"""
+    env_id: str = "SleepSim-v0"
+    """id of the training environment, simulated or real"""
     card: str = ""
     """path of a card that replaces the environment's own"""
     seed: int = 1
     """seed of the policy and of its training streams"""
-    total_steps: int = 10_240
+    total_steps: int = 3_000_000
     """total environment steps over all environments, including those before a resume"""
     out: Path = Path("runs/ppo")
     """folder of the run: best.zip, last.zip, their cards, tensorboard logs"""
     resume: Path | None = None
     """policy to resume, such as runs/ppo/last.zip, with its own settings and the same number of environments; a policy
     file is code: resume only one that you trust"""
+    init: Path | None = None
+    """policy to begin with, of the same network, such as one that was trained in the sim; a policy file is code"""
     device: str = "cpu"
     """device of the policy's network, which is small and fastest on a CPU"""
     threads: int = 1
@@ -59,15 +58,15 @@ class Args:
     """maskable for MaskablePPO, which never takes invalid actions; plain for PPO, which pays the penalty for them"""
     extractor: Literal["set", "flat"] = "set"
     """set encodes the ledger as a set of facts; flat as one vector"""
-    n_envs: int = 16
-    """number of parallel episodes, which share forward passes"""
-    n_steps: int = 32
+    n_envs: int = 256
+    """number of parallel episodes; real ones share forward passes, and 16 are enough of them"""
+    n_steps: int = 64
     """rollout length: steps per environment between updates; the batch has n_envs times as many"""
-    batch_size: int = 64
+    batch_size: int = 1024
     """steps per minibatch"""
-    epochs: int = 8
+    epochs: int = 3
     """epochs per update"""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """step size of Adam; decays linearly to 0 at total_steps"""
     anneal: bool = True
     """whether the learning rate decays"""
@@ -77,19 +76,18 @@ class Args:
     """lambda of generalised advantage estimation"""
     clip: float = 0.2
     """clip range of the probability ratio"""
-    entropy: float = 0.0
+    entropy: float = 0.002
     """weight of the entropy bonus"""
     value: float = 0.5
     """weight of the value loss"""
-    target_kl: float | None = 0.03
+    target_kl: float | None = None
     """KL divergence; an update stops early beyond 1.5 times this value"""
-    reward_scale: float = 1.0
-    """factor of rewards in training: relative returns are of order 1; absolute ones are some dozens, for which 0.05 is
-    better"""
-    units: int = 64
+    reward_scale: float = 0.2
+    """factor of rewards in training: returns are some dozens; relative ones are of order 1"""
+    units: int = 128
     """width of each of the two hidden layers of policy and value"""
 
-    warm_start: tuple[str, ...] = ("night-owl:load_at=0.08", "night-owl:load_at=0.24")
+    warm_start: tuple[str, ...] = ()
     """schedulers to clone before reinforcement learning; several of them give a policy that mixes their actions; none
     for random initialisation"""
     warm_episodes: int = 40
@@ -98,19 +96,19 @@ class Args:
     """epochs of cloning"""
     warm_entropy: float = 0.05
     """weight of the entropy bonus in cloning, which keeps exploration"""
-    relative: bool = True
+    relative: bool = False
     """after a warm start, train on the cloned episodes with rewards relative to those of their scheduler; use it with a
     gamma of 1"""
 
-    eval_every: int = 5_100
+    eval_every: int = 250_000
     """steps between validations"""
-    eval_episodes: int = 16
-    """number of validation streams; 0 for no validation"""
+    eval_episodes: int = 256
+    """number of validation streams, which the sim plays at once; 0 for no validation"""
     eval_seed: int = 1000
     """seed of the first validation stream; the others follow it"""
     patience: int = 0
     """validations without a higher score after which training stops; 0 for no early stopping"""
-    save_every: int = 5_000
+    save_every: int = 500_000
     """steps between checkpoints"""
 
 
@@ -168,6 +166,8 @@ def main(args: Args) -> None:
             seed=args.seed,
             device=args.device,
         )
+        if args.init is not None:
+            model.policy.load_state_dict(load_policy(args.init)[0].policy.state_dict())
         if lessons is not None:
             rng = np.random.default_rng(args.seed)
             agreed = clone(model, lessons, args.warm_epochs, rng, entropy=args.warm_entropy)

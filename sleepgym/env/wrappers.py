@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, SupportsFloat, TypeVar, cast
 
@@ -177,7 +178,7 @@ class RLlibActionMask(ActionMask[ActType, ObsType]):
 
 
 @dataclass
-class _Counts:
+class Counts:
     """What infos of single steps do not add up.
 
     Attributes:
@@ -193,6 +194,30 @@ class _Counts:
     rolled_back: int = 0
     recall: float = 0.0
     tick: int = 0
+
+    def summary(self, info: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        """Returns the summary of :class:`RecordSleepStatistics`.
+
+        Args:
+            info: The last info.
+            seconds: Measured time of the environment.
+        """
+        steps = sum(self.chosen)
+        return {
+            "score": info["score"],
+            "recall": info["recall"],
+            "recall_mean": self.recall / self.tick if self.tick else info["recall"],
+            "edits_used": info["edits_used"],
+            "sleeps": info["sleeps"],
+            "naps": info["naps"],
+            "rolled_back": self.rolled_back,
+            "invalid": self.invalid,
+            "ppl_ratio": info["ppl_ratio"],
+            "length": steps,
+            "ticks": self.tick,
+            "seconds": seconds,
+            "actions": {action.name.lower(): self.chosen[action] / max(steps, 1) for action in Action},
+        }
 
 
 class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
@@ -237,14 +262,14 @@ class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], Rec
         self.queues: dict[str, deque[float]] = {}
         self.episode_count = 0
         self._buffer_length, self._stats_key, self._every_step = buffer_length, stats_key, every_step
-        self._counts = _Counts()
+        self._counts = Counts()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[ObsType, dict[str, Any]]:
         """Resets the environment and the counts; an episode that was not finished is not remembered."""
         observation, info = self.env.reset(seed=seed, options=options)
-        self._counts = _Counts()
+        self._counts = Counts()
         if self._every_step:
             info |= self._flat(info)
         return observation, info
@@ -268,22 +293,7 @@ class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], Rec
         return observation, reward, terminated, truncated, info
 
     def _summary(self, info: dict[str, Any]) -> dict[str, Any]:
-        counts, steps = self._counts, sum(self._counts.chosen)
-        return {
-            "score": info["score"],
-            "recall": info["recall"],
-            "recall_mean": counts.recall / counts.tick if counts.tick else info["recall"],
-            "edits_used": info["edits_used"],
-            "sleeps": info["sleeps"],
-            "naps": info["naps"],
-            "rolled_back": counts.rolled_back,
-            "invalid": counts.invalid,
-            "ppl_ratio": info["ppl_ratio"],
-            "length": steps,
-            "ticks": counts.tick,
-            "seconds": float(getattr(self.unwrapped, "seconds", 0.0)),
-            "actions": {action.name.lower(): counts.chosen[action] / max(steps, 1) for action in Action},
-        }
+        return self._counts.summary(info, float(getattr(self.unwrapped, "seconds", 0.0)))
 
     def _flat(self, info: dict[str, Any]) -> dict[str, np.float64]:
         """The summary so far, with reproducible values of one type."""

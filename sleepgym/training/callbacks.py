@@ -1,4 +1,4 @@
-"""Callbacks of Stable-Baselines3: validation with early stopping, checkpoints, and the dashboard."""
+"""Callbacks of Stable-Baselines3: validation with early stopping or in the sim, checkpoints, and the dashboard."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
-from sleepgym.evaluation import evaluate
+from sleepgym.evaluation import evaluate, simulate
 from sleepgym.training.dashboard import Dashboard, Spectator, figures_of_info, means_of
 from sleepgym.training.policy_card import PolicyCard
+from sleepgym.training.sim_vector import is_sim
 
 
 class DashboardCallback(BaseCallback):
@@ -138,6 +139,56 @@ class ValidationCallback(BaseCallback):
         return not (self.patience and self.without_gain >= self.patience)
 
 
+class SimValidationCallback(BaseCallback):
+    """Plays validation streams in the sim at intervals, and saves the policy with the best simulated score.
+
+    It logs ``eval/simulated_score`` and ``eval/best_simulated_score``, which are not scores of the real environment.
+
+    Args:
+        card: Policy card.
+        seeds: Seeds of the streams.
+        every: Steps between validations.
+        folder: Folder of ``best.zip`` and ``best.json``.
+
+    Attributes:
+        best: Best simulated score so far; minus infinity before the first validation.
+        simulated_scores: Mean simulated score by step.
+    """
+
+    def __init__(self, card: PolicyCard, seeds: Sequence[int], every: int, folder: Path) -> None:
+        super().__init__()
+        self.card, self.seeds, self.every, self.path = card, seeds, every, folder / "best.zip"
+        self.best = -np.inf
+        self.simulated_scores: dict[int, float] = {}
+
+    def _on_training_start(self) -> None:
+        if self.path.is_file():
+            self.best = PolicyCard.read(self.path).simulated_score or self.best
+        self._next = self.num_timesteps + self.every
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps >= self._next:
+            self._next = self.num_timesteps + self.every
+            self.validate()
+        return True
+
+    def _on_training_end(self) -> None:
+        self.validate()
+
+    def validate(self) -> None:
+        """Plays the streams once."""
+        setting, response = (self.training_env.get_attr(name, [0])[0] for name in ("setting", "response"))
+        results = simulate(setting, response, self.model, self.seeds)
+        score = self.simulated_scores[self.num_timesteps] = float(np.mean([result.score for result in results]))
+        if score > self.best:
+            self.best = score
+            known = {"steps": self.num_timesteps, "simulated_score": score}
+            self.card.model_copy(update=known).save(self.model, self.path)
+        self.logger.record("eval/simulated_score", score)
+        self.logger.record("eval/best_simulated_score", self.best)
+        self.logger.dump(self.num_timesteps)
+
+
 class CheckpointCallback(BaseCallback):
     """Saves the current policy at intervals and at the end of training, so that training can be resumed.
 
@@ -190,7 +241,9 @@ def training_callbacks(
     """
     dashboard = DashboardCallback(card)
     callbacks: list[BaseCallback] = [dashboard, CheckpointCallback(card, save_every, folder)]
-    if eval_episodes:
-        seeds = range(eval_seed, eval_seed + eval_episodes)
+    seeds = range(eval_seed, eval_seed + eval_episodes)
+    if eval_episodes and is_sim(card.env_id):
+        callbacks.append(SimValidationCallback(card, seeds, eval_every, folder))
+    elif eval_episodes:
         callbacks.append(ValidationCallback(card, seeds, eval_every, folder, patience, dashboard=dashboard))
     return callbacks

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
 from sleepgym.env.wrappers import FlattenLedger, RecordSleepStatistics
+from sleepgym.sim.vector import SimVectorEnv
 from sleepgym.training.sb3 import SB3VecEnv
+from sleepgym.training.sim_vector import SimSB3VecEnv, is_sim
 
 Baselines = Mapping[int, NDArray[np.float64]]
 """Cumulative reward of a scheduler by tick, ``[horizon + 1]``, by seed of the episode."""
@@ -158,8 +161,13 @@ class EnvSpec:
             reward_scale: See :class:`ScaleReward`.
             steps: Steps that a resumed run has done already, so that it does not repeat its streams.
             baselines: Baselines of :class:`RelativeReward`; None for absolute rewards on new streams.
+
+        Raises:
+            ValueError: There are baselines, and the environment is simulated.
         """
         first = int(np.random.SeedSequence([seed, steps]).generate_state(1)[0])
+        if is_sim(self.env_id):
+            return self._simulated(n_envs, first, reward_scale, baselines)
         wrap: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] = partial(
             _wrap, flat=self.flat, scale=reward_scale, baselines=baselines
         )
@@ -172,6 +180,15 @@ class EnvSpec:
             vec_env_cls=SB3VecEnv,
             wrapper_class=wrap,
         )
+
+    def _simulated(self, n_envs: int, seed: int, reward_scale: float, baselines: Baselines | None) -> VecEnv:
+        if baselines is not None:
+            raise ValueError(f"expected absolute rewards in {self.env_id}, found baselines; train without them")
+        arguments = {"autoreset_mode": AutoresetMode.SAME_STEP, "flat": self.flat, **self._card}
+        made = cast(SimVectorEnv, gym.make_vec(self.env_id, num_envs=n_envs, **arguments))
+        envs = SimSB3VecEnv(made, reward_scale)
+        envs.seed(seed)
+        return envs
 
     @property
     def _card(self) -> dict[str, Any]:

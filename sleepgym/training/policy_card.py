@@ -45,6 +45,7 @@ class PolicyCard(BaseModel):
         seed: Seed of the training run.
         steps: Environment steps of training.
         validation_score: Mean score over the validation streams; None without validation.
+        simulated_score: Mean simulated score over streams of the sim; None for policies that did not train there.
         arguments: Arguments of the training script, by name.
     """
 
@@ -58,6 +59,7 @@ class PolicyCard(BaseModel):
     seed: int
     steps: int
     validation_score: float | None = None
+    simulated_score: float | None = None
     arguments: Mapping[str, JsonValue] = {}
 
     @field_validator("arguments", mode="before")

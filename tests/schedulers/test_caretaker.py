@@ -13,7 +13,8 @@ from sleepgym.schedulers.caretaker import RANGES, decisions
 ALL = np.ones(len(Action), bool)
 NEVER = {
     "sleep_traffic": 0.2, "sleep_load": 1.0, "anyway_load": 2.0, "prune_fill": 1.0, "inject_pending": 1.0,
-    "refresh_share": 0.1, "refresh_reserve": 2.0, "nap_days": 1.0, "nap_load": 0.0, "nap_traffic": 1.0, "nap_reserve": 2.0,
+    "refresh_share": 0.1, "refresh_reserve": 2.0, "nap_days": 1.0, "nap_load": 0.0, "nap_traffic": 1.0,
+    "nap_reserve": 2.0,
 }  # fmt: skip
 """Thresholds that nothing below reaches; each case lowers some of them."""
 
@@ -67,8 +68,8 @@ def test_a_batch_is_decided_as_each_of_it_alone() -> None:
     masks = rng.random((200, len(Action))) < 0.7
     masks[:, Action.WAIT] = True
     rule = Caretaker(
-        sleep_load=0.6, anyway_load=1.8, prune_fill=0.5, inject_pending=0.5, refresh_share=0.5, nap_load=0.3, nap_traffic=0.8,
-        nap_reserve=0.3,
+        sleep_load=0.6, anyway_load=1.8, prune_fill=0.5, inject_pending=0.5, refresh_share=0.5, nap_load=0.3,
+        nap_traffic=0.8, nap_reserve=0.3,
     )  # fmt: skip
     together, _ = rule.predict(batch, action_masks=masks)
     assert len(set(together.tolist())) == len(Action)
