@@ -173,7 +173,8 @@ class SimValidationCallback(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
-        self.validate()
+        if self.num_timesteps not in self.simulated_scores:
+            self.validate()
 
     def validate(self) -> None:
         """Plays the streams once."""

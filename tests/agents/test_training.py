@@ -154,3 +154,24 @@ def test_scripts_run_from_the_command_line_on_the_small_environment_itself(
     arguments = ("--env-id", MINI, "--total-steps", "512", "--out", "run", *few, *SMALL[name])
     run_script(f"agents/{name}.py", *arguments, cwd=tmp_path)
     assert PolicyCard.read(tmp_path / "run" / "last.zip").steps == 512
+
+
+def test_a_policy_from_the_sim_goes_on_with_the_real_model(
+    call: Callable[..., str], train: Callable[..., str], tmp_path: Path
+) -> None:
+    few = ("--n-envs", "4", "--n-steps", "8", "--batch-size", "16", "--epochs", "1", "--units", "16")
+    when = ("--total-steps", "64", "--eval-every", "32", "--eval-episodes", "2", "--save-every", "32")
+    call("ppo", "--env-id", "SleepSim-v0", "--out", "sim", *few, *when)
+    card = PolicyCard.read(tmp_path / "sim" / "best.zip")
+    assert card.validation_score is None, "a simulated score is none of the real environment"
+    assert card.simulated_score is not None and 0 <= card.simulated_score <= 1
+    log = EventAccumulator(str(tmp_path / "sim"))
+    log.Reload()
+    assert [event.step for event in log.Scalars("eval/simulated_score")] == [32, 64]
+    assert "eval/mean_score" not in log.Tags()["scalars"]
+
+    still = ("--total-steps", "16", "--eval-episodes", "0", "--units", "16", "--learning-rate", "0")
+    train("ppo", *still, "--init", "sim/best.zip")
+    (before, _), (after, _) = (load_policy(tmp_path / name) for name in ("sim/best.zip", "run/last.zip"))
+    for name, weights in before.policy.state_dict().items():
+        assert (weights == after.policy.state_dict()[name]).all(), name
