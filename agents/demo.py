@@ -32,7 +32,7 @@ class Args:
     """seed of the episode"""
     split: Split = "train"
     """split that facts are drawn from"""
-    scheduler: str = "night-owl"
+    scheduler: str = "rounds"
     """scheduler to evaluate, with optional fields after a colon as in night-owl:load_at=0.05"""
     out: Path = Path("runs/demo")
     """folder of the picture and the tensorboard logs"""
