@@ -113,7 +113,8 @@ class PolicyCard(BaseModel):
             OSError: A file cannot be written.
         """
         policy = io.BytesIO()
-        model.save(policy)
+        # What hundreds of environments showed last is most of a file, and is seen anew where training goes on.
+        model.save(policy, exclude=["_last_obs", "_last_original_obs", "_last_episode_starts"])
         card = self.model_dump_json(indent=1) + "\n"
         # Atomic, since a run may be stopped while it replaces its best policy.
         files.write_all(path.parent, {path.name: policy.getvalue(), path.with_suffix(".json").name: card.encode()})
