@@ -22,6 +22,7 @@ from benchmarks import (
     architectures,
     editing_report,
     headroom,
+    results_page,
     sim_page,
     sleep_report,
     throughput_page,
@@ -35,6 +36,10 @@ from benchmarks.common.markdown import Blocks
 
 def editing(root: Path) -> editing_report.Args:
     return editing_report.Args(root / "docs/editing", root / "docs/editing.md")
+
+
+def results(root: Path) -> results_page.Args:
+    return results_page.Args(root / "docs/results", root / "docs/results.md", root / "agents/pretrained")
 
 
 def sleep(root: Path) -> sleep_report.Args:
@@ -52,6 +57,7 @@ def _beside(page: str, contents: Callable[[records.Record], Blocks]) -> Callable
 
 
 PAGES: Mapping[str, Callable[[Path], Blocks]] = {
+    "agents/pretrained/README.md": lambda root: results_page.policies(results(root)),
     "docs/architectures.md": _beside("docs/architectures.md", architectures.contents),
     "docs/editing.md": lambda root: editing_report.contents(editing(root)),
     "docs/environments/headroom.md": lambda root: headroom.recorded(root / "docs/environments/headroom.json"),
@@ -60,6 +66,7 @@ PAGES: Mapping[str, Callable[[Path], Blocks]] = {
     "docs/environments/tuning.md": _beside("docs/environments/tuning.md", tuning_page.contents),
     "docs/environments/wear.md": _beside("docs/environments/wear.md", wear.contents),
     "docs/models/tiny.md": _beside("docs/models/tiny.md", tiny_page.contents),
+    "docs/results.md": lambda root: results_page.contents(results(root)),
     "docs/sleep.md": lambda root: sleep_report.contents(sleep(root)),
 }
 """Generated blocks of every page, as a function of the root of the repository."""
@@ -68,6 +75,7 @@ PICTURES: Mapping[str, Callable[[Path], Mapping[Path, Figure]]] = {
     "docs/editing.md": lambda root: editing_report.pictures(editing(root)),
     "docs/environments/wear.md": lambda root: wear.pictures(root / "docs/environments/wear.json"),
     "docs/models/tiny.md": lambda root: tiny_page.pictures(tiny(root)),
+    "docs/results.md": lambda root: results_page.pictures(results(root)),
     "docs/sleep.md": lambda root: sleep_report.pictures(sleep(root)),
 }
 """Pictures of pages, by file."""

@@ -28,10 +28,15 @@ from benchmarks.results_data import ELSEWHERE, PPO, Moment
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action
 from sleepgym.episode.history import Standing
-from sleepgym.evaluation import ScoreError, ScoreMatrix, evaluate
+from sleepgym.evaluation import ScoreError, ScoreMatrix, evaluate, simulate
 from sleepgym.evaluation.plots import LearningCurve
 from sleepgym.leaderboard.submission import SCORES, folder_name
+from sleepgym.schedulers.named import RULES
+from sleepgym.sim.maker import setting_and_response
 from sleepgym.training import load_policy
+
+VALIDATION = range(1000, 1256)
+"""Seeds of the simulated streams on which agents/ppo.py validates."""
 
 
 @dataclass
@@ -49,7 +54,7 @@ class Args:
     transfer: tuple[str, ...] = ELSEWHERE
     """environments that a policy plays untouched"""
     watched: int = 4
-    """validation streams on which each policy's choices are looked at"""
+    """validation streams on which each policy's choices are looked at; 0 for none"""
     watch_seed: int = 1000
     """seed of the first of them"""
     out: Path = Path("docs/results")
@@ -65,7 +70,7 @@ def matrices(folder: Path) -> dict[str, ScoreMatrix]:
     policies: list[ScoreMatrix] = []
     for path in sorted(folder.glob(f"*/{SCORES}")):
         one = ScoreMatrix.load(path)
-        if one.name.startswith("maskable-ppo:"):
+        if one.name.endswith(".zip"):
             policies.append(one)
         else:
             found[one.name] = one
@@ -88,6 +93,13 @@ def curve(folders: Sequence[Path], tag: str) -> LearningCurve:
         runs.append({event.step: event.value for event in log.Scalars(tag)})
     steps = sorted(set.intersection(*(set(run) for run in runs)))
     return LearningCurve(np.array(steps, np.int64), np.array([[run[step] for step in steps] for run in runs]))
+
+
+def simulated(env_id: str, scheduler: str) -> float:
+    """Simulated score of a rule on the streams that training validates on."""
+    setting, response = setting_and_response(env_id, None, {})
+    results = simulate(setting, response, RULES[scheduler](), VALIDATION)
+    return round(float(np.mean([result.score for result in results])), 5)
 
 
 # ------------------------------------------------------------------- what they do
@@ -149,35 +161,33 @@ def played(folder: Path) -> dict[str, ScoreMatrix]:
 def main(args: Args) -> None:
     torch.set_num_threads(1)
     # All that is needed before anything is written.
-    found, elsewhere = played(args.played / args.env_id), {env: played(args.played / env) for env in args.transfer}
-    [planner] = played(args.planner).values()
+    found = {args.env_id: played(args.played / args.env_id)}
+    found |= {env: matrices(args.played / env) for env in args.transfer if (args.played / env).is_dir()}
+    found[args.env_id] |= matrices(args.planner)
     table = (args.played / args.env_id / "leaderboard.md").read_text(encoding="utf-8")
     paths, folders = sorted(args.policies.glob("*.zip")), sorted(args.trained.glob("ppo-*"))
-    curves = {
-        "validation": curve(folders, "eval/mean_score"),
-        "relative_return": curve(folders, "rollout/relative_return"),
-    }
+    learned = curve(folders, "eval/simulated_score")
 
     args.out.mkdir(parents=True, exist_ok=True)
-    for env_id, scores in {args.env_id: found | {planner.name: planner}, **elsewhere}.items():
+    for env_id, scores in found.items():
         for name, one in scores.items():
             one.save(args.out / env_id / f"{folder_name(name)}.json")
     (args.out / "leaderboard.md").write_text(f"# {args.env_id}\n\n{table}", encoding="utf-8")
-    rounded = {
-        name: {"steps": one.steps.tolist(), "scores": np.round(one.scores, 5).tolist()} for name, one in curves.items()
-    }
-    records.write(args.out / "curves.json", rounded, indent=None)
-    moments = watch(args, paths)
-    habits = {
-        "env_id": args.env_id,
-        "streams": list(range(args.watch_seed, args.watch_seed + args.watched)),
-        "policies": [path.name for path in paths],
-        "columns": [field.name for field in fields(Moment)],
-        "moments": [
-            [*astuple(moment)[:2], *(round(number, 4) for number in astuple(moment)[2:])] for moment in moments
-        ],
-    }
-    records.write(args.out / "habits.json", records.circumstances() | habits, indent=None)
+    rounded = {"steps": learned.steps.tolist(), "scores": np.round(learned.scores, 5).tolist()}
+    rounded["references"] = {name: simulated(args.env_id, name) for name in found[args.env_id] if name in RULES}
+    records.write(args.out / "learning.json", rounded, indent=None)
+    if args.watched:
+        moments = watch(args, paths)
+        habits = {
+            "env_id": args.env_id,
+            "streams": list(range(args.watch_seed, args.watch_seed + args.watched)),
+            "policies": [path.name for path in paths],
+            "columns": [field.name for field in fields(Moment)],
+            "moments": [
+                [*astuple(moment)[:2], *(round(number, 4) for number in astuple(moment)[2:])] for moment in moments
+            ],
+        }
+        records.write(args.out / "habits.json", records.circumstances() | habits, indent=None)
     results_page.main(results_page.Args(args.out, args.out.with_suffix(".md"), args.policies, args.env_id))
 
 

@@ -29,8 +29,6 @@ from sleepgym.evaluation.statistics import ScoreArray
 from sleepgym.training import PolicyCard
 
 PPO, NEVER, PLANNER = "PPO", "never-sleep", "look-ahead"
-RULE = "night-owl"
-"""Hand-written scheduler to compare with: the best of the sweep on training streams."""
 GOAL = 0.8
 """Probability of improvement that was aimed for."""
 ELSEWHERE = ("SleepLLM-Night-v0", "SleepLLM-Tight-v0", "SleepLLM-Churn-v0", "SleepLLM-Gemma-v0")
@@ -62,21 +60,28 @@ class Data:
 
     Attributes:
         scores: By scheduler, on all test streams; all policies are runs of one.
-        planner: ScoreArray on its few streams.
-        elsewhere: The same as ``scores``, by environment.
+        planner: Scores on its few streams; None if it has not played.
+        elsewhere: The same as ``scores``, by environment that has been played.
         policies: Files of the policies, in the order of their runs.
-        validation: ScoreArray on validation streams during training.
-        relative: Return beyond the imitated rule during training.
-        moments: Steps at which policies could have slept.
+        learning: Simulated scores during training.
+        references: Simulated scores of rules on the same streams.
+        moments: Steps at which policies could have slept; none if nobody has looked.
     """
 
     scores: Mapping[str, ScoreMatrix]
-    planner: ScoreMatrix
+    planner: ScoreMatrix | None
     elsewhere: Mapping[str, Mapping[str, ScoreMatrix]]
     policies: Sequence[Path]
-    validation: LearningCurve
-    relative: LearningCurve
+    learning: LearningCurve
+    references: Mapping[str, float]
     moments: Sequence[Moment]
+
+    @property
+    def rule(self) -> str:
+        """Hand-written scheduler with the best mean score, which policies are compared with."""
+        return max(
+            (name for name in self.scores if name != PPO), key=lambda name: float(self.scores[name].scores.mean())
+        )
 
     @classmethod
     def read(cls, folder: Path, policies: Path, env_id: str) -> Data:
@@ -85,22 +90,19 @@ class Data:
         Args:
             folder: Raw data.
             policies: Folder of the policies.
-            env_id: Environment that they were trained in.
+            env_id: Environment that they are for.
         """
         found = _scores(folder / env_id)
-        [planner] = [name for name in found if name.startswith(PLANNER)]
-        curves = {
-            name: LearningCurve(np.array(one["steps"], np.int64), np.array(one["scores"], np.float64))
-            for name, one in records.read(folder / "curves.json").items()
-        }
+        planner = next((name for name in found if name.startswith(PLANNER)), None)
+        curve, looked = records.read(folder / "learning.json"), folder / "habits.json"
         return cls(
             scores={name: one for name, one in found.items() if name != planner},
-            planner=found[planner],
-            elsewhere={env: _scores(folder / env) for env in ELSEWHERE},
+            planner=found[planner] if planner else None,
+            elsewhere={env: _scores(folder / env) for env in ELSEWHERE if (folder / env).is_dir()},
             policies=sorted(policies.glob("*.zip")),
-            validation=curves["validation"],
-            relative=curves["relative_return"],
-            moments=[Moment(*row) for row in records.read(folder / "habits.json")["moments"]],
+            learning=LearningCurve(np.array(curve["steps"], np.int64), np.array(curve["scores"], np.float64)),
+            references=curve["references"],
+            moments=[Moment(*row) for row in records.read(looked)["moments"]] if looked.exists() else [],
         )
 
 
@@ -118,48 +120,74 @@ class Findings:
         pairs: Every scheduler beside the rule.
         runs: Every training run beside the rule, by its name.
         means: Mean scores.
-        summaries: Normalised scores on the planner's streams.
-        few: Planner and policies beside the rule, on the planner's streams.
-        profiles: Performance profiles on the planner's streams, by label.
-        closed: Share of the gap between rule and planner that policies close.
         elsewhere: Policies beside the rule, by environment that was not trained on.
+        above: What only the planner's scores tell; None without them.
     """
 
     pairs: Mapping[str, Comparison]
     runs: Mapping[str, Comparison]
     means: Mapping[str, Estimate]
-    summaries: Mapping[str, Summary]
-    few: Mapping[str, Comparison]
-    profiles: Mapping[str, Band]
-    closed: Estimate
     elsewhere: Mapping[str, Mapping[str, Comparison]]
+    above: Above | None
 
     @classmethod
     def of(cls, data: Data) -> Findings:
         """All estimates, drawn from one generator in this order, so that they come out the same every time."""
-        rng, found, high = np.random.default_rng(0), data.scores, data.planner
+        rng, found, rule = np.random.default_rng(0), data.scores, data.rule
 
         def beside(scores: Mapping[str, ScoreMatrix]) -> dict[str, Comparison]:
-            return {name: compare(one, scores[RULE], rng) for name, one in scores.items() if name != RULE}
+            return {name: compare(one, scores[rule], rng) for name, one in scores.items() if name != rule}
 
         pairs = beside(found)
         each = {
             f"{PPO}, seed {PolicyCard.read(path).seed}": ScoreMatrix(PPO, found[PPO].streams, row[None])
             for path, row in zip(data.policies, found[PPO].scores, strict=True)
         }
-        runs = {name: compare(one, found[RULE], rng) for name, one in each.items()}
+        runs = {name: compare(one, found[rule], rng) for name, one in each.items()}
         means = {name: stratified_bootstrap(statistics.mean, one, rng=rng) for name, one in found.items()}
-        narrow = {name: one.on(high.streams) for name, one in found.items()} | {high.name: high}
-        summaries = {name: summarise(one, narrow[NEVER], high, rng) for name, one in narrow.items()}
-        few = {name: compare(narrow[name], narrow[RULE], rng) for name in (high.name, PPO)}
-        profile = partial(statistics.performance_profile, thresholds=THRESHOLDS)
-        profiles = {
-            label: bootstrap_band(profile, narrow[name].normalised(narrow[NEVER], high), rng=rng)
-            for label, name in ((RULE, RULE), (PPO, PPO), ("planner", high.name))
-        }
-        closed = stratified_bootstrap(gap_closed, narrow[PPO], narrow[RULE], high, rng=rng)
+        above = Above.of(found, data.planner, rule, rng) if data.planner is not None else None
         elsewhere = {env: beside(scores) for env, scores in data.elsewhere.items()}
-        return cls(pairs, runs, means, summaries, few, profiles, closed, elsewhere)
+        return cls(pairs, runs, means, elsewhere, above)
+
+
+@dataclass(frozen=True)
+class Above:
+    """Estimates on the planner's streams, for which never sleeping is 0 and the planner 1.
+
+    Attributes:
+        summaries: Normalised scores.
+        pairs: Planner and policies beside the rule.
+        profiles: Performance profiles, by label.
+        closed: Share of the gap between rule and planner that policies close.
+    """
+
+    summaries: Mapping[str, Summary]
+    pairs: Mapping[str, Comparison]
+    profiles: Mapping[str, Band]
+    closed: Estimate
+
+    @classmethod
+    def of(cls, found: Mapping[str, ScoreMatrix], planner: ScoreMatrix, rule: str, rng: np.random.Generator) -> Above:
+        """All of them.
+
+        Args:
+            found: Scores by scheduler.
+            planner: Those of the planner.
+            rule: Scheduler to compare with.
+            rng: Source of the resamples.
+        """
+        few = {name: one.on(planner.streams) for name, one in found.items()} | {planner.name: planner}
+        low = few[NEVER]
+        profile = partial(statistics.performance_profile, thresholds=THRESHOLDS)
+        shown = ((rule, rule), (PPO, PPO), ("planner", planner.name))
+        return cls(
+            summaries={name: summarise(one, low, planner, rng) for name, one in few.items()},
+            pairs={name: compare(few[name], few[rule], rng) for name in (planner.name, PPO)},
+            profiles={
+                label: bootstrap_band(profile, few[name].normalised(low, planner), rng=rng) for label, name in shown
+            },
+            closed=stratified_bootstrap(gap_closed, few[PPO], few[rule], planner, rng=rng),
+        )
 
 
 def gap_closed(scores: ScoreArray, rule: ScoreArray, planner: ScoreArray) -> float:
@@ -174,11 +202,6 @@ def noise(policies: ScoreArray, rule: ScoreArray) -> dict[str, float]:
     between = float(np.mean([pair.std(ddof=1) for pair in pairs]))
     # Of normally distributed differences.
     return {"beyond": beyond, "between": between, "needed": NormalDist().inv_cdf(GOAL) * beyond}
-
-
-def quarters(relative: LearningCurve) -> list[float]:
-    """Means of the quarters of training."""
-    return [float(part.mean()) for part in np.array_split(relative.scores, 4, axis=1)]
 
 
 def habits(moments: Sequence[Moment], night: int) -> list[tuple[str, str, str]]:

@@ -15,7 +15,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from benchmarks.common import markdown, plots
-from benchmarks.results_data import GOAL, PPO, RULE, THRESHOLDS, Data, Findings, Moment, habits, noise, quarters
+from benchmarks.results_data import GOAL, PPO, THRESHOLDS, Data, Findings, Moment, habits, noise
 from sleepgym.episode.card import load_card
 from sleepgym.evaluation import Estimate, comparison_sheet, summary_sheet
 from sleepgym.evaluation.plots import interval_figure, learning_figure, profile_figure
@@ -39,55 +39,65 @@ class Args:
 def contents(args: Args) -> dict[str, str]:
     """Blocks of docs/results.md."""
     data, env_id = Data.read(args.folder, args.policies, args.env_id), args.env_id
-    found = Findings.of(data)
+    found, rule = Findings.of(data), data.rule
     title = (
-        f"{env_id}, {len(data.scores[RULE].streams)} test streams, {len(data.scores[PPO].scores)} training runs of PPO"
+        f"{env_id}, {len(data.scores[rule].streams)} test streams, {len(data.scores[PPO].scores)} training runs of PPO"
     )
-    few = f"First {len(data.planner.streams)} test streams"
-    gap = [[f"`{RULE}` and the planner", f"{found.closed:.0%}"]]
-    night = load_card(env_id).stream.night_ticks[0]
-    return {
-        "pairs": comparison_sheet(found.pairs, RULE, title).markdown(),
-        "runs": comparison_sheet(found.runs, RULE, "Training runs, one by one").markdown(),
-        "summary": summary_sheet(found.summaries, few).markdown(),
-        "planner": comparison_sheet(found.few, RULE, "The same, in pairs").markdown(),
-        "gap": markdown.table(["gap between", "share closed by PPO"], gap),
-        "noise": noise_table(data, found),
-        "transfer": "\n".join(transfer(data, found, elsewhere) for elsewhere in data.elsewhere),
+    blocks = {
+        "scores": markdown.table(["scheduler", "score"], _means(found)),
+        "pairs": comparison_sheet(found.pairs, rule, title).markdown(),
+        "runs": comparison_sheet(found.runs, rule, "Training runs, one by one").markdown(),
+        "noise": noise_table(data),
         "learning": learning_table(data),
-        "habits": markdown.table(["", "probability of SLEEP", "steps"], habits(data.moments, night)),
     }
+    if found.above is not None and data.planner is not None:
+        few = f"First {len(data.planner.streams)} test streams"
+        blocks["summary"] = summary_sheet(found.above.summaries, few).markdown()
+        blocks["planner"] = comparison_sheet(found.above.pairs, rule, "The same, in pairs").markdown()
+        gap = [[f"`{rule}` and the planner", f"{found.above.closed:.0%}"]]
+        blocks["gap"] = markdown.table(["gap between", "share closed by PPO"], gap)
+    if data.elsewhere:
+        blocks["transfer"] = "\n".join(transfer(data, found, elsewhere) for elsewhere in data.elsewhere)
+    if data.moments:
+        night = load_card(env_id).stream.night_ticks[0]
+        blocks["habits"] = markdown.table(["", "probability of SLEEP", "steps"], habits(data.moments, night))
+    return blocks
 
 
-def noise_table(data: Data, found: Findings) -> str:
-    """Differences on single streams, beside the gain that a goal takes and the gain of the planner."""
-    spread = noise(data.scores[PPO].scores, data.scores[RULE].scores)
-    room = found.few[data.planner.name]
+def _means(found: Findings) -> list[list[str]]:
+    """Mean scores with their intervals, the best first."""
+    order = sorted(found.means, key=lambda name: -found.means[name].point)
+    return [[name, f"{found.means[name]:.3f}"] for name in order]
+
+
+def noise_table(data: Data) -> str:
+    """Differences on single streams, beside the gain that a goal takes."""
+    rule = data.rule
+    spread = noise(data.scores[PPO].scores, data.scores[rule].scores)
     rows = [
         ["differences between two training runs of PPO on a stream, standard deviation", f"{spread['between']:.3f}"],
-        [f"differences between a training run and `{RULE}` on a stream, standard deviation", f"{spread['beyond']:.3f}"],
+        [f"differences between a training run and `{rule}` on a stream, standard deviation", f"{spread['beyond']:.3f}"],
         [f"mean gain for a P(better) of {GOAL}, were differences normally distributed", f"{spread['needed']:.3f}"],
-        ["mean gain of the planner", f"{room.difference.point:.3f}"],
-        [f"P(better than {RULE}) of the planner", f"{room.probability:.2f}"],
     ]
     return markdown.table(["", "score"], rows)
 
 
 def transfer(data: Data, found: Findings, env_id: str) -> str:
     """Table of an environment that was not trained on."""
-    scores = data.elsewhere[env_id]
+    scores, rule = data.elsewhere[env_id], data.rule
     means = ", ".join(f"{name} {one.scores.mean():.3f}" for name, one in scores.items())
-    title = f"{env_id}, {len(scores[RULE].streams)} test streams, training runs of PPO: {len(scores[PPO].scores)}"
-    return comparison_sheet(found.elsewhere[env_id], RULE, title).markdown() + f"\nMean scores: {means}.\n"
+    title = f"{env_id}, {len(scores[rule].streams)} test streams, training runs of PPO: {len(scores[PPO].scores)}"
+    return comparison_sheet(found.elsewhere[env_id], rule, title).markdown() + f"\nMean scores: {means}.\n"
 
 
 def learning_table(data: Data) -> str:
-    """Returns by quarter of training, and scores on validation streams in between."""
-    parts = zip(("first", "second", "third", "last"), quarters(data.relative), strict=True)
-    rows = [[f"return beyond the rule, {part} quarter of training", f"{mean:+.2f}"] for part, mean in parts]
-    validation = zip(data.validation.steps.tolist(), data.validation.scores.mean(axis=0).tolist(), strict=True)
-    rows += [[f"score on validation streams after {step:,} steps", f"{mean:.3f}"] for step, mean in validation]
-    return markdown.table([f"mean of {len(data.relative.scores)} runs", ""], rows)
+    """Simulated scores on validation streams during training: median over runs, and their range."""
+    steps, scores = data.learning.steps.tolist(), data.learning.scores
+    rows = [
+        [f"{step:,}", f"{np.median(of):.3f} [{of.min():.3f}, {of.max():.3f}]"]
+        for step, of in zip(steps, scores.T, strict=True)
+    ]
+    return markdown.table(["steps", f"simulated score, {len(scores)} runs"], rows)
 
 
 def policies(args: Args) -> dict[str, str]:
@@ -96,9 +106,9 @@ def policies(args: Args) -> dict[str, str]:
     # Runs are in the order of the files.
     for path, row in zip(data.policies, data.scores[PPO].scores, strict=True):
         card, digest = PolicyCard.read(path), hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        scores = f"{card.validation_score:.3f}", f"{row.mean():.3f}"
+        scores = f"{card.simulated_score:.3f}", f"{row.mean():.3f}"
         rows.append([f"`{path.name}`", str(card.seed), f"{card.steps:,}", *scores, digest])
-    head = ["file", "seed", "steps", "validation score", "test score", "SHA-256"]
+    head = ["file", "seed", "steps", "simulated score", "test score", "SHA-256"]
     return {"policies": markdown.table(head, rows)}
 
 
@@ -133,16 +143,19 @@ def pictures(args: Args) -> dict[Path, Figure]:
     """Pictures by file."""
     data = Data.read(args.folder, args.policies, args.env_id)
     found, rhythm = Findings.of(data), load_card(args.env_id).stream
-    unchanged = {RULE: Estimate(0.0, 0.0, 0.0)}
+    unchanged = {data.rule: Estimate(0.0, 0.0, 0.0)}
     gains = {name: (unchanged | {n: c.difference for n, c in found.pairs.items()})[name] for name in data.scores}
-    learning = learning_figure({PPO: data.relative}, {"rule": 0.0})
-    learning.axes[0].set_ylabel("return beyond the imitated rule, while exploring")
-    return {
-        args.folder / "intervals.png": interval_figure({"score": found.means, f"score - {RULE}": gains}),
-        args.folder / "profiles.png": profile_figure(THRESHOLDS, found.profiles),
-        args.folder / "learning.png": learning,
-        args.folder / "habits.png": habit_figure(data.moments, rhythm.ticks_per_day, rhythm.night_ticks[0]),
+    learning = learning_figure({PPO: data.learning}, data.references)
+    learning.axes[0].set_ylabel("simulated score on validation streams")
+    drawn = {
+        "intervals": interval_figure({"score": found.means, f"score - {data.rule}": gains}),
+        "learning": learning,
     }
+    if found.above is not None:
+        drawn["profiles"] = profile_figure(THRESHOLDS, found.above.profiles)
+    if data.moments:
+        drawn["habits"] = habit_figure(data.moments, rhythm.ticks_per_day, rhythm.night_ticks[0])
+    return {args.folder / f"{name}.png": figure for name, figure in drawn.items()}
 
 
 def main(args: Args) -> None:

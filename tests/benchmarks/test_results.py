@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from sleepgym.evaluation import ScoreError, ScoreMatrix
-from sleepgym.evaluation.plots import LearningCurve
 
 
 @pytest.fixture
@@ -59,11 +58,6 @@ def test_noise_is_that_of_paired_differences(data: ModuleType) -> None:
     assert found["between"] == pytest.approx(0.03 * 2**0.5, rel=0.05)
     better = (policies + found["needed"] - 0.01 > rule).mean()
     assert better == pytest.approx(data.GOAL, abs=0.02), "a gain of that much is better so often"
-
-
-def test_quarters_are_means_of_all_runs(data: ModuleType) -> None:
-    curve = LearningCurve(np.arange(8), np.array([[0, 0, 1, 1, 2, 2, 3, 3], [1, 1, 2, 2, 3, 3, 4, 4]], float))
-    assert data.quarters(curve) == [0.5, 1.5, 2.5, 3.5]
 
 
 def test_habits_are_shares_by_load(data: ModuleType) -> None:

@@ -1,0 +1,71 @@
+"""The policies that ship: each loads, says what it is, and plays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from sleepgym.evaluation import evaluate
+from sleepgym.schedulers import NeverSleep
+from sleepgym.training import EnvSpec, PolicyCard, load_policy
+
+FOLDER = Path(__file__).parents[2] / "agents" / "pretrained"
+POLICIES = sorted(FOLDER.glob("*.zip"))
+
+
+def test_each_is_of_a_training_seed_of_its_own() -> None:
+    seeds = [load_policy(path)[1].seed for path in POLICIES]
+    assert len(seeds) >= 3 and seeds == list(range(1, len(seeds) + 1))
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+def test_a_policy_has_a_card_and_fits_its_environment(path: Path) -> None:
+    policy, card = load_policy(path)
+    assert (card.algorithm, card.env_id, card.card) == ("MaskablePPO", "SleepSim-v0", "")
+    assert card.simulated_score is not None and card.validation_score is None and card.steps > 0
+    env = EnvSpec("SleepLLM-v0").make("validation")
+    assert (policy.observation_space, policy.action_space) == (env.observation_space, env.action_space)
+    assert path.stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+def test_a_policy_was_trained_with_the_defaults_of_the_script(path: Path, script: Callable[[str], ModuleType]) -> None:
+    usual = PolicyCard(
+        algorithm="MaskablePPO", env_id="SleepSim-v0", seed=0, steps=0, arguments=asdict(script("ppo").Args())
+    ).arguments
+    trained = PolicyCard.read(path).arguments
+    assert trained.keys() == usual.keys()
+    assert {name for name in usual if trained[name] != usual[name]} <= {"seed", "out"}
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+def test_a_policy_holds_no_bytecode_that_only_one_python_reads(path: Path) -> None:
+    with zipfile.ZipFile(path) as file:
+        data = json.loads(file.read("data"))
+    kinds = {name: value[":type:"] for name, value in data.items() if isinstance(value, dict) and ":type:" in value}
+    assert "LinearSchedule" in kinds["learning_rate"]
+    assert not [name for name, kind in kinds.items() if "'function'" in kind]
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+def test_the_page_beside_them_knows_each_file(path: Path) -> None:
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    [row] = [line for line in page.splitlines() if line.startswith(f"| `{path.name}` ")]
+    _, card = load_policy(path)
+    assert hashlib.sha256(path.read_bytes()).hexdigest()[:12] in row
+    assert f"{card.steps:,}" in row and f"{card.simulated_score:.3f}" in row
+
+
+@pytest.mark.slow
+def test_a_policy_answers_more_than_one_that_never_sleeps() -> None:
+    policy, _ = load_policy(POLICIES[0])
+    spec = EnvSpec("SleepLLM-v0")
+    scores = [evaluate(lambda: spec.make("validation"), who, [1003])[0].score for who in (policy, NeverSleep())]
+    assert scores[0] > scores[1]
