@@ -245,16 +245,17 @@ def held() -> tuple[int, int]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_300_episodes_leave_no_more_in_memory_than_50() -> None:
+def test_400_episodes_leave_no_more_in_memory_than_150() -> None:
     rhythm = {"ticks_per_day": 4, "night_start": [0, 3], "night_ticks": [1, 2], "arrival_rate": [1.0, 1.0]}
     env = make(MINI, stream=QUICK["stream"] | rhythm, ticks={"sleep": 1})
     before = (0, 0)
     tracemalloc.start()
     try:
-        for episode in range(300):
-            if episode == 50:
+        for episode in range(400):
+            # The same few streams again and again: targets of edits are kept on purpose, and would hide a leak. So are
+            # rows of text that nights draw, up to a limit: by then, nearly all of them have been drawn.
+            if episode == 150:
                 before = held()
-            # The same few streams again and again: targets of edits are kept on purpose, and would hide a leak.
             env.reset(seed=episode % 5)
             for action in (Action.INJECT, Action.NAP, Action.REFRESH, Action.SLEEP):
                 env.step(action)
