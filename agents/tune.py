@@ -26,7 +26,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, track
 
 from sleepgym import __version__
-from sleepgym.episode.card import load_card
 from sleepgym.evaluation import (
     EpisodeResult,
     ScoreMatrix,
@@ -41,10 +40,9 @@ from sleepgym.evaluation import (
 )
 from sleepgym.evaluation.search import search_rule
 from sleepgym.leaderboard.players import player_named
-from sleepgym.schedulers import Caretaker, scheduler_named
-from sleepgym.schedulers.named import RULES
-from sleepgym.sim.fit_files import load_fit
-from sleepgym.sim.setting import Setting
+from sleepgym.schedulers import scheduler_named
+from sleepgym.schedulers.named import RULES, written
+from sleepgym.sim.maker import setting_and_response
 from sleepgym.training import EnvSpec
 
 MACHINE = f"{platform.machine()}, torch {torch.__version__}"
@@ -200,8 +198,7 @@ def main(args: Args) -> None:
 
 def simulated_round(args: Args, console: Console) -> dict[str, dict[str, float]]:
     """Plays all combinations in the sim; returns the simulated score of each, by scheduler."""
-    assert args.fit is not None
-    setting, (response, _) = Setting.of(load_card(args.card or args.env_id)), load_fit(args.fit)
+    setting, response = setting_and_response(args.card or args.env_id, args.fit, {})
     seeds, found = range(args.seed, args.seed + args.sim_streams), dict[str, dict[str, float]]()
     for name in track(args.schedulers, "simulating", console=console):
         if name == SEARCHED:
@@ -213,11 +210,6 @@ def simulated_round(args: Args, console: Console) -> dict[str, dict[str, float]]
             results = simulate(setting, response, scheduler_named(text), seeds)
             found[name][text] = float(np.mean([episode.score for episode in results]))
     return found
-
-
-def written(name: str, rule: Caretaker) -> str:
-    """Returns the text form of a rule."""
-    return f"{name}:{','.join(f'{field}={value}' for field, value in vars(rule).items())}"
 
 
 def play_round(args: Args, found: Mapping[str, Played], work: Sequence[Job], console: Console) -> None:

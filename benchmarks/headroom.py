@@ -28,6 +28,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 import sleepgym  # noqa: F401  (registers the environments)
 from benchmarks.common import markdown, records
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.env.spaces import operator_of
 from sleepgym.episode.actions import Action
 from sleepgym.evaluation import (
     Column,
@@ -175,10 +176,6 @@ def actions_sheet(results: Mapping[str, Sequence[EpisodeResult]]) -> Sheet:
         counts = np.bincount(taken, minlength=len(Action)) / len(episodes)
         rows.append((name, *counts.tolist()))
     return Sheet("Actions per episode", columns, rows)
-
-
-def operator_of(action: int | tuple[int, ...]) -> int:
-    return action if isinstance(action, int) else action[0]
 
 
 def sheets(args: Args, results: Mapping[str, Sequence[EpisodeResult]]) -> dict[str, Sheet]:

@@ -25,6 +25,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from benchmarks import results_page
 from benchmarks.common import records
 from benchmarks.results_data import ELSEWHERE, PPO, Moment
+from benchmarks.sim_players import is_trained
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action
 from sleepgym.episode.history import Standing
@@ -70,7 +71,7 @@ def matrices(folder: Path) -> dict[str, ScoreMatrix]:
     policies: list[ScoreMatrix] = []
     for path in sorted(folder.glob(f"*/{SCORES}")):
         one = ScoreMatrix.load(path)
-        if one.name.endswith(".zip"):
+        if is_trained(one.name):
             policies.append(one)
         else:
             found[one.name] = one

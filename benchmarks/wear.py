@@ -25,7 +25,7 @@ from sleepgym.env.shared import held_out, shared_base
 from sleepgym.episode.card import Card, load_card
 from sleepgym.facts.fact import Fact
 from sleepgym.facts.world import World
-from sleepgym.memory.asking import chat_probe, margins
+from sleepgym.memory.asking import chat_probe
 from sleepgym.sleeper import SleepingLM
 
 
@@ -123,9 +123,10 @@ def life(args: Args, card: Card, seed: int) -> list[Moment]:
 
 
 def _recalled(learner: SleepingLM, facts: Sequence[Fact]) -> list[bool]:
-    probes = [chat_probe(learner.lm, fact) for fact in facts]
-    (found,) = margins(learner.base.overlay, [learner.state.memory], [probes])
-    return (found > 0).tolist()
+    if not facts:
+        return []
+    found: list[bool] = (learner.score([chat_probe(learner.lm, fact) for fact in facts]).margin > 0).tolist()
+    return found
 
 
 def contents(record: records.Record) -> markdown.Blocks:

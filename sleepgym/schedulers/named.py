@@ -97,12 +97,22 @@ def spelled_out(text: str) -> str:
     made = scheduler_named(text)
     name, _, numbers = text.partition(":")
     if isinstance(made, Scheduler):
-        return _written(name, type(made), vars(made))
+        return written(name, made)
     if name == RANDOM:
         return text
     own, rule = _look_ahead_parts(numbers)
     usual = {field.name: field.default for field in fields(LookAhead)}
     return f"{_written(name, LookAhead, usual | own)},rule={spelled_out(rule)}"
+
+
+def written(name: str, rule: Scheduler) -> str:
+    """Returns the text form of a scheduler with all fields.
+
+    Args:
+        name: Its name.
+        rule: The scheduler.
+    """
+    return _written(name, type(rule), vars(rule))
 
 
 def _written(name: str, kind: type[Scheduler], values: Mapping[str, Any]) -> str:

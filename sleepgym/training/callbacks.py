@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
@@ -53,7 +55,65 @@ class DashboardCallback(BaseCallback):
         return True
 
 
-class ValidationCallback(BaseCallback):
+class BestCallback(BaseCallback):
+    """Scores the policy at intervals, and saves the best one.
+
+    Args:
+        card: Policy card, which names the environment.
+        seeds: Seeds of the validation streams.
+        every: Steps between validations.
+        folder: Folder of ``best.zip`` and ``best.json``. A best policy that exists already is kept until one scores
+            higher.
+
+    Attributes:
+        FIELD: Field of the policy card that has the score.
+        best: Best mean score so far; minus infinity before the first validation.
+        scores: Mean score by step.
+    """
+
+    FIELD: ClassVar[str]
+
+    def __init__(self, card: PolicyCard, seeds: Sequence[int], every: int, folder: Path) -> None:
+        super().__init__()
+        self.card, self.seeds, self.every, self.path = card, seeds, every, folder / "best.zip"
+        self.best = -np.inf
+        self.scores: dict[int, float] = {}
+
+    def _on_training_start(self) -> None:
+        if self.path.is_file():
+            self.best = getattr(PolicyCard.read(self.path), self.FIELD) or self.best
+        self._next = self.num_timesteps + self.every
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps < self._next:
+            return True
+        self._next = self.num_timesteps + self.every
+        return self.validate()
+
+    @abstractmethod
+    def validate(self) -> bool:
+        """Runs a validation.
+
+        Returns:
+            Whether training should continue.
+        """
+
+    def keep(self, score: float) -> PolicyCard | None:
+        """Notes a score, and saves the policy if it is the best.
+
+        Returns:
+            The policy's card if it was saved, else None.
+        """
+        self.scores[self.num_timesteps] = score
+        if score <= self.best:
+            return None
+        self.best = score
+        card = self.card.model_copy(update={"steps": self.num_timesteps, self.FIELD: score})
+        card.save(self.model, self.path)
+        return card
+
+
+class ValidationCallback(BestCallback):
     """Evaluates the policy on validation streams at intervals, saves the best one, and stops training early.
 
     It logs ``eval/mean_score``, ``eval/mean_reward`` and the means of all other tags of
@@ -79,6 +139,8 @@ class ValidationCallback(BaseCallback):
         scores: Mean score by step.
     """
 
+    FIELD = "validation_score"
+
     def __init__(
         self,
         card: PolicyCard,
@@ -89,22 +151,9 @@ class ValidationCallback(BaseCallback):
         slots: int = 16,
         dashboard: DashboardCallback | None = None,
     ) -> None:
-        super().__init__()
-        self.card, self.seeds, self.every, self.patience, self.slots = card, seeds, every, patience, slots
-        self.path, self.shows = folder / "best.zip", dashboard
-        self.best, self.without_gain = -np.inf, 0
-        self.scores: dict[int, float] = {}
-
-    def _on_training_start(self) -> None:
-        if self.path.is_file():
-            self.best = PolicyCard.read(self.path).validation_score or self.best
-        self._next = self.num_timesteps + self.every
-
-    def _on_step(self) -> bool:
-        if self.num_timesteps < self._next:
-            return True
-        self._next = self.num_timesteps + self.every
-        return self.validate()
+        super().__init__(card, seeds, every, folder)
+        self.patience, self.slots, self.shows = patience, slots, dashboard
+        self.without_gain = 0
 
     def validate(self) -> bool:
         """Runs a validation.
@@ -122,15 +171,10 @@ class ValidationCallback(BaseCallback):
             if spectator.picture is not None:
                 shown.picture(spectator.picture, self.num_timesteps, "eval/hypnogram")
         means = means_of(results)
-        score = self.scores[self.num_timesteps] = means["score"]
-        self.without_gain = 0 if score > self.best else self.without_gain + 1
-        if score > self.best:
-            self.best = score
-            known = {"steps": self.num_timesteps, "validation_score": score}
-            card = self.card.model_copy(update=known)
-            card.save(self.model, self.path)
-            if shown is not None:
-                shown.policy(card.about(), self.num_timesteps)
+        saved = self.keep(means["score"])
+        self.without_gain = 0 if saved is not None else self.without_gain + 1
+        if saved is not None and shown is not None:
+            shown.policy(saved.about(), self.num_timesteps)
         for name, value in means.items():
             self.logger.record(f"eval/mean_{name}", value)
         self.logger.record("eval/best_score", self.best)
@@ -139,7 +183,7 @@ class ValidationCallback(BaseCallback):
         return not (self.patience and self.without_gain >= self.patience)
 
 
-class SimValidationCallback(BaseCallback):
+class SimValidationCallback(BestCallback):
     """Plays validation streams in the sim at intervals, and saves the policy with the best simulated score.
 
     It logs ``eval/simulated_score`` and ``eval/best_simulated_score``, which are not scores of the real environment.
@@ -148,46 +192,25 @@ class SimValidationCallback(BaseCallback):
         card: Policy card.
         seeds: Seeds of the streams.
         every: Steps between validations.
-        folder: Folder of ``best.zip`` and ``best.json``.
-
-    Attributes:
-        best: Best simulated score so far; minus infinity before the first validation.
-        simulated_scores: Mean simulated score by step.
+        folder: See :class:`BestCallback`.
     """
 
-    def __init__(self, card: PolicyCard, seeds: Sequence[int], every: int, folder: Path) -> None:
-        super().__init__()
-        self.card, self.seeds, self.every, self.path = card, seeds, every, folder / "best.zip"
-        self.best = -np.inf
-        self.simulated_scores: dict[int, float] = {}
-
-    def _on_training_start(self) -> None:
-        if self.path.is_file():
-            self.best = PolicyCard.read(self.path).simulated_score or self.best
-        self._next = self.num_timesteps + self.every
-
-    def _on_step(self) -> bool:
-        if self.num_timesteps >= self._next:
-            self._next = self.num_timesteps + self.every
-            self.validate()
-        return True
+    FIELD = "simulated_score"
 
     def _on_training_end(self) -> None:
-        if self.num_timesteps not in self.simulated_scores:
+        if self.num_timesteps not in self.scores:
             self.validate()
 
-    def validate(self) -> None:
-        """Plays the streams once."""
+    def validate(self) -> bool:
+        """Plays the streams once; training always continues."""
         setting, response = (self.training_env.get_attr(name, [0])[0] for name in ("setting", "response"))
         results = simulate(setting, response, self.model, self.seeds)
-        score = self.simulated_scores[self.num_timesteps] = float(np.mean([result.score for result in results]))
-        if score > self.best:
-            self.best = score
-            known = {"steps": self.num_timesteps, "simulated_score": score}
-            self.card.model_copy(update=known).save(self.model, self.path)
+        score = float(np.mean([result.score for result in results]))
+        self.keep(score)
         self.logger.record("eval/simulated_score", score)
         self.logger.record("eval/best_simulated_score", self.best)
         self.logger.dump(self.num_timesteps)
+        return True
 
 
 class CheckpointCallback(BaseCallback):

@@ -141,7 +141,6 @@ class SimSB3VecEnv(VecEnv):
 
     def _forget(self, rows: NDArray[np.int64]) -> None:
         """Counts anew in some environments."""
-        for counted in (self._chosen, self._invalid, self._rolled_back, self._tick):
+        own = (self._chosen, self._invalid, self._rolled_back, self._tick, self._recall, self._return, self._seconds)
+        for counted in own:
             counted[rows] = 0
-        for summed in (self._recall, self._return, self._seconds):
-            summed[rows] = 0
