@@ -27,6 +27,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import sleepgym  # noqa: F401  (registers the environments)
 from benchmarks.common import markdown, records
+from benchmarks.planner import FOLLOWED, planning
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.spaces import operator_of
 from sleepgym.episode.actions import Action
@@ -43,10 +44,8 @@ from sleepgym.evaluation import (
     evaluate,
     in_processes,
 )
-from sleepgym.evaluation.search import neighbours
 from sleepgym.leaderboard.players import player_named
-from sleepgym.schedulers import Caretaker, SimLookAhead, SimPlanner
-from sleepgym.sim.maker import setting_and_response
+from sleepgym.schedulers import SimLookAhead
 
 
 @dataclass
@@ -76,8 +75,8 @@ class Args:
     """simulated futures of an action that the planner tries"""
     ticks: int = 40
     """length of each in ticks"""
-    others: int = 8
-    """rules around the caretaker that the planner follows as well"""
+    follows: tuple[str, ...] = FOLLOWED
+    """players by whose decisions the planner judges an action; that one of them takes over for good is tried as well"""
     fit: Path | None = None
     """file of the sim's fit; by default the one that is shipped for the card"""
     processes: int = 2
@@ -114,11 +113,8 @@ def play(job: Job) -> tuple[str, list[EpisodeResult]]:
     if name != PLANNER and name not in FORBIDDEN:
         player = player_named(name, env())
         return name, evaluate(lambda: player.wrap(env()), player.scheduler, job.seeds, slots=1)
-    rule = Caretaker()
-    others = neighbours(rule, args.others, np.random.default_rng(0))
-    without = [FORBIDDEN[name]] if name in FORBIDDEN else []
-    planner = SimPlanner(rule, others, draws=args.draws, ticks=args.ticks, without=without)
-    _, response = setting_and_response(args.env_id, args.fit, {})
+    without = (FORBIDDEN[name],) if name in FORBIDDEN else ()
+    planner, response = planning(args.env_id, args.follows, args.draws, args.ticks, without, args.fit)
 
     def maker(real: SleepEnv, seed: int) -> SimLookAhead:
         return SimLookAhead(real, planner, response)

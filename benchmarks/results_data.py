@@ -28,7 +28,7 @@ from sleepgym.evaluation.plots import LearningCurve
 from sleepgym.evaluation.statistics import ScoreArray
 from sleepgym.training import PolicyCard
 
-PPO, NEVER, PLANNER = "PPO", "never-sleep", "look-ahead"
+PPO, NEVER, PLANNER = "PPO", "never-sleep", "benchmarks.planner:planner"
 GOAL = 0.8
 """Probability of improvement that was aimed for."""
 ELSEWHERE = ("SleepLLM-Night-v0", "SleepLLM-Tight-v0", "SleepLLM-Churn-v0", "SleepLLM-Gemma-v0")

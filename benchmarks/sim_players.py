@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from sleepgym.env.observation import Observation, Observer
 from sleepgym.env.spaces import Choices
 from sleepgym.episode.card import Card
-from sleepgym.evaluation import Maker, Predictor
+from sleepgym.evaluation import Maker
 from sleepgym.evaluation.episodes import takes_masks
 from sleepgym.leaderboard.players import ALGORITHMS, Player, player_named
+from sleepgym.schedulers import Predictor
 from sleepgym.schedulers.exploring import explorer_named
 
 

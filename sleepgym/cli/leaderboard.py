@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,8 +49,8 @@ class Args:
     processes: int = 1
     """processes that play, with an equal share of the cores each; on a CPU they are faster than slots"""
     out: Path | None = None
-    """folder for the table, and for each entry's scores and recordings; an entry that is there already is shown, not
-    played again"""
+    """folder for the table, and for each entry's scores and recordings; streams that an entry there has played already
+    are not played again"""
     check: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
     """an entry's folder to check instead of playing, as --out wrote it; may be given several times"""
 
@@ -94,7 +94,7 @@ class Args:
     def _play(self, console: Console) -> int:
         import numpy as np
 
-        from sleepgym.leaderboard.playing import leaderboard_sheet
+        from sleepgym.leaderboard.playing import frozen_seeds, joined, leaderboard_sheet
         from sleepgym.leaderboard.submission import Submission, folder_name, keep, kept
 
         # All of them before anybody plays: a mistake in the last name is found at once.
@@ -108,14 +108,22 @@ class Args:
             for player in players:
                 there = kept(self.out / folder_name(player.name), player, self.env_id, self.streams)
                 played |= {player.name: there} if there is not None else {}
-        waiting = [player for player in players if player.name not in played]
+        missing = {
+            player.name: frozen_seeds(self.streams)[len(played[player.name].results) if player.name in played else 0 :]
+            for player in players
+        }
+        waiting = [player for player in players if missing[player.name]]
         with _progress(console) as progress:
-            task = progress.add_task("", total=self.streams * len(waiting))
-            for one in self._played(waiting, lambda name, n: progress.update(task, description=name, advance=n)):
-                played[one.name] = one
+            task = progress.add_task("", total=sum(map(len, missing.values())))
+
+            def advance(name: str, episodes: int) -> None:
+                progress.update(task, description=name, advance=episodes)
+
+            for one in self._played(waiting, missing, advance):
+                played[one.name] = joined([played[one.name], one]) if one.name in played else one
                 if self.out is not None:
                     # Each when it is done: what was played is not lost if a later one is interrupted.
-                    keep(one, self.out / folder_name(one.name))
+                    keep(played[one.name], self.out / folder_name(one.name))
         title = f"{self.env_id}, {self.streams} test streams, mean [95 % interval]"
         sheet = leaderboard_sheet(list(played.values()), np.random.default_rng(0), title)
         if self.out is not None:
@@ -127,23 +135,25 @@ class Args:
             _validated(name, submission, self.validate, self.tolerance, console) for name, submission in submissions
         )
 
-    def _played(self, players: Sequence[Player], advance: Callable[[str, int], None]) -> Iterator[Played]:
-        """Plays entries, one after the other."""
+    def _played(
+        self, players: Sequence[Player], seeds: Mapping[str, range], advance: Callable[[str, int], None]
+    ) -> Iterator[Played]:
+        """Plays entries, one after the other, each on its seeds."""
         from sleepgym.evaluation import chunks, in_processes
-        from sleepgym.leaderboard.playing import frozen_seeds, joined, play
+        from sleepgym.leaderboard.playing import joined, play
 
         if self.processes == 1:
             for player in players:
                 told = partial(_tell, advance, player.name)
-                yield play(player, self.env_id, frozen_seeds(self.streams), self.slots, told)
+                yield play(player, self.env_id, seeds[player.name], self.slots, told)
             return
-        lots = [tuple(lot) for lot in chunks(frozen_seeds(self.streams), min(self.slots, 4))]
-        jobs = [_Job(player.name, self.env_id, lot, self.slots) for player in players for lot in lots]
+        lots = {name: [tuple(lot) for lot in chunks(of, min(self.slots, 4))] for name, of in seeds.items()}
+        jobs = [_Job(player.name, self.env_id, lot, self.slots) for player in players for lot in lots[player.name]]
         parts: list[Played] = []
         for part in in_processes(_play_chunk, jobs, self.processes):
             parts.append(part)
             advance(part.name, len(part.results))
-            if len(parts) == len(lots):
+            if len(parts) == len(lots[part.name]):
                 yield joined(parts)
                 parts = []
 

@@ -7,7 +7,7 @@ plots, which need matplotlib, in :mod:`sleepgym.evaluation.plots`.
 """
 
 from sleepgym.evaluation.bootstrap import Band, Estimate, Over, bootstrap_band, stratified_bootstrap
-from sleepgym.evaluation.episodes import EpisodeResult, Maker, Predictor, evaluate, run_episode
+from sleepgym.evaluation.episodes import EpisodeResult, Maker, evaluate, run_episode
 from sleepgym.evaluation.processes import chunks, in_processes
 from sleepgym.evaluation.scores import ScoreError, ScoreMatrix
 from sleepgym.evaluation.simulated import SimResult, sim_scores, simulate, simulated_sheet

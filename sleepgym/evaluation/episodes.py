@@ -7,7 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -18,24 +18,7 @@ from sleepgym.env.spaces import ActionError, ActionTypeError, operator_of
 from sleepgym.env.vector import act_together
 from sleepgym.episode.actions import Action
 from sleepgym.schedulers.base import Scheduler
-from sleepgym.schedulers.own import as_scheduler, made
-
-
-@runtime_checkable
-class Predictor(Protocol):
-    """Policy: a scheduler of this package, or a model of Stable-Baselines3 or sb3-contrib.
-
-    It receives a batch: observations ``[rows, ...]``, one row per episode, and ``action_masks`` ``[rows, actions]``
-    (see :meth:`SleepEnv.action_masks`) if its ``predict`` has an argument of that name.
-    """
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
-    ) -> tuple[Any, Any]:
-        """Returns actions ``[rows, ...]`` and the state for the next call.
-
-        On a card with parameters, an action is an array of three, or the number of the operator alone.
-        """
+from sleepgym.schedulers.own import Predictor, as_scheduler, made
 
 
 def takes_masks(predictor: Predictor) -> bool:

@@ -94,20 +94,6 @@ def search_rule(
     return Found(rule, float(measured.mean()), played + last.size + measured.size)
 
 
-def neighbours(rule: Caretaker, count: int, rng: np.random.Generator, spread: float = 0.25) -> list[Caretaker]:
-    """Draws rules around one, for a planner to choose from.
-
-    Args:
-        rule: The rule.
-        count: Number of others.
-        rng: Source of the draws.
-        spread: Standard deviation of each threshold, relative to its range.
-    """
-    low, high = np.array(list(RANGES.values())).T
-    drawn = np.array(list(vars(rule).values())) + rng.normal(0, spread, (count, len(low))) * (high - low)
-    return [Caretaker(**dict(zip(RANGES, row.tolist(), strict=True))) for row in np.clip(drawn, low, high)]
-
-
 def sim_scores_of(
     setting: Setting, response: Response, thresholds: NDArray[np.float64], seeds: Sequence[int]
 ) -> NDArray[np.float64]:

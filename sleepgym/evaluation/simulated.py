@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.env.observation import Observation
-from sleepgym.evaluation.episodes import Decider, Predictor, takes_masks
+from sleepgym.evaluation.episodes import Decider, takes_masks
 from sleepgym.evaluation.scores import ScoreMatrix
 from sleepgym.evaluation.summary import means_by_score
 from sleepgym.evaluation.tables import Column, Sheet
 from sleepgym.schedulers.look_ahead import LookAhead
-from sleepgym.schedulers.own import SchedulerTypeError, as_scheduler, made
+from sleepgym.schedulers.own import Predictor, SchedulerTypeError, as_scheduler, made
 from sleepgym.schedulers.sim_planner import SimPlanner
 from sleepgym.sim.response import Response
 from sleepgym.sim.rollouts import Rollouts

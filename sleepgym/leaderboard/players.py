@@ -13,10 +13,10 @@ import gymnasium as gym
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sleepgym.env.wrappers import FlattenLedger, PadLedger
-from sleepgym.evaluation import Maker, Predictor
+from sleepgym.evaluation import Maker
 from sleepgym.leaderboard.own import PlayerNameError as PlayerNameError
 from sleepgym.leaderboard.own import names_own, own_scheduler
-from sleepgym.schedulers import known_schedulers, scheduler_named
+from sleepgym.schedulers import Predictor, known_schedulers, scheduler_named
 from sleepgym.schedulers.named import LOOK_AHEAD, RANDOM, RULES, spelled_out
 from sleepgym.training.policy_card import Algorithm, PolicyCard, PolicyError, read_policy
 

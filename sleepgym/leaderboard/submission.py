@@ -153,10 +153,10 @@ def kept(folder: Path, player: Player, env_id: str, streams: int) -> Played | No
         folder: Folder of the entry.
         player: Player that would be evaluated.
         env_id: Id of the environment.
-        streams: Number of test streams.
+        streams: Number of test streams; an entry may hold the first of them only.
 
     Returns:
-        The entry; None if it is missing or of another policy, rule, environment, card or number of streams.
+        The entry; None if it is missing, of another policy, rule, environment or card, or has played more streams.
     """
     try:
         submission = Submission.load(folder)
@@ -167,7 +167,9 @@ def kept(folder: Path, player: Player, env_id: str, streams: int) -> Played | No
     seeds = tuple(episode.seed for episode in found.episodes)
     if (submission.scores.name, found.policy, found.rule, ids) != (player.name, player.policy, player.rule, {env_id}):
         return None
-    if not seeds == submission.scores.streams == tuple(frozen_seeds(streams)) or any(submission.mistakes()):
+    if not seeds == submission.scores.streams == tuple(frozen_seeds(len(seeds))) or any(submission.mistakes()):
+        return None
+    if len(seeds) > streams:
         return None
     return Played(player.name, player.policy, player.rule, found.episodes, submission.recordings, found.seconds)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,23 @@ FORMS = (
     "such as a model of Stable-Baselines3, or a function of (env, seed) that makes one of these for each episode"
 )
 """Supported forms of a scheduler, in words."""
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Policy: a scheduler of this package, or a model of Stable-Baselines3 or sb3-contrib.
+
+    It receives a batch: observations ``[rows, ...]``, one row per episode, and ``action_masks`` ``[rows, actions]``
+    (see :meth:`SleepEnv.action_masks`) if its ``predict`` has an argument of that name.
+    """
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[Any, Any]:
+        """Returns actions ``[rows, ...]`` and the state for the next call.
+
+        On a card with parameters, an action is an array of three, or the number of the operator alone.
+        """
 
 
 class SchedulerTypeError(SleepGymError, TypeError):

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from sleepgym.env.observation import structured
 from sleepgym.episode.actions import Action
-from sleepgym.schedulers.base import Mask, Observation, Scheduler, keep_up
-from sleepgym.schedulers.own import SchedulerTypeError, as_scheduler
+from sleepgym.schedulers.base import Observation, keep_up
+from sleepgym.schedulers.own import Predictor, SchedulerTypeError, as_scheduler
 from sleepgym.sim.response import Response
 from sleepgym.sim.rollouts import Rollouts
 from sleepgym.sim.setting import Setting
@@ -40,7 +40,7 @@ class SimPlanner:
     Source: Bertsekas 2013, "Rollout algorithms for discrete optimization".
 
     Attributes:
-        rule: Base scheduler of the rollouts, which decides by the observation alone.
+        rule: Base scheduler of the rollouts, or a trained policy, which decides by the observation alone.
         others: Further ones: that each of them takes over is tried as well, and chosen if that is best.
         width: Maximum number of actions tried: the rule's own, SLEEP, the routine action, NAP, and the others.
         draws: Branches per action.
@@ -57,8 +57,8 @@ class SimPlanner:
         SchedulerTypeError: A rule does not decide by the observation alone.
     """
 
-    rule: Scheduler | Callable[[Observation, Mask], Action]
-    others: Sequence[Scheduler | Callable[[Observation, Mask], Action]] = ()
+    rule: Predictor | Callable[..., Any]
+    others: Sequence[Predictor | Callable[..., Any]] = ()
     width: int = 6
     draws: int = 16
     ticks: int | None = None
@@ -77,7 +77,7 @@ class SimPlanner:
             if not hasattr(as_scheduler(rule), "predict"):
                 raise SchedulerTypeError(
                     f"expected a rule that decides by the observation alone, found {rule!r}; "
-                    "give a Scheduler, or a function of (observation, mask)"
+                    "give a Scheduler, a policy, or a function of (observation, mask)"
                 )
 
     def on(self, sim: Branching) -> SimPlanning:
@@ -151,7 +151,7 @@ class SimPlanning:
         return left
 
     def _chosen(self, rule: int, seen: Observation, masks: NDArray[np.bool_]) -> NDArray[np.int64]:
-        return np.array(self._rules[rule].predict(seen, action_masks=masks)[0], np.int64)
+        return np.array(self._rules[rule].predict(seen, deterministic=True, action_masks=masks)[0], np.int64)
 
     def _options(self, seen: Observation, masks: NDArray[np.bool_], row: int, own: NDArray[np.int64]) -> list[_Option]:
         """Returns what is tried in an episode: the rule's own action first, then others, then the other rules.

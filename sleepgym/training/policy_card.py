@@ -142,7 +142,7 @@ class PolicyCard(BaseModel):
 
 
 def load_policy(
-    path: Path, env: gym.Env[Any, Any] | Any = None, device: str = "cpu"
+    path: Path | str, env: gym.Env[Any, Any] | Any = None, device: str = "cpu"
 ) -> tuple[BaseAlgorithm, PolicyCard]:
     """Loads a policy with its card.
 
@@ -157,6 +157,7 @@ def load_policy(
     Raises:
         PolicyError: Policy or card are missing, or the file is no policy of the card's algorithm.
     """
+    path = Path(path)
     card = PolicyCard.read(path)
     return read_policy(path, card.algorithm, env, device), card
 

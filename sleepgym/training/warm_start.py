@@ -15,7 +15,8 @@ from stable_baselines3 import PPO
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.spaces import operator_of
 from sleepgym.episode.reward import Tick
-from sleepgym.evaluation import Maker, Predictor, evaluate
+from sleepgym.evaluation import Maker, evaluate
+from sleepgym.schedulers import Predictor
 from sleepgym.training.envs import Baselines, EnvSpec
 
 

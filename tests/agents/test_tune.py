@@ -15,13 +15,16 @@ from sleepgym.sim.maker import FITS
 
 
 @pytest.mark.slow
-def test_the_best_of_all_combinations_is_named(call: Callable[..., str], quick_card: Path, tmp_path: Path) -> None:
+def test_the_best_of_all_combinations_is_named(
+    call: Callable[..., str], quick_card: Path, tmp_path: Path, script: Callable[[str], ModuleType]
+) -> None:
     where = ("--env-id", "SleepLLM-Mini-v0", "--card", str(quick_card), "--out", "tuned.json")
     rounds = ("--episodes", "2", "--finalists", "1", "--final-episodes", "1")
     shown = call("tune", *where, *rounds, "--schedulers", "never-sleep", "fixed-period")
     found = json.loads((tmp_path / "tuned.json").read_text())
     page = (tmp_path / "tuned.md").read_text()
-    assert (found["split"], found["episodes"], len(found["rows"])) == ("train", 2, 10)
+    combinations = sum(len(script("tune").combinations(name)) for name in ("never-sleep", "fixed-period"))
+    assert (found["split"], found["episodes"], len(found["rows"])) == ("train", 2, combinations)
     for name in ("never-sleep", "fixed-period"):
         rows = [row for row in found["rows"] if row["scheduler"].startswith(name)]
         [final] = [row for row in rows if len(row["scores"]) == 3]

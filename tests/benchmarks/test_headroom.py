@@ -14,6 +14,7 @@ import pytest
 import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.evaluation import EpisodeResult, run_episode
 from sleepgym.schedulers import NightOwl
+from sleepgym.sim.maker import FITS
 
 PLANNER = "planner"
 
@@ -92,15 +93,23 @@ def test_a_run_writes_what_the_next_one_reads(
         "1.0",
         "--rules",
         "night-owl",
-        "--planner",
-        "",
+        "--forbidden-streams",
+        "0",
+        "--follows",
+        "night-owl",
+        "--draws",
+        "1",
+        "--ticks",
+        "2",
+        "--fit",
+        str(FITS / "SleepLLM-v0.safetensors"),
         "--processes",
         "1",
     )
     shown = run_script("benchmarks/headroom.py", *arguments, "--out", str(out), "--page", str(page), cwd=tmp_path)
     assert "never-sleep" in shown and "| night-owl |" in page.read_text(encoding="utf-8")
     read = headroom.read(out, "SleepLLM-Mini-v0")
-    assert {"random", "never-sleep", "always-sleep", "night-owl"} < set(read)
+    assert set(read) == {"random", "never-sleep", "night-owl", "fixed-period:days=1.0", PLANNER}
     assert all(isinstance(e, EpisodeResult) and e.actions for of in read.values() for e in of.values())
     with pytest.raises(SystemExit, match=r"expected episodes of SleepLLM-v0 in .*, found those of SleepLLM-Mini-v0"):
         headroom.read(out, "SleepLLM-v0")

@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from sb3_contrib import MaskablePPO, RecurrentPPO
@@ -89,6 +90,21 @@ def test_as_many_episodes_as_asked_are_played_again(handed_in: tuple[Path, Ran])
     checked = leaderboard("--check", str(folder / "never-sleep"), "--validate", "9")
     assert (checked.status, checked.table) == (0, "")
     assert checked.said.endswith("valid; played again: 10000000, 10000001\n")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_entry_of_fewer_streams_is_played_on(handed_in: tuple[Path, Ran], tmp_path: Path, processes: int) -> None:
+    one = ("--env-id", "SleepLLM-Mini-v0", "--streams", "1", "--validate", "0", "--out", str(tmp_path))
+    assert leaderboard("never-sleep", *one).status == 0
+    first = tmp_path / "never-sleep" / "recordings" / f"{STREAMS[0]}.json"
+    before = ScoreMatrix.load(tmp_path / "never-sleep" / "scores.json"), first.read_bytes()
+    ran = leaderboard("never-sleep", *MINI, "--validate", "0", "--processes", str(processes), "--out", str(tmp_path))
+    assert ran.status == 0 and "2 test streams" in ran.table
+    after = ScoreMatrix.load(tmp_path / "never-sleep" / "scores.json")
+    assert (before[0].streams, after.streams) == (STREAMS[:1], STREAMS)
+    assert first.read_bytes() == before[1] and after.scores[0, 0] == before[0].scores[0, 0]
+    wanted = ScoreMatrix.load(handed_in[0] / "never-sleep" / "scores.json")
+    np.testing.assert_allclose(after.scores, wanted.scores, atol=1e-4)
 
 
 def test_what_is_there_is_shown_and_not_played_again(handed_in: tuple[Path, Ran], tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.wrappers import FlattenLedger, RecordSleepStatistics
 from sleepgym.episode.actions import Action
-from sleepgym.evaluation import EpisodeResult, Predictor, evaluate, run_episode
-from sleepgym.schedulers import NightOwl, RandomScheduler
+from sleepgym.evaluation import EpisodeResult, evaluate, run_episode
+from sleepgym.schedulers import NightOwl, Predictor, RandomScheduler
 
 Make = Callable[..., SleepEnv]
 

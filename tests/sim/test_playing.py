@@ -14,7 +14,6 @@ from sleepgym.episode.actions import Action
 from sleepgym.episode.card import load_card
 from sleepgym.episode.stream import draw_stream
 from sleepgym.evaluation import sim_scores, simulate, simulated_sheet
-from sleepgym.evaluation.search import neighbours
 from sleepgym.facts import World
 from sleepgym.schedulers import (
     AlwaysSleep,
@@ -232,14 +231,26 @@ def test_a_planner_does_without_an_action(mini: Setting, wear: Response) -> None
 def test_a_planner_with_more_rules_to_follow_finds_better_ones(mini: Setting, wear: Response) -> None:
     seeds = range(24)
     never = Caretaker(sleep_load=1.0, anyway_load=2.0)
-    others = neighbours(Caretaker(), 4, np.random.default_rng(0))
-    assert len(set(others)) == 4
+    others = [Caretaker(sleep_load=load) for load in (0.1, 0.2, 0.3, 0.4)]
 
     def mean(*rules: Caretaker) -> float:
         planner = SimPlanner(never, rules, draws=4, caution=0.0, width=1)
         return float(np.mean([episode.episode_return for episode in simulate(mini, wear, planner, seeds)]))
 
     assert mean(*others) > mean()
+
+
+def test_what_a_planner_follows_decides_without_chance(mini: Setting, wear: Response) -> None:
+    asked: list[bool] = []
+
+    class Policy:
+        def predict(self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False,
+                    action_masks: Any = None) -> tuple[Any, Any]:  # fmt: skip
+            asked.append(deterministic)
+            return np.zeros(len(action_masks), np.int64), state
+
+    simulate(mini, wear, SimPlanner(Policy(), draws=1, ticks=2), [0])
+    assert asked and all(asked)
 
 
 def test_the_planner_plans_for_a_vector_of_environments_too(wear: Response) -> None:

@@ -21,7 +21,8 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action
-from sleepgym.evaluation import Predictor, evaluate
+from sleepgym.evaluation import evaluate
+from sleepgym.schedulers import Predictor
 from sleepgym.training import PolicyError
 from sleepgym.training.rllib import (
     MaskedPPOModule,
