@@ -11,30 +11,26 @@ which is called last, makes tables and pictures of them. docs/results.md says wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import tyro
-from numpy.typing import NDArray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks import results_page
 from benchmarks.common import records
-from benchmarks.results_data import ELSEWHERE, PPO, Moment
+from benchmarks.results_data import ELSEWHERE, PPO
+from benchmarks.results_habits import side_by_side, watch
 from benchmarks.sim_players import is_trained
-from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action
-from sleepgym.episode.history import Standing
-from sleepgym.evaluation import ScoreError, ScoreMatrix, evaluate, simulate
+from sleepgym.evaluation import ScoreError, ScoreMatrix, simulate
 from sleepgym.evaluation.plots import LearningCurve
+from sleepgym.leaderboard.playing import FIRST_SEED
 from sleepgym.leaderboard.submission import SCORES, folder_name
 from sleepgym.schedulers.named import RULES
 from sleepgym.sim.maker import setting_and_response
-from sleepgym.training import load_policy
 
 VALIDATION = range(1000, 1256)
 """Seeds of the simulated streams on which agents/ppo.py validates."""
@@ -58,6 +54,8 @@ class Args:
     """validation streams on which each policy's choices are looked at; 0 for none"""
     watch_seed: int = 1000
     """seed of the first of them"""
+    shown: int = FIRST_SEED
+    """seed of the test stream on which an episode of the first policy is shown beside one of the best rule"""
     out: Path = Path("docs/results")
     """folder of raw data and pictures; the page lies beside it"""
 
@@ -103,54 +101,6 @@ def simulated(env_id: str, scheduler: str) -> float:
     return round(float(np.mean([result.score for result in results])), 5)
 
 
-# ------------------------------------------------------------------- what they do
-
-
-class Watched:
-    """A policy in one episode that records its probability of sleeping wherever it could."""
-
-    def __init__(self, policy: Any, env: SleepEnv, moments: list[Moment]) -> None:
-        self.policy, self.env, self.moments = policy, env, moments
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = True,
-        action_masks: NDArray[np.bool_] | None = None,
-    ) -> tuple[Any, Any]:
-        assert action_masks is not None
-        if action_masks[0, Action.SLEEP]:
-            with torch.no_grad():
-                tensors, _ = self.policy.policy.obs_to_tensor(observation)
-                chances = self.policy.policy.get_distribution(tensors, action_masks=action_masks).distribution.probs
-            episode = self.env.episode
-            self.moments.append(
-                Moment(
-                    episode.stream.rhythm.since_nightfall(episode.tick),
-                    episode.standings().count(Standing.WRONG),
-                    episode.written.load,
-                    float(chances[0, Action.SLEEP]),
-                )
-            )
-        return self.policy.predict(observation, state, deterministic=deterministic, action_masks=action_masks)
-
-
-def watch(args: Args, paths: Sequence[Path]) -> list[Moment]:
-    """Lets every policy play validation streams."""
-    moments: list[Moment] = []
-    seeds = range(args.watch_seed, args.watch_seed + args.watched)
-    for path in paths:
-        policy, card = load_policy(path)
-
-        def begin(env: SleepEnv, seed: int, policy: Any = policy) -> Watched:
-            return Watched(policy, env, moments)
-
-        evaluate(partial(card.spec.make, "validation"), begin, seeds, slots=2)
-    return moments
-
-
 def played(folder: Path) -> dict[str, ScoreMatrix]:
     """The same as :func:`matrices`; ends the script if there are none."""
     found = matrices(folder)
@@ -178,17 +128,16 @@ def main(args: Args) -> None:
     rounded["references"] = {name: simulated(args.env_id, name) for name in found[args.env_id] if name in RULES}
     records.write(args.out / "learning.json", rounded, indent=None)
     if args.watched:
-        moments = watch(args, paths)
-        habits = {
-            "env_id": args.env_id,
-            "streams": list(range(args.watch_seed, args.watch_seed + args.watched)),
-            "policies": [path.name for path in paths],
-            "columns": [field.name for field in fields(Moment)],
-            "moments": [
-                [*astuple(moment)[:2], *(round(number, 4) for number in astuple(moment)[2:])] for moment in moments
-            ],
-        }
-        records.write(args.out / "habits.json", records.circumstances() | habits, indent=None)
+        seeds = range(args.watch_seed, args.watch_seed + args.watched)
+        moments = [moment.row() for moment in watch(paths, args.env_id, seeds)]
+        habits = {"env_id": args.env_id, "streams": list(seeds), "policies": [path.name for path in paths]}
+        columns = ["hour", "load", "degraded", *(action.name for action in Action)]
+        record = records.circumstances() | habits | {"columns": columns, "moments": moments}
+        records.write(args.out / "habits.json", record, indent=None)
+        best = found[args.env_id]
+        rule = max((name for name in best if name in RULES), key=lambda name: float(best[name].scores.mean()))
+        beside = side_by_side([str(paths[0]), rule], args.env_id, args.shown)
+        records.write(args.out / "episode.json", records.circumstances() | beside, indent=None)
     results_page.main(results_page.Args(args.out, args.out.with_suffix(".md"), args.policies, args.env_id))
 
 

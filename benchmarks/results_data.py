@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
 from benchmarks.common import records
+from benchmarks.results_habits import Moment
 from sleepgym.evaluation import (
     Band,
     Comparison,
@@ -38,23 +40,6 @@ THRESHOLDS = np.linspace(0, 2, 81)
 
 
 @dataclass(frozen=True)
-class Moment:
-    """A step at which a policy could have slept.
-
-    Attributes:
-        hour: Ticks since the night began, below a day.
-        degraded: Facts that were written and would be answered wrongly.
-        load: Sum of the scales of all edits.
-        probability: With which the policy sleeps.
-    """
-
-    hour: int
-    degraded: int
-    load: float
-    probability: float
-
-
-@dataclass(frozen=True)
 class Data:
     """Raw data of one environment and of those that were not trained on.
 
@@ -65,7 +50,8 @@ class Data:
         policies: Files of the policies, in the order of their runs.
         learning: Simulated scores during training.
         references: Simulated scores of rules on the same streams.
-        moments: Steps at which policies could have slept; none if nobody has looked.
+        moments: Steps of policies on validation streams; none if nobody has looked.
+        beside: Two episodes on one stream; empty if nobody has looked.
     """
 
     scores: Mapping[str, ScoreMatrix]
@@ -75,6 +61,7 @@ class Data:
     learning: LearningCurve
     references: Mapping[str, float]
     moments: Sequence[Moment]
+    beside: Mapping[str, Any]
 
     @property
     def rule(self) -> str:
@@ -95,6 +82,7 @@ class Data:
         found = _scores(folder / env_id)
         planner = next((name for name in found if name.startswith(PLANNER)), None)
         curve, looked = records.read(folder / "learning.json"), folder / "habits.json"
+        beside = folder / "episode.json"
         return cls(
             scores={name: one for name, one in found.items() if name != planner},
             planner=found[planner] if planner else None,
@@ -102,7 +90,8 @@ class Data:
             policies=sorted(policies.glob("*.zip")),
             learning=LearningCurve(np.array(curve["steps"], np.int64), np.array(curve["scores"], np.float64)),
             references=curve["references"],
-            moments=[Moment(*row) for row in records.read(looked)["moments"]] if looked.exists() else [],
+            moments=[Moment.of_row(row) for row in records.read(looked)["moments"]] if looked.exists() else [],
+            beside=records.read(beside) if beside.exists() else {},
         )
 
 
@@ -202,23 +191,3 @@ def noise(policies: ScoreArray, rule: ScoreArray) -> dict[str, float]:
     between = float(np.mean([pair.std(ddof=1) for pair in pairs]))
     # Of normally distributed differences.
     return {"beyond": beyond, "between": between, "needed": NormalDist().inv_cdf(GOAL) * beyond}
-
-
-def habits(moments: Sequence[Moment], night: int) -> list[tuple[str, str, str]]:
-    """Mean probability of sleeping by time and load, with the number of steps.
-
-    Args:
-        moments: Steps at which policies could have slept.
-        night: Ticks of the shortest night.
-    """
-    dark, light = ([m for m in moments if (m.hour < night) is wanted] for wanted in (True, False))
-    parts = {
-        "first ticks of the night, load of 16 or more": [m for m in dark if m.load >= 16],
-        "the same, load of 8 to 16": [m for m in dark if 8 <= m.load < 16],
-        "the same, load below 8": [m for m in dark if m.load < 8],
-        "later and by day": light,
-    }
-    return [
-        (where, f"{np.mean([m.probability for m in of]):.2f}" if of else "never met", str(len(of)))
-        for where, of in parts.items()
-    ]

@@ -6,16 +6,17 @@ python benchmarks/results_page.py
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
+from PIL import Image
 
 from benchmarks.common import markdown, plots
-from benchmarks.results_data import GOAL, PPO, THRESHOLDS, Data, Findings, Moment, habits, noise
+from benchmarks.results_data import GOAL, PPO, THRESHOLDS, Data, Findings, noise
+from benchmarks.results_habits import episode_picture, episode_table, habit_figure, habits
 from sleepgym.episode.card import load_card
 from sleepgym.evaluation import Estimate, comparison_sheet, summary_sheet
 from sleepgym.evaluation.plots import interval_figure, learning_figure, profile_figure
@@ -60,7 +61,9 @@ def contents(args: Args) -> dict[str, str]:
         blocks["transfer"] = "\n".join(transfer(data, found, elsewhere) for elsewhere in data.elsewhere)
     if data.moments:
         night = load_card(env_id).stream.night_ticks[0]
-        blocks["habits"] = markdown.table(["", "probability of SLEEP", "steps"], habits(data.moments, night))
+        blocks["habits"] = habits(data.moments, night)
+    if data.beside:
+        blocks["episode"] = episode_table(data.beside)
     return blocks
 
 
@@ -112,33 +115,6 @@ def policies(args: Args) -> dict[str, str]:
     return {"policies": markdown.table(head, rows)}
 
 
-def habit_figure(moments: Sequence[Moment], day: int, night: int) -> Figure:
-    """Mean probability of sleeping by the time since nightfall, and by degraded facts or load.
-
-    Args:
-        moments: When they could have slept.
-        day: Ticks of a day.
-        night: Ticks of the shortest night.
-    """
-    figure = Figure(figsize=(9.6, 4.0), dpi=100, layout="constrained")
-    panels = {"degraded facts": ("degraded", 2, 10), "load of edits": ("load", 3, 24)}
-    for axes, (label, (field, width, most)) in zip(figure.subplots(1, 2, sharex=True), panels.items(), strict=True):
-        sums, counts = np.zeros((most // width + 1, day)), np.zeros((most // width + 1, day))
-        for moment in moments:
-            row = min(int(getattr(moment, field) // width), most // width)
-            sums[row, moment.hour] += moment.probability
-            counts[row, moment.hour] += 1
-        with np.errstate(invalid="ignore"):
-            image = axes.imshow(sums / counts, origin="lower", aspect="auto", vmin=0, vmax=1, cmap="viridis")
-        names = [f"{row * width}-{(row + 1) * width - 1}" for row in range(most // width)] + [f"{most}+"]
-        axes.set_yticks(range(len(names)), names)
-        axes.set_xlabel("ticks since nightfall")
-        axes.set_ylabel(label)
-        axes.axvspan(-0.5, night - 0.5, ymin=0, ymax=0.015, color="black")
-    figure.colorbar(image, ax=figure.axes, label="probability of SLEEP")
-    return figure
-
-
 def pictures(args: Args) -> dict[Path, Figure]:
     """Pictures by file."""
     data = Data.read(args.folder, args.policies, args.env_id)
@@ -161,6 +137,9 @@ def pictures(args: Args) -> dict[Path, Figure]:
 def main(args: Args) -> None:
     for path, figure in pictures(args).items():
         plots.save(figure, path)
+    beside = Data.read(args.folder, args.policies, args.env_id).beside
+    if beside:
+        Image.fromarray(episode_picture(beside)).save(args.folder / "episode.png")
     markdown.write(args.page, contents(args), "Results", SCRIPT)
     markdown.write(args.policies / "README.md", policies(args), "Trained policies", SCRIPT)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -60,7 +61,32 @@ def test_noise_is_that_of_paired_differences(data: ModuleType) -> None:
     assert better == pytest.approx(data.GOAL, abs=0.02), "a gain of that much is better so often"
 
 
-def test_habits_are_shares_by_load(data: ModuleType) -> None:
-    moments = [data.Moment(0, 0, 20.0, 0.9), data.Moment(3, 0, 9.0, 0.4), data.Moment(9, 0, 20.0, 0.0)]
-    found = data.habits(moments, night=4)
-    assert [row[1:] for row in found] == [("0.90", "1"), ("0.40", "1"), ("never met", "0"), ("0.00", "1")]
+@pytest.fixture
+def looking(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("results_habits")
+
+
+def test_habits_are_mean_probabilities_by_time_and_load(looking: ModuleType) -> None:
+    moments = [
+        looking.Moment(0, 0.3, 0.1, (0.1, 0, 0, 0, 0.9, 0)),
+        looking.Moment(3, 0.3, 0.0, (0.6, 0, 0, 0, 0.4, 0)),
+        looking.Moment(9, 0.5, 0.0, (0.0, 1, 0, 0, 0.0, 0)),
+    ]
+    assert [looking.Moment.of_row(moment.row()) for moment in moments] == moments
+    _, _, *rows = looking.habits(moments, night=4).splitlines()
+    assert [[cell.strip() for cell in row.strip("|").split("|")] for row in rows] == [
+        ["at night, 0.2 to 0.4", "0.35", "0.00", "0.00", "0.00", "0.65", "0.00", "2"],
+        ["by day, 0.4 and more", "0.00", "1.00", "0.00", "0.00", "0.00", "0.00", "1"],
+    ]
+    figure = looking.habit_figure(moments, day=16, night=4)
+    [sleep] = [axes for axes in figure.axes if axes.get_title() == "SLEEP"]
+    drawn = sleep.images[0].get_array()
+    assert (drawn[3, 0], drawn[3, 3]) == pytest.approx((0.9, 0.4)), "rows are loads, columns ticks since nightfall"
+    assert np.ma.getmaskarray(drawn).sum() == drawn.size - 3, "what was never met stays empty"
+
+
+def test_one_stream_is_lived_through_by_each(looking: ModuleType) -> None:
+    record = json.loads(json.dumps(looking.side_by_side(["never-sleep", "night-owl"], "SleepLLM-Mini-v0", 10_000_000)))
+    assert looking.episode_picture(record).shape == (480, 1280, 3)
+    table = looking.episode_table(record)
+    assert "| nights, of which begun at night | 0, 0 |" in table and "no night" in table
