@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import (
     architectures,
+    candidates,
     editing_report,
     headroom,
     results_page,
@@ -60,6 +61,7 @@ PAGES: Mapping[str, Callable[[Path], Blocks]] = {
     "agents/pretrained/README.md": lambda root: results_page.policies(results(root)),
     "docs/architectures.md": _beside("docs/architectures.md", architectures.contents),
     "docs/editing.md": lambda root: editing_report.contents(editing(root)),
+    "docs/environments/candidates.md": _beside("docs/environments/candidates.md", candidates.contents),
     "docs/environments/headroom.md": lambda root: headroom.recorded(root / "docs/environments/headroom.json"),
     "docs/environments/sim.md": _beside("docs/environments/sim.md", sim_page.contents),
     "docs/environments/throughput.md": _beside("docs/environments/throughput.md", throughput_page.contents),

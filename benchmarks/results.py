@@ -84,14 +84,21 @@ def matrices(folder: Path) -> dict[str, ScoreMatrix]:
 
 
 def curve(folders: Sequence[Path], tag: str) -> LearningCurve:
-    """A scalar of every run's tensorboard log."""
-    runs = []
+    """A scalar of every run's tensorboard log, with the mean wall time."""
+    runs, times = [], []
     for folder in folders:
         log = EventAccumulator(str(folder), size_guidance={"scalars": 0})
         log.Reload()
-        runs.append({event.step: event.value for event in log.Scalars(tag)})
+        begun = log.FirstEventTimestamp()
+        events = log.Scalars(tag)
+        runs.append({event.step: event.value for event in events})
+        times.append({event.step: (event.wall_time - begun) / 60 for event in events})
     steps = sorted(set.intersection(*(set(run) for run in runs)))
-    return LearningCurve(np.array(steps, np.int64), np.array([[run[step] for step in steps] for run in runs]))
+    return LearningCurve(
+        np.array(steps, np.int64),
+        np.array([[run[step] for step in steps] for run in runs]),
+        np.mean([[run[step] for step in steps] for run in times], axis=0),
+    )
 
 
 def simulated(env_id: str, scheduler: str) -> float:
@@ -125,6 +132,7 @@ def main(args: Args) -> None:
             one.save(args.out / env_id / f"{folder_name(name)}.json")
     (args.out / "leaderboard.md").write_text(f"# {args.env_id}\n\n{table}", encoding="utf-8")
     rounded = {"steps": learned.steps.tolist(), "scores": np.round(learned.scores, 5).tolist()}
+    rounded["minutes"] = np.round(np.asarray(learned.minutes), 2).tolist()
     rounded["references"] = {name: simulated(args.env_id, name) for name in found[args.env_id] if name in RULES}
     records.write(args.out / "learning.json", rounded, indent=None)
     if args.watched:

@@ -88,7 +88,7 @@ class Data:
             planner=found[planner] if planner else None,
             elsewhere={env: _scores(folder / env) for env in ELSEWHERE if (folder / env).is_dir()},
             policies=sorted(policies.glob("*.zip")),
-            learning=LearningCurve(np.array(curve["steps"], np.int64), np.array(curve["scores"], np.float64)),
+            learning=LearningCurve(*(np.array(curve[name]) for name in ("steps", "scores", "minutes"))),
             references=curve["references"],
             moments=[Moment.of_row(row) for row in records.read(looked)["moments"]] if looked.exists() else [],
             beside=records.read(beside) if beside.exists() else {},

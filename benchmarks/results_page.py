@@ -94,13 +94,15 @@ def transfer(data: Data, found: Findings, env_id: str) -> str:
 
 
 def learning_table(data: Data) -> str:
-    """Simulated scores on validation streams during training: median over runs, and their range."""
-    steps, scores = data.learning.steps.tolist(), data.learning.scores
+    """Simulated scores on validation streams during training: median over runs, and the quartiles."""
+    curve = data.learning
+    low, middle, high = np.percentile(curve.scores, (25, 50, 75), axis=0)
+    minutes = np.zeros(len(curve.steps)) if curve.minutes is None else curve.minutes
     rows = [
-        [f"{step:,}", f"{np.median(of):.3f} [{of.min():.3f}, {of.max():.3f}]"]
-        for step, of in zip(steps, scores.T, strict=True)
+        [f"{step:,}", f"{minute:.1f}", f"{of:.3f} [{first:.3f}, {third:.3f}]"]
+        for step, minute, of, first, third in zip(curve.steps.tolist(), minutes, middle, low, high, strict=True)
     ]
-    return markdown.table(["steps", f"simulated score, {len(scores)} runs"], rows)
+    return markdown.table(["steps", "minutes", f"simulated score, {len(curve.scores)} runs"], rows)
 
 
 def policies(args: Args) -> dict[str, str]:

@@ -33,6 +33,7 @@ class LearningCurve:
     Attributes:
         steps: Environment steps at which policies were evaluated, ascending, ``[points]``.
         scores: Scores of each run, ``[runs, points]``.
+        minutes: Wall time of a run until then, in minutes, ascending, ``[points]``; None if unknown.
 
     Raises:
         ValueError: Shapes do not fit.
@@ -40,8 +41,11 @@ class LearningCurve:
 
     steps: NDArray[np.int64]
     scores: NDArray[np.float64]
+    minutes: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
+        if self.minutes is not None and self.minutes.shape != self.steps.shape:
+            raise ValueError(f"expected minutes {self.steps.shape} as steps, found {self.minutes.shape}")
         if self.scores.ndim != 2 or not self.scores.size or self.steps.shape != self.scores.shape[1:]:
             raise ValueError(
                 f"expected scores [runs, points] and steps [points], found {self.scores.shape} and {self.steps.shape}"
@@ -104,20 +108,20 @@ def profile_figure(thresholds: NDArray[np.float64], profiles: Mapping[str, Band]
 
 
 def learning_figure(curves: Mapping[str, LearningCurve], references: Mapping[str, float]) -> Figure:
-    """Plots learning curves: the mean over training runs, and the range from the worst to the best run.
+    """Plots learning curves: the median over training runs, and the interquartile range.
 
     Args:
-        curves: Learning curve of each learner.
+        curves: Learning curve of each learner; the minutes of the first one are an axis of their own, if known.
         references: Scores of schedulers that do not learn, drawn as labelled horizontal lines.
     """
     figure = _figure()
     axes = figure.subplots()
     for (name, curve), (colour, marker, dashes) in zip(curves.items(), _looks(), strict=False):
-        low, high = curve.scores.min(axis=0), curve.scores.max(axis=0)
+        low, middle, high = np.percentile(curve.scores, (25, 50, 75), axis=0)
         axes.fill_between(curve.steps, low, high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(
             curve.steps,
-            curve.scores.mean(axis=0),
+            middle,
             color=colour,
             marker=marker,
             markersize=4,
@@ -133,6 +137,13 @@ def learning_figure(curves: Mapping[str, LearningCurve], references: Mapping[str
     _tidy(axes)
     axes.set_xlabel("environment steps")
     axes.set_ylabel("score")
+    first = next(iter(curves.values()))
+    if first.minutes is not None and len(first.steps) > 1:
+        # A straight line, so that the ticks of the second axis are evenly spaced.
+        slope, start = np.polyfit(first.steps, first.minutes, 1)
+        above = axes.secondary_xaxis("top", functions=(lambda x: start + slope * x, lambda y: (y - start) / slope))
+        above.set_xlabel("minutes of a run")
+        above.tick_params(labelsize=SMALL)
     _legend(figure, axes)
     return figure
 

@@ -54,17 +54,29 @@ def test_profiles_are_drawn_as_steps_with_their_names() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["owl", "never"]
 
 
-def test_learning_curves_are_means_between_the_worst_and_the_best_run() -> None:
-    curve = LearningCurve(np.array([0, 100]), np.array([[0.1, 0.5], [0.3, 0.9]]))
-    figure = learning_figure({"PPO": curve}, {"owl": 0.8})
+def test_learning_curves_are_medians_between_the_quartiles() -> None:
+    scores = np.array([[0.1, 0.5], [0.2, 0.6], [0.3, 0.9], [0.5, 1.0], [0.4, 0.0]])
+    figure = learning_figure({"PPO": LearningCurve(np.array([0, 100]), scores)}, {"owl": 0.8})
     assert picture(figure).shape == (480, 640, 4)
     (axes,) = figure.axes
-    np.testing.assert_allclose(axes.lines[0].get_ydata(), [0.2, 0.7])
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [0.3, 0.6])
     filled = axes.collections[0].get_paths()[0].vertices
-    assert (filled[:, 1].min(), filled[:, 1].max()) == (0.1, 0.9)
+    assert (filled[:, 1].min(), filled[:, 1].max()) == (0.2, 0.9)
     assert axes.lines[1].get_ydata() == [0.8, 0.8]
     assert [text.get_text() for text in axes.texts] == ["owl"]
-    assert figure.legends[0].get_texts()[0].get_text() == "PPO (2 runs)"
+    assert figure.legends[0].get_texts()[0].get_text() == "PPO (5 runs)"
+    assert not axes.child_axes
+
+
+def test_minutes_of_a_run_are_shown_above_its_steps() -> None:
+    curve = LearningCurve(np.array([0, 100, 200]), np.zeros((1, 3)), np.array([0.5, 1.5, 2.5]))
+    figure = learning_figure({"PPO": curve}, {})
+    picture(figure)
+    (above,) = figure.axes[0].child_axes
+    low, high = figure.axes[0].get_xlim()
+    np.testing.assert_allclose(above.get_xlim(), [0.5 + low / 100, 0.5 + high / 100])
+    with pytest.raises(ValueError, match="minutes"):
+        LearningCurve(np.array([0, 100]), np.zeros((1, 2)), np.zeros(3))
 
 
 @pytest.mark.parametrize("scores", [np.zeros((2, 3)), np.zeros(2), np.zeros((0, 2))])
