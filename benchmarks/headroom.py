@@ -54,7 +54,7 @@ class Args:
     """the environment"""
     streams: int = 50
     """validation streams"""
-    forbidden_streams: int = 50
+    forbidden_streams: int = 12
     """of these, on how many the planner plays without each action"""
     seed: int = 1000
     """seed of the first stream; the others follow it"""
