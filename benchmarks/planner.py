@@ -1,6 +1,6 @@
 """The planner above the ladder: it tries actions in the sim, and follows trained policies and a rule from there on.
 
-    sleepgym leaderboard benchmarks.planner:planner --streams 50 --slots 1
+    sleepgym leaderboard benchmarks.planner:planner --streams 32 --slots 1
 
 It knows the stream of its episode and what the model answers at every moment: an upper reference, not a contestant.
 """

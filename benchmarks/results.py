@@ -50,7 +50,7 @@ class Args:
     """the environment that they were trained in"""
     transfer: tuple[str, ...] = ELSEWHERE
     """environments that a policy plays untouched"""
-    watched: int = 4
+    watched: int = 3
     """validation streams on which each policy's choices are looked at; 0 for none"""
     watch_seed: int = 1000
     """seed of the first of them"""

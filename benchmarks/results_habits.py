@@ -207,7 +207,7 @@ def _measures(history: History, score: float) -> dict[str, str]:
 
     return {
         "score": f"{score:.3f}",
-        "nights, of which begun at night": f"{len(begun)}, {by_night}",
+        "falls asleep, of which at night": f"{len(begun)}, {by_night}",
         "ticks offline": str(sum(history.offline)),
         "facts answered wrongly when a night begins": f"{np.mean([of.count(Standing.WRONG) for of in before]):.1f}"
         if before

@@ -89,4 +89,4 @@ def test_one_stream_is_lived_through_by_each(looking: ModuleType) -> None:
     record = json.loads(json.dumps(looking.side_by_side(["never-sleep", "night-owl"], "SleepLLM-Mini-v0", 10_000_000)))
     assert looking.episode_picture(record).shape == (480, 1280, 3)
     table = looking.episode_table(record)
-    assert "| nights, of which begun at night | 0, 0 |" in table and "no night" in table
+    assert "| falls asleep, of which at night | 0, 0 |" in table and "no night" in table
