@@ -57,9 +57,9 @@ WITHOUT = (Action.NAP, Action.REFRESH)
 class Args:
     streams: int = 200
     """simulated streams of each rule"""
-    planner_streams: int = 12
+    planner_streams: int = 6
     """simulated streams of the planner; 0 to leave it out"""
-    draws: int = 8
+    draws: int = 6
     """simulated futures of an action that the planner tries"""
     ticks: int = 40
     """length of each in ticks"""
