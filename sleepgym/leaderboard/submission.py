@@ -156,7 +156,8 @@ def kept(folder: Path, player: Player, env_id: str, streams: int) -> Played | No
         streams: Number of test streams; an entry may hold the first of them only.
 
     Returns:
-        The entry; None if it is missing, of another policy, rule, environment or card, or has played more streams.
+        The entry on these streams, or on those of them that it has played; None if it is missing, or of another policy,
+        rule, environment or card.
     """
     try:
         submission = Submission.load(folder)
@@ -167,11 +168,11 @@ def kept(folder: Path, player: Player, env_id: str, streams: int) -> Played | No
     seeds = tuple(episode.seed for episode in found.episodes)
     if (submission.scores.name, found.policy, found.rule, ids) != (player.name, player.policy, player.rule, {env_id}):
         return None
-    if not seeds == submission.scores.streams == tuple(frozen_seeds(len(seeds))) or any(submission.mistakes()):
+    if not seeds or seeds != submission.scores.streams or any(submission.mistakes()):
         return None
-    if len(seeds) > streams:
-        return None
-    return Played(player.name, player.policy, player.rule, found.episodes, submission.recordings, found.seconds)
+    episodes, recordings = found.episodes[:streams], submission.recordings[:streams]
+    seconds = found.seconds * len(episodes) / len(seeds)
+    return Played(player.name, player.policy, player.rule, episodes, recordings, seconds)
 
 
 def folder_name(name: str) -> str:

@@ -107,6 +107,18 @@ def test_an_entry_of_fewer_streams_is_played_on(handed_in: tuple[Path, Ran], tmp
     np.testing.assert_allclose(after.scores, wanted.scores, atol=1e-4)
 
 
+def test_fewer_streams_than_an_entry_has_are_the_first_of_it_and_nothing_is_lost(
+    handed_in: tuple[Path, Ran], tmp_path: Path
+) -> None:
+    shutil.copytree(handed_in[0], tmp_path, dirs_exist_ok=True)
+    before = (tmp_path / "never-sleep" / "episodes.json").read_bytes()
+    one = ("--env-id", "SleepLLM-Mini-v0", "--streams", "1", "--validate", "0", "--out", str(tmp_path))
+    ran = leaderboard("never-sleep", *one)
+    scores = ScoreMatrix.load(tmp_path / "never-sleep" / "scores.json")
+    assert f"| never-sleep | {scores.scores[0, 0]:.3f} [" in ran.table and scores.streams == STREAMS
+    assert (tmp_path / "never-sleep" / "episodes.json").read_bytes() == before
+
+
 def test_what_is_there_is_shown_and_not_played_again(handed_in: tuple[Path, Ran], tmp_path: Path) -> None:
     folder = tmp_path / "again"
     shutil.copytree(handed_in[0], folder)
@@ -122,7 +134,7 @@ def test_what_is_there_and_does_not_fit_is_played_again(
 ) -> None:
     folder = tmp_path / "again"
     shutil.copytree(handed_in[0] / "never-sleep", folder / "never-sleep")
-    path, streams = folder / "never-sleep" / "episodes.json", 2
+    path = folder / "never-sleep" / "episodes.json"
     document = json.loads(path.read_text())
     if changed == "seconds":
         document["seconds"] = "none"
@@ -131,14 +143,13 @@ def test_what_is_there_and_does_not_fit_is_played_again(
     elif changed == "rule":
         document["rule"] = "never-sleep:nap_days=0.5"  # as if its usual number had been another one
     elif changed == "streams":
-        streams = 1
+        document["episodes"].pop()
     path.write_text("" if changed == "nothing left" else json.dumps(document))
-    streams_of = ("--env-id", "SleepLLM-Mini-v0", "--streams", str(streams))
-    assert leaderboard("never-sleep", *streams_of, "--validate", "0", "--out", str(folder)).status == 0
+    assert leaderboard("never-sleep", *MINI, "--validate", "0", "--out", str(folder)).status == 0
     document = json.loads(path.read_text())
     assert (document["policy"], document["rule"]) == ("", "never-sleep:nap_days=none")
     assert document["seconds"] > 0
-    assert [episode["seed"] for episode in document["episodes"]] == list(STREAMS[:streams])
+    assert [episode["seed"] for episode in document["episodes"]] == list(STREAMS)
 
 
 def test_processes_play_what_one_process_plays(handed_in: tuple[Path, Ran], tmp_path: Path) -> None:
