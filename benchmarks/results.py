@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from benchmarks import results_page
 from benchmarks.common import records
-from benchmarks.results_data import ELSEWHERE, PPO
+from benchmarks.results_data import ELSEWHERE, PPO, Data
 from benchmarks.results_habits import side_by_side, watch
 from benchmarks.sim_players import is_trained
 from sleepgym.episode.actions import Action
@@ -142,8 +142,7 @@ def main(args: Args) -> None:
         columns = ["hour", "load", "degraded", *(action.name for action in Action)]
         record = records.circumstances() | habits | {"columns": columns, "moments": moments}
         records.write(args.out / "habits.json", record, indent=None)
-        best = found[args.env_id]
-        rule = max((name for name in best if name in RULES), key=lambda name: float(best[name].scores.mean()))
+        rule = Data.read(args.out, args.policies, args.env_id).rule
         beside = side_by_side([str(paths[0]), rule], args.env_id, args.shown)
         records.write(args.out / "episode.json", records.circumstances() | beside, indent=None)
     results_page.main(results_page.Args(args.out, args.out.with_suffix(".md"), args.policies, args.env_id))

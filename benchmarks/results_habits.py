@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.common import markdown, plots
-from sleepgym.env.observation import STATS_FEATURES
+from sleepgym.env.observation import stats_column
 from sleepgym.env.render.picture import figure, to_array
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action
@@ -27,8 +27,6 @@ from sleepgym.training import load_policy
 
 EDGES = {"load": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6), "degraded": (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)}
 """Lower edges of the rows of the maps, shares of the ledger's capacity."""
-
-_LOAD, _DEGRADED = (list(STATS_FEATURES).index(name) for name in ("load", "degraded"))
 
 
 @dataclass(frozen=True)
@@ -75,10 +73,9 @@ class _Watched:
         with torch.no_grad():
             tensors, _ = self.policy.policy.obs_to_tensor(observation)
             law = self.policy.policy.get_distribution(tensors, action_masks=action_masks).distribution
-        stats, episode = observation["stats"][0], self.env.episode
-        hour = episode.stream.rhythm.since_nightfall(episode.tick)
-        chances = tuple(law.probs[0].tolist())
-        self.moments.append(Moment(hour, float(stats[_LOAD]), float(stats[_DEGRADED]), chances))
+        load, degraded = (float(stats_column(observation, name)[0]) for name in EDGES)
+        hour = self.env.episode.stream.rhythm.since_nightfall(self.env.episode.tick)
+        self.moments.append(Moment(hour, load, degraded, tuple(law.probs[0].tolist())))
         return self.policy.predict(observation, state, deterministic=deterministic, action_masks=action_masks)
 
 
@@ -180,10 +177,15 @@ def _history(episode: Mapping[str, Any]) -> History:
     return History(Rhythm(**episode["rhythm"]), **columns)
 
 
-def episode_picture(record: Mapping[str, Any]) -> NDArray[np.uint8]:
-    """Draws the episodes of :func:`side_by_side` beside each other, ``[height, width, 3]``."""
+def episode_figure(record: Mapping[str, Any]) -> Figure:
+    """Draws the episodes of :func:`side_by_side` beside each other, each as the environment renders it."""
     pictures = [to_array(figure(_history(of), record["horizon"])) for of in record["episodes"].values()]
-    return np.concatenate(pictures, 1)
+    pixels = np.concatenate(pictures, 1)
+    height, width, _ = pixels.shape
+    # One pixel of the figure for each of theirs.
+    both = Figure(figsize=(width / 100, height / 100), dpi=100)
+    both.figimage(pixels, origin="upper")
+    return both
 
 
 def episode_table(record: Mapping[str, Any]) -> str:

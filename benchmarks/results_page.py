@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
-from PIL import Image
 
 from benchmarks.common import markdown, plots
 from benchmarks.results_data import GOAL, PPO, THRESHOLDS, Data, Findings, noise
-from benchmarks.results_habits import episode_picture, episode_table, habit_figure, habits
+from benchmarks.results_habits import episode_figure, episode_table, habit_figure, habits
 from sleepgym.episode.card import load_card
 from sleepgym.evaluation import Estimate, comparison_sheet, summary_sheet
 from sleepgym.evaluation.plots import interval_figure, learning_figure, profile_figure
@@ -97,7 +96,7 @@ def learning_table(data: Data) -> str:
     """Simulated scores on validation streams during training: median over runs, and the quartiles."""
     curve = data.learning
     low, middle, high = np.percentile(curve.scores, (25, 50, 75), axis=0)
-    minutes = np.zeros(len(curve.steps)) if curve.minutes is None else curve.minutes
+    minutes = np.asarray(curve.minutes)
     rows = [
         [f"{step:,}", f"{minute:.1f}", f"{of:.3f} [{first:.3f}, {third:.3f}]"]
         for step, minute, of, first, third in zip(curve.steps.tolist(), minutes, middle, low, high, strict=True)
@@ -133,15 +132,14 @@ def pictures(args: Args) -> dict[Path, Figure]:
         drawn["profiles"] = profile_figure(THRESHOLDS, found.above.profiles)
     if data.moments:
         drawn["habits"] = habit_figure(data.moments, rhythm.ticks_per_day, rhythm.night_ticks[0])
+    if data.beside:
+        drawn["episode"] = episode_figure(data.beside)
     return {args.folder / f"{name}.png": figure for name, figure in drawn.items()}
 
 
 def main(args: Args) -> None:
     for path, figure in pictures(args).items():
         plots.save(figure, path)
-    beside = Data.read(args.folder, args.policies, args.env_id).beside
-    if beside:
-        Image.fromarray(episode_picture(beside)).save(args.folder / "episode.png")
     markdown.write(args.page, contents(args), "Results", SCRIPT)
     markdown.write(args.policies / "README.md", policies(args), "Trained policies", SCRIPT)
 

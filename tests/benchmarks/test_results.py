@@ -10,6 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from sleepgym.env.render.picture import to_array
 from sleepgym.evaluation import ScoreError, ScoreMatrix
 
 
@@ -87,6 +88,6 @@ def test_habits_are_mean_probabilities_by_time_and_load(looking: ModuleType) -> 
 
 def test_one_stream_is_lived_through_by_each(looking: ModuleType) -> None:
     record = json.loads(json.dumps(looking.side_by_side(["never-sleep", "night-owl"], "SleepLLM-Mini-v0", 10_000_000)))
-    assert looking.episode_picture(record).shape == (480, 1280, 3)
+    assert to_array(looking.episode_figure(record)).shape == (480, 1280, 3)
     table = looking.episode_table(record)
     assert "| falls asleep, of which at night | 0, 0 |" in table and "no night" in table
