@@ -9,7 +9,7 @@ once more without NAP and without REFRESH.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +49,15 @@ CANDIDATES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 """Sections of the card with the keys that are replaced, by what they change in words."""
 
-RULES = ("pressure-rule", "caretaker", "rounds", "night-owl", "budget-aware", "mender")
+RULES: Mapping[str, str] = {
+    name: name for name in ("pressure-rule", "caretaker", "rounds", "night-owl", "budget-aware", "mender")
+} | {
+    "pressure-rule with naps": "pressure-rule:nap_at=0.1,nap_days=0.0625,sleep_at=0.9,night_relief=0.3",
+    "rounds with naps": "rounds:nap_days=0.0625,nap_traffic=1.0,reserve=0.0,traffic_at=0.3,load_at=0.55",
+}
+"""Rules by what the page calls them: with their usual numbers, and two that audit whenever nothing else is to do."""
+FOLLOWED = ("pressure-rule", "pressure-rule with naps", "rounds with naps", "caretaker")
+"""Rules by whose decisions the planner judges an action."""
 WITHOUT = (Action.NAP, Action.REFRESH)
 
 
@@ -57,7 +65,7 @@ WITHOUT = (Action.NAP, Action.REFRESH)
 class Args:
     streams: int = 200
     """simulated streams of each rule"""
-    planner_streams: int = 6
+    planner_streams: int = 12
     """simulated streams of the planner; 0 to leave it out"""
     draws: int = 6
     """simulated futures of an action that the planner tries"""
@@ -87,13 +95,13 @@ def scores(job: Job) -> dict[str, list[float]]:
     seeds = range(args.seed, args.seed + args.streams)
     players: dict[str, Any] = {"never-sleep": NeverSleep(), "naps": NeverSleep(nap_days=0.5)}
     players |= {f"every {days} days": FixedPeriod(days=days) for days in (0.75, 1.0, 1.5, 2.0)}
-    players |= {name: scheduler_named(name) for name in RULES}
+    players |= {name: scheduler_named(text) for name, text in RULES.items()}
 
     def played(name: str, player: Any, on: Sequence[int]) -> list[float]:
         return [round(x, 5) for x in sim_scores(name, simulate(setting, response, player, on)).scores[0].tolist()]
 
     found = {name: played(name, player, seeds) for name, player in players.items()}
-    followed = [scheduler_named("pressure-rule"), scheduler_named("caretaker"), NeverSleep(nap_days=0.5)]
+    followed = [scheduler_named(RULES[name]) for name in FOLLOWED]
     lots = {"planner": (), **{f"planner without {action.name}": (action,) for action in WITHOUT}}
     for name, without in lots.items() if args.planner_streams else ():
         planner = SimPlanner(followed[0], followed[1:], draws=args.draws, ticks=args.ticks, without=without)
@@ -111,7 +119,7 @@ def contents(record: records.Record) -> dict[str, str]:
 def _row(name: str, found: Mapping[str, Sequence[float]], seed: int) -> list[str]:
     """Cells of a candidate: mean simulated scores, and paired differences with their intervals."""
 
-    def best(names: Sequence[str]) -> str:
+    def best(names: Iterable[str]) -> str:
         return max(names, key=lambda each: float(np.mean(found[each])))
 
     def matrix(of: str, count: int) -> ScoreMatrix:

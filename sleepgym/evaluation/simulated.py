@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +18,7 @@ from sleepgym.evaluation.tables import Column, Sheet
 from sleepgym.schedulers.look_ahead import LookAhead
 from sleepgym.schedulers.own import Predictor, SchedulerTypeError, as_scheduler, made
 from sleepgym.schedulers.sim_planner import SimPlanner
+from sleepgym.sim.observation import flattened
 from sleepgym.sim.response import Response
 from sleepgym.sim.rollouts import Rollouts
 from sleepgym.sim.setting import Setting
@@ -71,7 +73,8 @@ def simulate(
     Args:
         setting: Numbers of the card.
         response: Stands in for the model.
-        scheduler: What :func:`~sleepgym.evaluation.evaluate` takes, or a :class:`SimPlanner`. A factory is called with
+        scheduler: What :func:`~sleepgym.evaluation.evaluate` takes, or a :class:`SimPlanner`; observations are flat for
+            a policy whose ``observation_space`` is a box. A factory is called with
             the :class:`Rollouts` in place of an environment, and with a seed of each episode, by which those of one
             stream differ.
         seeds: Seeds of the episodes.
@@ -162,6 +165,7 @@ class _Policy:
         self._predictor, self._played = predictor, played
         self._state: Any = None
         self._takes_masks = takes_masks(predictor)
+        self._is_flat = isinstance(getattr(predictor, "observation_space", None), gym.spaces.Box)
 
     def choose(self, seen: Observation, masks: NDArray[np.bool_], first: bool) -> NDArray[Any]:
         """Chooses an action per row.
@@ -172,7 +176,7 @@ class _Policy:
             first: Whether episodes begin.
         """
         answer, self._state = self._predictor.predict(
-            seen,
+            flattened(seen) if self._is_flat else seen,
             self._state,
             episode_start=np.full(len(masks), first),
             deterministic=True,

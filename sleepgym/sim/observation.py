@@ -40,6 +40,15 @@ def observations(setting: Setting, streams: Streams, state: State) -> Observatio
     return {"ledger": ledger, "stats": stats}
 
 
+def flattened(seen: Observation) -> NDArray[np.float32]:
+    """Lays observations out as one vector per episode, ``[rows, features]``, as ``FlattenLedger`` does one at a time.
+
+    Args:
+        seen: Observations of many episodes.
+    """
+    return np.concatenate((seen["ledger"].reshape(len(seen["stats"]), -1), seen["stats"]), 1)
+
+
 def _written(setting: Setting, streams: Streams, state: State, out: NDArray[np.float32]) -> None:
     """Fills the rows of written facts in."""
     ledger, horizon = state.ledger, np.float32(setting.card.horizon)

@@ -20,7 +20,7 @@ from sleepgym.sim.dice import Keys, keys_of
 from sleepgym.sim.episodes import Episodes, Steps, drawn
 from sleepgym.sim.infos import infos
 from sleepgym.sim.maker import setting_and_response
-from sleepgym.sim.observation import observations
+from sleepgym.sim.observation import flattened, observations
 from sleepgym.sim.response import Response
 from sleepgym.sim.snapshot import Snapshot
 from sleepgym.sim.streams import Streams
@@ -215,9 +215,7 @@ class SimVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         return self._laid_out(observations(self.setting, episodes.streams, episodes.state))
 
     def _laid_out(self, seen: Observation) -> Any:
-        if self.flat:
-            return np.concatenate((seen["ledger"].reshape(len(seen["stats"]), -1), seen["stats"]), 1)
-        return seen
+        return flattened(seen) if self.flat else seen
 
     def _infos(self, steps: Steps | None, there: NDArray[np.bool_] | None = None) -> dict[str, Any]:
         self._masks = self.episodes.masks

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sleepgym.env.observation import STATS_FEATURES, stat
 from sleepgym.env.spaces import ActionError
 from sleepgym.episode.actions import Action
 from sleepgym.episode.card import load_card
@@ -151,6 +152,25 @@ def test_a_recurrent_policy_is_told_when_episodes_begin_and_keeps_a_row_for_each
     results = simulate(mini, wear, policy, [0, 1, 2])
     assert policy.starts == [True, *[False] * (len(policy.starts) - 1)]
     assert all(each.actions[:4] == (0, 1, 0, 1) for each in results)
+
+
+def test_a_policy_of_flat_observations_reads_them_flat(mini: Setting, wear: Response) -> None:
+    flat = SimVectorEnv(1, mini.card, wear, flat=True)
+
+    class Flat:
+        observation_space = flat.single_observation_space
+
+        def predict(
+            self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = True
+        ) -> Any:
+            assert all(self.observation_space.contains(row) for row in observation)
+            full = observation[:, -len(STATS_FEATURES) + list(STATS_FEATURES).index("pending")] > 0
+            return np.where(full, Action.INJECT, Action.WAIT), state
+
+    def same(observation: Any, mask: Any) -> Action:
+        return Action.INJECT if stat(observation, "pending") > 0 else Action.WAIT
+
+    assert simulate(mini, wear, Flat(), [0, 1]) == simulate(mini, wear, same, [0, 1])
 
 
 def test_a_simulated_score_is_never_shown_without_that_word(mini: Setting, wear: Response) -> None:
