@@ -21,7 +21,7 @@ install: $(STAMP) ## make .venv with everything that was tested (pins: constrain
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install $(TORCH_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,gemma]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,gemma,minari]'
 	touch $@
 
 demo: $(STAMP) ## watch one episode

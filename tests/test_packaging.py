@@ -49,7 +49,9 @@ def test_the_package_imports_what_it_requires_and_nothing_else() -> None:
     assert imported_by_the_package() - required <= optional
 
 
-@pytest.mark.parametrize("requirement", [*REQUIRED, *EXTRAS["dev"], *EXTRAS["gemma"]], ids=lambda r: r.name)
+@pytest.mark.parametrize(
+    "requirement", [*REQUIRED, *EXTRAS["dev"], *EXTRAS["gemma"], *EXTRAS["minari"]], ids=lambda r: r.name
+)
 def test_what_was_tested_is_allowed(requirement: Requirement) -> None:
     assert requirement.specifier.contains(pins("constraints.txt")[canonicalize_name(requirement.name)])
 
@@ -60,7 +62,7 @@ def test_rllib_was_tested_with_an_allowed_gymnasium() -> None:
 
 
 def test_constraints_pin_direct_dependencies_and_tokenizers_alone() -> None:
-    direct = {canonicalize_name(r.name) for r in [*REQUIRED, *EXTRAS["dev"], *EXTRAS["gemma"]]}
+    direct = {canonicalize_name(r.name) for r in [*REQUIRED, *EXTRAS["dev"], *EXTRAS["gemma"], *EXTRAS["minari"]]}
     assert set(pins("constraints.txt")) == direct | {"tokenizers"}
 
 
