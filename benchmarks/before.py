@@ -94,13 +94,13 @@ class Player:
         root: Folder that the package is imported from.
         cache: Folder of cached files; see :func:`own_targets`.
         card: Id of the environment.
-        overrides: Sections of the card with the keys to replace.
+        arguments: Further arguments of ``gymnasium.make``, such as sections of the card with the keys to replace.
 
     Raises:
         RuntimeError: The process has ended, or imports the package from elsewhere.
     """
 
-    def __init__(self, root: Path, cache: Path, card: str, overrides: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, root: Path, cache: Path, card: str, arguments: Mapping[str, Any] | None = None) -> None:
         self.root = root
         usual = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
         self._process = subprocess.Popen(
@@ -110,7 +110,7 @@ class Player:
             text=True,
             env={**usual, "PYTHONPATH": str(root), "SLEEPGYM_CACHE": str(cache)},
         )
-        self._tell({"make": card, "overrides": overrides or {}})
+        self._tell({"make": card, "arguments": arguments or {}})
         about = self.answer()
         self.version: str = about["version"]
         if not Path(about["package"]).is_relative_to(root.resolve()):

@@ -59,6 +59,9 @@ class Args:
     """rounds; one takes about five minutes on two cores, and half of that without the 64 slots"""
     before: str = "before-engine"
     """commit to compare with, as git understands it; empty for none"""
+    before_card: str = "benchmarks/first_card.toml"
+    """card with the numbers that the environment had in that commit, which the present version plays beside it; empty
+    if they are what they were"""
     before_repeats: int = 5
     """rounds of that comparison; one takes about a minute"""
     gemma_repeats: int = 0
@@ -201,10 +204,16 @@ def compared(args: Args) -> Record:
     """What is measured beside an earlier commit, by the keys of the record."""
     if not args.before:
         return {}
-    timetable = [action.name for action in load_card(args.card).episode.days * DAY]
+    timetable = [action.name for action in load_card(args.before_card or args.card).episode.days * DAY]
     found: Record = {
         "before": throughput_before.compared(
-            args.before, args.card, timetable, args.whole, args.before_repeats, max(1, args.processes)
+            args.before,
+            args.card,
+            timetable,
+            args.whole,
+            args.before_repeats,
+            max(1, args.processes),
+            instead=args.before_card,
         )
     }
     if args.gemma_repeats:

@@ -85,6 +85,7 @@ def compared(
     rounds: int,
     processes: int,
     overrides: Mapping[str, Any] | None = None,
+    instead: str = "",
 ) -> Record:
     """Plays all rounds.
 
@@ -96,13 +97,17 @@ def compared(
         rounds: Rounds.
         processes: Players at a time; 1 leaves that setting out.
         overrides: Sections of the card with the keys to replace.
+        instead: Path of a card that the present version plays in place of its own, with the earlier one's numbers.
 
     Raises:
         SystemExit: There is no such commit.
     """
+    own = {"card": str(Path(instead).resolve())} if instead else {}
     with ExitStack() as stack:
-        roots = {"before": stack.enter_context(worktree(commit)), "new": records.ROOT}
-        sides = {name: _side(stack, root, card, processes, overrides) for name, root in roots.items()}
+        sides = {
+            "before": _side(stack, stack.enter_context(worktree(commit)), card, processes, overrides or {}),
+            "new": _side(stack, records.ROOT, card, processes, {**own, **(overrides or {})}),
+        }
         for side in sides.values():
             for player in side.players:
                 # A night each: the first one runs the rehearsal text.
@@ -114,7 +119,7 @@ def compared(
             found.append({name: sides[name].round(seeds, timetable) for name in order})
         versions = {name: side.players[0].version for name, side in sides.items()}
     return {
-        "card": card,
+        "card": instead or card,
         "before": commit,
         "commit": commit_of(commit),
         "version before": versions["before"],
@@ -126,11 +131,11 @@ def compared(
     }
 
 
-def _side(stack: ExitStack, root: Path, card: str, processes: int, overrides: Mapping[str, Any] | None) -> Side:
+def _side(stack: ExitStack, root: Path, card: str, processes: int, arguments: Mapping[str, Any]) -> Side:
     cache = stack.enter_context(own_targets())
     players = []
     for _ in range(processes):
-        players.append(Player(root, cache, card, overrides))
+        players.append(Player(root, cache, card, arguments))
         stack.callback(players[-1].close)
     return Side(players)
 

@@ -48,7 +48,7 @@ def main() -> None:
     for line in sys.stdin:
         command = json.loads(line)
         if "make" in command:
-            env = gym.make(command["make"], **command["overrides"])
+            env = gym.make(command["make"], **command["arguments"])
             package = Path(sleepgym.__file__).resolve().parent
             answer: dict[str, Any] = {"package": str(package), "version": sleepgym.__version__}
         else:

@@ -19,7 +19,7 @@ DPI = 110
 
 
 def panels(count: int, columns: int, size: tuple[float, float], sharey: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure with axes in rows of equal length, from left to right and from top to bottom.
+    """A figure with axes in rows, from left to right and from top to bottom; the last row may be shorter.
 
     Args:
         count: Axes.
@@ -29,7 +29,9 @@ def panels(count: int, columns: int, size: tuple[float, float], sharey: bool = F
     """
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     axes = figure.subplots(-(-count // columns), columns, squeeze=False, sharey=sharey)
-    return figure, axes.ravel().tolist()
+    for spare in axes.ravel()[count:]:
+        spare.remove()
+    return figure, axes.ravel()[:count].tolist()
 
 
 def band(ax: Axes, values: Mapping[float, Sequence[float]], label: str, colour: str, **line: Any) -> None:

@@ -70,8 +70,8 @@ class SleepSpec:
     lessons: int = 256
     rehearsal_rows: int = 6
     rehearsal_tokens: int = 16
-    rehearsal_weight: float = 2.0
-    settled: int = 128
+    rehearsal_weight: float = 4.0
+    settled: int = 512
     settled_rows: int = 48
     settled_weight: float = 4.0
     rem_steps: int = 0
