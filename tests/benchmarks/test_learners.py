@@ -1,0 +1,47 @@
+"""Learners are found by their folders, play the sim as they were left, and are compared with PPO run by run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture
+def learners(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("learners")
+
+
+def test_runs_are_folders_that_are_called_by_learner_and_seed(learners: ModuleType, tmp_path: Path) -> None:
+    for name in ("recurrent_ppo-2", "dqn-1", "notes", "ppo-x"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "ppo-3").write_text("a file")
+    found = [(run.learner, run.seed) for run in learners.found([tmp_path, tmp_path / "missing"], range(2))]
+    assert found == [("dqn", 1), ("recurrent_ppo", 2)]
+
+
+def test_a_rule_plays_and_costs_nothing(learners: ModuleType) -> None:
+    (one, other) = (learners.played(learners.Run("pressure-rule", 0, None, range(3))) for _ in range(2))
+    assert one == other and len(one["scores"]) == 3 and one["steps"] == one["minutes"] == one["invalid"] == 0
+
+
+def test_gains_are_over_all_runs_of_ppo(learners: ModuleType) -> None:
+    def run(learner: str, seed: int, scores: list[float], steps: int = 1000) -> dict[str, object]:
+        return {"learner": learner, "seed": seed, "steps": steps, "minutes": 2.0, "invalid": 0.0, "scores": scores}
+
+    runs = [run("ppo", 1, [0.8, 0.6]), run("ppo", 2, [0.7, 0.5]), run("dqn", 1, [0.6, 0.4], 500)]
+    runs.append(run("pressure-rule", 0, [0.7, 0.5], 0))
+    table = learners.contents({"seed": 0, "streams": 2, "runs": runs})["learners"].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+    assert [row[0] for row in rows] == [learners.NAMES[name] for name in ("ppo", "pressure-rule", "dqn")]
+    assert rows[0][1:] == ["2", "1,000", "2", "0.0", "0.650 (0.600 to 0.700)", ""]
+    assert rows[2][1:6] == ["1", "500", "2", "0.0", "0.500 (0.500 to 0.500)"]
+    assert rows[2][6].startswith("-0.150 [")
+    assert rows[1][1:4] == ["", "", ""] and rows[1][6].startswith("-0.050 [")
+
+
+def test_without_ppo_there_is_nothing_to_compare_with(learners: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="expected runs of ppo"):
+        learners.main(learners.Args(runs=(tmp_path,)))
