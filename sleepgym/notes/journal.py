@@ -1,0 +1,164 @@
+"""Changes of several files that happen as a whole or not at all, and can be taken back.
+
+A change is first put down in ``pending.json``: what every file held before, and the hash of what it will hold. Then
+the files are replaced, each by a rename, and the journal becomes ``undo.json``. If the process dies in between, the
+next one that takes the lock finds the pending journal, and finishes the change or takes it back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sleepgym import files
+from sleepgym.notes.errors import NotesError
+from sleepgym.notes.paths import PRIVATE, within
+from sleepgym.notes.reading import MAX_FILE_BYTES, read_bytes, read_text
+
+PENDING, UNDO = "pending.json", "undo.json"
+_MAX_JOURNAL_BYTES = 2**31
+
+
+class _Side(BaseModel):
+    """A file before and after a change: its text (null: no such file), and the SHA-256 of its new text."""
+
+    model_config = ConfigDict(extra="forbid")
+    before: str | None
+    after: str | None
+
+
+class _Journal(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    what: str
+    files: dict[str, _Side]
+
+
+def commit(root: Path, what: str, before: Mapping[str, str | None], after: Mapping[str, str | None]) -> None:
+    """Replaces files, all or none; the lock must be held.
+
+    Args:
+        root: Folder of the notes.
+        what: What is done, for who takes it back.
+        before: What the files hold, by name; None: there is none.
+        after: What they will hold; of the same names.
+
+    Raises:
+        NotesError: A file was changed by somebody else since it was read, or became too large.
+        OSError: They cannot be written; all are as before.
+    """
+    new = {name: None if text is None else text.encode() for name, text in after.items()}
+    for name, data in new.items():
+        if data is not None and len(data) > MAX_FILE_BYTES:
+            raise NotesError(
+                f"expected at most {MAX_FILE_BYTES} bytes in {name}, found {len(data)}; make another file of some notes"
+            )
+        if _current(root, name) != before[name]:
+            raise NotesError(f"expected nobody else to write {name}, found it changed meanwhile; try again")
+    journal = _Journal(what=what, files={name: _Side(before=before[name], after=_digest(new[name])) for name in new})
+    private = root / PRIVATE
+    files.write_all(private, {PENDING: journal.model_dump_json().encode()}, durable=True)
+    try:
+        for name, data in new.items():
+            _put(root, name, data)
+    except BaseException:
+        with suppress(OSError, NotesError):  # if even that fails, whoever takes the lock next tries again
+            _take_back(root, journal)
+        raise
+    (private / PENDING).replace(private / UNDO)
+
+
+def recover(root: Path) -> None:
+    """Finishes or takes back a change that a process died over; the lock must be held.
+
+    A file that somebody has edited since is left as it is.
+
+    Raises:
+        NotesError: The journal is damaged.
+        OSError: A file cannot be read or written.
+    """
+    private = root / PRIVATE
+    for part in private.glob(f"*{files.PART}"):
+        part.unlink(missing_ok=True)
+    journal = _read(private / PENDING)
+    if journal is None:
+        return
+    if all(_digest_of(_current(root, name)) == side.after for name, side in journal.files.items()):
+        (private / PENDING).replace(private / UNDO)
+        return
+    _take_back(root, journal)
+
+
+def undo(root: Path) -> tuple[str, list[str]]:
+    """Takes the last change back; the lock must be held. To do it once more does the change again.
+
+    Returns:
+        What is taken back, and the names of its files.
+
+    Raises:
+        NotesError: There is nothing to take back, or a file was edited since.
+        OSError: A file cannot be read or written; all are as before.
+    """
+    journal = _read(root / PRIVATE / UNDO)
+    if journal is None:
+        raise NotesError(f"expected an earlier change in {root}, found none; there is nothing to undo")
+    now = {name: _current(root, name) for name in journal.files}
+    for name, side in journal.files.items():
+        if _digest_of(now[name]) != side.after:
+            raise NotesError(f"expected {name} as the last change left it, found it edited since; change it by hand")
+    what = journal.what.removeprefix("undo: ") if journal.what.startswith("undo: ") else f"undo: {journal.what}"
+    commit(root, what, now, {name: side.before for name, side in journal.files.items()})
+    return journal.what, list(journal.files)
+
+
+def _take_back(root: Path, journal: _Journal) -> None:
+    """Puts files back that a change has replaced already, and forgets the change."""
+    for name, side in journal.files.items():
+        for part in within(root, name).parent.glob(f"*{files.PART}"):
+            part.unlink(missing_ok=True)
+        now = _current(root, name)
+        if now != side.before and _digest_of(now) == side.after:
+            _put(root, name, None if side.before is None else side.before.encode())
+    (root / PRIVATE / PENDING).unlink()
+
+
+def _current(root: Path, name: str) -> str | None:
+    return read_text(within(root, name), MAX_FILE_BYTES)
+
+
+def _put(root: Path, name: str, data: bytes | None) -> None:
+    place = within(root, name)
+    if data is None:
+        place.unlink(missing_ok=True)
+        with suppress(OSError):  # folders that are empty then; not those that hold anything
+            for folder in place.relative_to(root).parents[:-1]:
+                (root / folder).rmdir()
+        return
+    # A leftover, or a link that somebody has put there to be written through.
+    (place.parent / f"{place.name}.{os.getpid()}{files.PART}").unlink(missing_ok=True)
+    files.write_all(place.parent, {place.name: data}, durable=True)
+
+
+def _read(path: Path) -> _Journal | None:
+    data = read_bytes(path, _MAX_JOURNAL_BYTES)
+    if data is None:
+        return None
+    try:
+        return _Journal.model_validate_json(data)
+    except ValidationError as error:
+        raise NotesError(
+            f"expected a journal of changes in {path}, found {files.first_mistake(error)}; look at the notes, then "
+            "delete it"
+        ) from error
+
+
+def _digest(data: bytes | None) -> str | None:
+    return None if data is None else hashlib.sha256(data).hexdigest()
+
+
+def _digest_of(text: str | None) -> str | None:
+    return _digest(None if text is None else text.encode())
