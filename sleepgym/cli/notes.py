@@ -22,7 +22,7 @@ DONE, NOTHING, UNUSABLE = 0, 1, 2
 class _InFolder:
     folder: Path
     """the folder of notes"""
-    json: bool = field(default=False, kw_only=True)
+    json: tyro.conf.FlagCreatePairsOff[bool] = field(default=False, kw_only=True)
     """print JSON, for scripts"""
 
     def do(self, store: NoteStore) -> int:
@@ -36,7 +36,10 @@ class _InFolder:
 
 @dataclass(frozen=True)
 class Add(_InFolder):
-    """Add a note. Example: sleepgym notes add "Prefers tea to coffee" --topic drinks --folder my-notes."""
+    """Add a note.
+
+    Example: sleepgym notes add "Prefers tea to coffee" --topic drinks --folder my-notes
+    """
 
     text: tyro.conf.Positional[str]
     """what is to be remembered, in one line"""
@@ -78,7 +81,7 @@ class Retrieve(_InFolder):
     """notes at most"""
     idf: bool = True
     """whether rare words count more than common ones"""
-    history: bool = False
+    history: tyro.conf.FlagCreatePairsOff[bool] = False
     """whether what no longer holds may be found too"""
 
     def do(self, store: NoteStore) -> int:
@@ -119,7 +122,10 @@ class Update(_InFolder):
 
 @dataclass(frozen=True)
 class Delete(_InFolder):
-    """Delete a note, in history too. Example: sleepgym notes delete "Prefers mate to tea" --folder my-notes."""
+    """Delete a note, in history too.
+
+    Example: sleepgym notes delete "Prefers mate to tea" --folder my-notes
+    """
 
     text: tyro.conf.Positional[str]
     """its text, or a part that no other has"""
@@ -136,7 +142,10 @@ class Delete(_InFolder):
 
 @dataclass(frozen=True)
 class Undo(_InFolder):
-    """Take the last change back; once more, and it is done again. Example: sleepgym notes undo --folder my-notes."""
+    """Take the last change back; once more, and it is done again.
+
+    Example: sleepgym notes undo --folder my-notes
+    """
 
     def do(self, store: NoteStore) -> int:
         """Takes it back."""
@@ -148,7 +157,10 @@ class Undo(_InFolder):
 
 @dataclass(frozen=True)
 class Tree(_InFolder):
-    """Write the list of all files, _tree.md, anew and print it. Example: sleepgym notes tree --folder my-notes."""
+    """Write the list of all files, _tree.md, anew and print it.
+
+    Example: sleepgym notes tree --folder my-notes
+    """
 
     def do(self, store: NoteStore) -> int:
         """Writes it."""
@@ -187,7 +199,10 @@ class Ls(_InFolder):
 
 @dataclass(frozen=True)
 class Prune(_InFolder):
-    """Put what has expired into history; nothing is deleted. Example: sleepgym notes prune --folder my-notes."""
+    """Put what has expired into history; nothing is deleted.
+
+    Example: sleepgym notes prune --folder my-notes
+    """
 
     def do(self, store: NoteStore) -> int:
         """Puts it there."""
@@ -214,7 +229,10 @@ class Compact(_InFolder):
 
 @dataclass(frozen=True)
 class Lint(_InFolder):
-    """Say what is odd, and change nothing; status 1 if anything is. Example: sleepgym notes lint --folder my-notes."""
+    """Say what is odd, and change nothing; status 1 if anything is.
+
+    Example: sleepgym notes lint --folder my-notes
+    """
 
     def do(self, store: NoteStore) -> int:
         """Looks for it."""
@@ -228,7 +246,10 @@ class Lint(_InFolder):
 
 @dataclass(frozen=True)
 class Export(_InFolder):
-    """Write all notes as one file. Example: sleepgym notes export --out notes.json --folder my-notes."""
+    """Write all notes as one file.
+
+    Example: sleepgym notes export --out notes.json --folder my-notes
+    """
 
     form: Literal["omf", "text"] = "omf"
     """omf: the Open Memory Format (JSON), with everything; text: current notes, a line each"""
@@ -277,6 +298,7 @@ class Import(_InFolder):
         return DONE
 
 
+@tyro.conf.configure(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
 @dataclass(frozen=True)
 class Args:
     """Keep a memory of notes in Markdown files that people can read and edit.
