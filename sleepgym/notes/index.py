@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,10 @@ from sleepgym.notes.terms import terms
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+Column = Literal["text", "topic", "title"]
+"""Where a term may be: in a note's text, its topic, or the title of its file."""
+COLUMNS: tuple[Column, ...] = get_args(Column)
+
 _VERSION = 1
 _LOT = 500  # ids in one statement
 _TABLES = f"""
@@ -36,12 +40,13 @@ CREATE TABLE files (path TEXT PRIMARY KEY, signature TEXT NOT NULL);
 CREATE TABLE notes (
     id INTEGER PRIMARY KEY, path TEXT NOT NULL, line INTEGER NOT NULL, said TEXT NOT NULL, tier TEXT NOT NULL,
     points REAL NOT NULL, expired_points REAL NOT NULL, expires TEXT, holds INTEGER NOT NULL,
-    text TEXT NOT NULL, topic TEXT NOT NULL
+    text TEXT NOT NULL, topic TEXT NOT NULL, title TEXT NOT NULL
 );
 CREATE INDEX notes_places ON notes (path, line);
 CREATE INDEX notes_kinds ON notes (points, expired_points, expires, holds);
 CREATE VIRTUAL TABLE terms USING fts5 (
-    text, topic, content='notes', content_rowid='id', detail='column', columnsize=0, tokenize="ascii tokenchars '+#'"
+    text, topic, title, content='notes', content_rowid='id', detail='column', columnsize=0,
+    tokenize="ascii tokenchars '+#'"
 );
 CREATE VIRTUAL TABLE frequencies USING fts5vocab ('terms', 'row');
 PRAGMA user_version = {_VERSION};
@@ -148,24 +153,22 @@ class Index:
             self._known = version, (int(last), [(_Kind(*kind), _ids(notes)) for *kind, notes in rows])
         return self._known[1]
 
-    def matching(self, term: str) -> tuple[Ids, Ids]:
-        """Ids of the notes that have a term in their text, and of those that have it in their topic."""
+    def matching(self, term: str, column: Column) -> Ids:
+        """Ids of the notes that have a term in a column."""
         # Joined in SQLite: a row for each would take four times as long.
-        text, topic = (
-            self._database.execute(
-                "SELECT group_concat(rowid) FROM terms WHERE terms MATCH ?", (f'{column} : "{term}"',)
-            ).fetchone()[0]
-            for column in ("text", "topic")
-        )
-        return _ids(text), _ids(topic)
+        (joined,) = self._database.execute(
+            "SELECT group_concat(rowid) FROM terms WHERE terms MATCH ?", (f'{column} : "{term}"',)
+        ).fetchone()
+        return _ids(joined)
 
-    def said(self, notes: Sequence[int]) -> dict[int, tuple[frozenset[str], frozenset[str]]]:
-        """Terms of the texts and of the topics of notes, by id."""
+    def said(self, notes: Sequence[int]) -> dict[int, dict[Column, frozenset[str]]]:
+        """Terms of notes by column, by id."""
+        columns = ", ".join(COLUMNS)
         return {
-            note: (frozenset(text.split()), frozenset(topic.split()))
+            note: {column: frozenset(joined.split()) for column, joined in zip(COLUMNS, parts, strict=True)}
             for some in _lots(notes)
-            for note, text, topic in self._database.execute(
-                f"SELECT id, text, topic FROM notes WHERE id IN ({_marks(some)})", some
+            for note, *parts in self._database.execute(
+                f"SELECT id, {columns} FROM notes WHERE id IN ({_marks(some)})", some
             )
         }
 
@@ -219,7 +222,8 @@ class Index:
 
     def _forget(self, path: str) -> None:
         self._database.execute(
-            "INSERT INTO terms (terms, rowid, text, topic) SELECT 'delete', id, text, topic FROM notes WHERE path = ?",
+            "INSERT INTO terms (terms, rowid, text, topic, title) "
+            "SELECT 'delete', id, text, topic, title FROM notes WHERE path = ?",
             (path,),
         )
         self._database.execute("DELETE FROM notes WHERE path = ?", (path,))
@@ -227,28 +231,31 @@ class Index:
 
     def _learn(self, path: str) -> None:
         document = look(self._root, path)
+        if document is None:
+            return
+        title = " ".join(terms(document.title))
         line = 1
-        for block in () if document is None else document.blocks:
+        for block in document.blocks:
             note = _note_of(block)
             if note is not None:
-                self._add(path, line, block, note)
+                self._add(path, line, block, note, title)
             line += len(block.lines)
 
-    def _add(self, path: str, line: int, block: Block, note: Bullet) -> None:
+    def _add(self, path: str, line: int, block: Block, note: Bullet, title: str) -> None:
         end = note.expires
         expired = note.having(status="expired")
         row = (
             path, line, note.words, block.tier, standing(note, block.tier), standing(expired, block.tier),
             None if end is None else stamp(end), note.holds(block.tier),
-            " ".join(terms(note.words)), " ".join(terms(note.topic)),
+            " ".join(terms(note.words)), " ".join(terms(note.topic)), title,
         )  # fmt: skip
         cursor = self._database.execute(
-            "INSERT INTO notes (path, line, said, tier, points, expired_points, expires, holds, text, topic) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO notes (path, line, said, tier, points, expired_points, expires, holds, text, topic, title) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             row,
         )
         self._database.execute(
-            "INSERT INTO terms (rowid, text, topic) VALUES (?, ?, ?)", (cursor.lastrowid, row[-2], row[-1])
+            "INSERT INTO terms (rowid, text, topic, title) VALUES (?, ?, ?, ?)", (cursor.lastrowid, *row[-3:])
         )
 
     def _opened(self) -> sqlite3.Connection:

@@ -37,7 +37,7 @@ class Imported:
 
     Attributes:
         added: How many are new.
-        present: How many were there already, in the same words, tier and status.
+        present: How many were there already, with all that they say.
         files: The files that have changed.
     """
 
@@ -74,7 +74,9 @@ def merge(store: NoteStore, notes: Iterable[Incoming]) -> Imported:
 
 def _merged(document: Document, notes: Sequence[Incoming]) -> tuple[Document, int]:
     """The document with those notes that it does not have, and their number."""
-    known = {_words(one, block.tier) for block, one in document.notes()}
+    known: dict[Words, list[Bullet]] = {}
+    for block, one in document.notes():
+        known.setdefault(_words(one, block.tier), []).append(one)
     text = "\n" + document.text.replace("\r\n", "\n") + "\n"
     new: dict[Tier, list[Bullet]] = {}
     added = 0
@@ -82,8 +84,10 @@ def _merged(document: Document, notes: Sequence[Incoming]) -> tuple[Document, in
         if note.bullet is None:
             if "\n" + "\n".join(note.prose) + "\n" not in text:
                 document, added = document.with_prose(note.prose), added + 1
-        elif (words := _words(note.bullet, note.section)) not in known:
-            known.add(words)
+            continue
+        alike = known.setdefault(_words(note.bullet, note.section), [])
+        if not any(_says_all(one, note.bullet) for one in alike):
+            alike.append(note.bullet)
             new.setdefault(note.section, []).append(note.bullet)
     for section, bullets in new.items():
         document = document.including(section, *bullets)
@@ -93,3 +97,8 @@ def _merged(document: Document, notes: Sequence[Incoming]) -> tuple[Document, in
 
 def _words(one: Bullet, section: Tier) -> Words:
     return same_words(one.words), one.tier(section), one.status()
+
+
+def _says_all(there: Bullet, new: Bullet) -> bool:
+    """Whether a note that is there says all that one in the same words says, but for when."""
+    return all(name in ("tier", "status", "updated_at") or there.get(name) == value for name, value in new.fields)

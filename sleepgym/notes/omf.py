@@ -105,7 +105,9 @@ def read_omf(text: str) -> list[Incoming]:
         try:
             out.append(_incoming(item))
         except (NotesError, ValidationError) as error:
-            what = first_mistake(error) if isinstance(error, ValidationError) else str(error)
+            what = str(error)
+            if isinstance(error, ValidationError):
+                what = f"expected extensions.sleepgym as exported, found {first_mistake(error)}; leave it out"
             raise NotesError(f"memories.{number}: {what}") from error
     return out
 

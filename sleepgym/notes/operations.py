@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sleepgym.notes.bullet import Bullet, Confidence, Source, Tier, bullet, moment, stamp
 from sleepgym.notes.document import Block, Document
@@ -98,10 +98,13 @@ def update(store: NoteStore, old: str, new: str, path: str | None = None) -> Tou
         path, document, block, one = _only(store, change, old, path)
         if _same(one, text):
             return Touched(path, text, "left")
-        document = document.retired(block, status="superseded")
-        if not any(_same(other, text) for _, other in _current(document)):
-            tier = one.tier(block.tier)
-            document = document.including(tier, Bullet(text, one.having(status="active", updated_at=now).fields))
+        if any(_same(other, text) for _, other in _current(document)):
+            document = document.retired(block, status="superseded")
+        else:
+            # In its place, where a person may have put it under a heading or into a list.
+            document = document.changed(block, replace(one, text=text, more=()).having(status="active", updated_at=now))
+            old_one = Bullet(one.words, one.having(tier="history", status="superseded").fields)
+            document = document.including("history", old_one)
         change.put(path, document)
         return Touched(path, text, "updated")
 

@@ -44,12 +44,12 @@ def read_plain(text: str, store: NoteStore) -> list[Incoming]:
             if told.startswith("["):
                 if not told.endswith("]"):
                     raise NotesError(
-                        f"expected a file such as [personal/about.md], found {told!r}; write \\[ for a text"
+                        f"expected a file such as [personal/about.md], found {told!r}; begin a text with \\["
                     )
                 path = checked(told[1:-1])
             elif told:
                 said = note_text(told.removeprefix("\\"))
-                note = bullet(said, tier="long_term", status="active", source="user_statement", updated_at=now)
+                note = bullet(said, tier="long_term", status="active", updated_at=now)
                 out.append(Incoming(path, "long_term", note))
         except NotesError as error:
             raise NotesError(f"line {number}: {error}") from error

@@ -12,8 +12,8 @@ import numpy as np
 from sleepgym.facts.writing import full_stop
 from sleepgym.notes.bullet import stamp
 from sleepgym.notes.errors import NotesError
-from sleepgym.notes.index import Floats, Found, Index
-from sleepgym.notes.scoring import HIGHEST_STANDING, IN_TEXT, IN_TOPIC, weight
+from sleepgym.notes.index import Column, Floats, Found, Index
+from sleepgym.notes.scoring import HIGHEST_STANDING, IN_TEXT, IN_TITLE, IN_TOPIC, weight
 from sleepgym.notes.store import NoteStore
 from sleepgym.notes.terms import terms
 from sleepgym.notes.texts import MAX_CHARACTERS
@@ -77,7 +77,8 @@ class Retriever:
         Args:
             query: A question, or words.
             k: Notes at most.
-            idf: Whether a rare word counts more than a common one; otherwise all count alike, as in nanomem.
+            idf: Whether a rare word counts more than a common one, and whether words count that are in the title of a
+                note's file, which says what it is about; otherwise the points are just nanomem's.
             history: Whether what is superseded or expired may be found too.
 
         Raises:
@@ -98,6 +99,9 @@ class Retriever:
 
     def _best(self, query: str, k: int, idf: bool, history: bool, now: str) -> list[tuple[float, int]]:
         """The highest scores with the notes that have them."""
+        points: dict[Column, float] = {"text": IN_TEXT, "topic": IN_TOPIC}
+        if idf:
+            points["title"] = IN_TITLE
         found = {term: number for term in terms(query) if (number := self._index.frequency(term))}
         total = self._index.count()
         weights = {term: weight(number, total) if idf else 1.0 for term, number in found.items()}
@@ -107,29 +111,26 @@ class Retriever:
         # as soon as no note without the rare ones can be among the best, only those that were found are looked at.
         left = sorted(found, key=found.__getitem__)
         while left:
-            rest = sum(weights[term] for term in left) * (IN_TEXT + IN_TOPIC)
+            rest = sum(weights[term] for term in left) * sum(points.values())
             bar = _highest(scores[matched], k)
             near = matched & (scores >= bar - rest)
             if rest + HIGHEST_STANDING < bar and np.count_nonzero(near) <= _FEW:
                 matched = near
-                self._complete(scores, np.flatnonzero(near).tolist(), {term: weights[term] for term in left})
+                for note, said in self._index.said(np.flatnonzero(near).tolist()).items():
+                    scores[note] += sum(
+                        points[column] * weights[term] for column in points for term in left if term in said[column]
+                    )
                 break
             term, *left = left
-            text, topic = self._index.matching(term)
-            scores[text] += IN_TEXT * weights[term]
-            scores[topic] += IN_TOPIC * weights[term]
-            matched[text] = matched[topic] = True
+            for column, worth in points.items():
+                notes = self._index.matching(term, column)
+                scores[notes] += worth * weights[term]
+                matched[notes] = True
         matched &= scores >= max(_highest(scores[matched], k), _LOWEST)
         # Equal scores: in the order of files and lines, not in that in which they were read.
         best = self._index.ordered(np.flatnonzero(matched).tolist())
         best.sort(key=lambda note: -scores[note])
         return [(float(scores[note]), note) for note in best[:k]]
-
-    def _complete(self, scores: Floats, notes: list[int], weights: dict[str, float]) -> None:
-        """Adds the points for some terms to the scores of some notes."""
-        for note, (text, topic) in self._index.said(notes).items():
-            for term, worth in weights.items():
-                scores[note] += worth * (IN_TEXT * (term in text) + IN_TOPIC * (term in topic))
 
 
 def _highest(scores: Floats, k: int) -> float:

@@ -12,6 +12,8 @@ from sleepgym.notes.bullet import CONFIDENCES, SOURCES, Bullet, Tier, moment
 
 IN_TEXT, IN_TOPIC = 2.0, 1.0
 """Points for each term of the query that is in the text of a note, and in its topic."""
+IN_TITLE = 1.0
+"""Points for each term that is in the title of its file; not nanomem's, and not given unless rare terms count more."""
 HIGHEST_STANDING = 7.0
 """The most that :func:`standing` gives."""
 
