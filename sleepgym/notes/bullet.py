@@ -27,7 +27,7 @@ ORDER = ("topic", "tier", "status", "source", "confidence", "updated_at", "revie
 
 _BARS = re.compile(r"(\\*)\|")
 _FIELD = re.compile(r"\s*([^\W\d][\w-]*)=(.*)", re.DOTALL)
-_MARKER = re.compile(r"([ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]+)(.*)", re.DOTALL)
+_MARKER = re.compile(r"([ \t]*(?:[-*+]|[0-9]{1,9}[.)])[ \t]+)(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -149,16 +149,16 @@ def moment(text: str | None, last: bool = False) -> datetime | None:
         return None
     try:
         at = datetime.fromisoformat(text.replace(" ", "T", 1))
-    except ValueError:
+        at = at if at.tzinfo is None else at.astimezone().replace(tzinfo=None)
+    except (ValueError, OverflowError, OSError):  # the last two: too far away for the time zone
         return None
-    if at.tzinfo is not None:
-        at = at.astimezone().replace(tzinfo=None)
-    return at.replace(hour=23, minute=59, second=59) if last and len(text) == len("2026-01-31") else at
+    is_date = "T" not in text and " " not in text
+    return at.replace(hour=23, minute=59, second=59) if last and is_date else at
 
 
 def stamp(at: datetime) -> str:
     """A moment as fields say it, to the minute."""
-    return at.strftime("%Y-%m-%dT%H:%M")
+    return at.isoformat(timespec="minutes")
 
 
 def _pieces(text: str) -> list[str]:

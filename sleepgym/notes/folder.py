@@ -47,7 +47,7 @@ def look(root: Path, path: str) -> Document | None:
 
 def _writable(name: str) -> bool:
     """Whether a name of a file or folder is one that could be given."""
-    if name.isascii() and name.isprintable() and "\\" not in name:  # nearly all are
+    if name.isascii() and name.isprintable() and "\\" not in name and len(name) <= 100:  # nearly all are
         return True
     try:
         checked(f"{name}/x{SUFFIX}")

@@ -270,8 +270,10 @@ class Index:
             try:
                 return _made(str(place))
             except sqlite3.DatabaseError:  # of another version, damaged, or not to be written
-                with suppress(OSError):
-                    place.unlink(missing_ok=True)
+                # The log too: it would be played into the new file.
+                for end in ("", "-wal", "-shm"):
+                    with suppress(OSError):
+                        place.with_name(place.name + end).unlink(missing_ok=True)
         return _made(":memory:")
 
 

@@ -8,7 +8,6 @@ next one that takes the lock finds the pending journal, and finishes the change 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from sleepgym import files
 from sleepgym.notes.errors import NotesError
 from sleepgym.notes.paths import PRIVATE, within
 from sleepgym.notes.reading import MAX_FILE_BYTES, read_bytes, read_text
+from sleepgym.notes.writing import delete_file, replace_file
 
 PENDING, UNDO = "pending.json", "undo.json"
 _MAX_JOURNAL_BYTES = 2**31
@@ -61,15 +61,15 @@ def commit(root: Path, what: str, before: Mapping[str, str | None], after: Mappi
             raise NotesError(f"expected nobody else to write {name}, found it changed meanwhile; try again")
     journal = _Journal(what=what, files={name: _Side(before=before[name], after=_digest(new[name])) for name in new})
     private = root / PRIVATE
-    files.write_all(private, {PENDING: journal.model_dump_json().encode()}, durable=True)
+    replace_file(root, f"{PRIVATE}/{PENDING}", journal.model_dump_json().encode())
     try:
         for name, data in new.items():
             _put(root, name, data)
+        (private / PENDING).replace(private / UNDO)
     except BaseException:
         with suppress(OSError, NotesError):  # if even that fails, whoever takes the lock next tries again
             _take_back(root, journal)
         raise
-    (private / PENDING).replace(private / UNDO)
 
 
 def recover(root: Path) -> None:
@@ -131,16 +131,10 @@ def _current(root: Path, name: str) -> str | None:
 
 
 def _put(root: Path, name: str, data: bytes | None) -> None:
-    place = within(root, name)
     if data is None:
-        place.unlink(missing_ok=True)
-        with suppress(OSError):  # folders that are empty then; not those that hold anything
-            for folder in place.relative_to(root).parents[:-1]:
-                (root / folder).rmdir()
-        return
-    # A leftover, or a link that somebody has put there to be written through.
-    (place.parent / f"{place.name}.{os.getpid()}{files.PART}").unlink(missing_ok=True)
-    files.write_all(place.parent, {place.name: data}, durable=True)
+        delete_file(root, name)
+    else:
+        replace_file(root, name, data)
 
 
 def _read(path: Path) -> _Journal | None:

@@ -10,7 +10,7 @@ from sleepgym.notes.bullet import CONFIDENCES, SOURCES, STATUSES, TIERS, Bullet,
 from sleepgym.notes.document import Block, Document
 from sleepgym.notes.errors import NotesError
 from sleepgym.notes.fact_notes import RELATION
-from sleepgym.notes.paths import SUFFIX
+from sleepgym.notes.paths import SUFFIX, TREE
 from sleepgym.notes.store import NoteStore
 from sleepgym.notes.texts import same_words
 
@@ -39,8 +39,9 @@ def lint(store: NoteStore) -> list[Oddity]:
     Raises:
         OSError: The folder cannot be listed.
     """
-    out = [Oddity(path, 0, "expected a file or a folder, found a link, which is not read") for path in _links(store)]
-    for path in store.files():
+    paths = store.files()
+    out = [Oddity(path, 0, what) for path, what in _unread(store, frozenset(paths))]
+    for path in paths:
         try:
             document = store.read(path)
         except (NotesError, OSError) as error:
@@ -50,13 +51,17 @@ def lint(store: NoteStore) -> list[Oddity]:
     return out
 
 
-def _links(store: NoteStore) -> Iterator[str]:
+def _unread(store: NoteStore, paths: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """What looks like a file of notes and is not read, and why."""
     for folder, folders, names in os.walk(store.folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted((*folders, *names)):
             place = os.path.join(folder, name)
+            path = os.path.relpath(place, store.folder).replace(os.sep, "/")
             if os.path.islink(place) and (name.endswith(SUFFIX) or os.path.isdir(place)):
-                yield os.path.relpath(place, store.folder)
+                yield path, "expected a file or a folder, found a link, which is not read; put the file itself there"
+            elif name in names and name.endswith(SUFFIX) and path not in paths and name != TREE and name[0] != ".":
+                yield ascii(path)[1:-1], "expected a file with a name that can be given, found this one; rename it"
 
 
 def _of_document(document: Document, store: NoteStore) -> Iterator[tuple[int, str]]:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from sleepgym import files
 from sleepgym.notes.bullet import moment
 from sleepgym.notes.folder import look, note_files
 from sleepgym.notes.paths import TREE, within
 from sleepgym.notes.reading import MAX_FILE_BYTES, read_text
+from sleepgym.notes.writing import replace_file
 
 _LINE = re.compile(r"- (.*\.md) \(\d+ items, updated [-\d: ]+\) - .*")
 _SHOWN = 80  # characters of a note in the line of its file
@@ -43,7 +43,7 @@ def _write(root: Path, known: dict[str, str]) -> str:
         for path, found in note_files(root).items()
     ]
     text = "\n".join(["# Memory tree", "", *lines]) + "\n"
-    files.write(within(root, TREE), text.encode())
+    replace_file(root, TREE, text.encode(), durable=False)  # it can be generated again
     return text
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sleepgym.notes.bullet import CONFIDENCES, SOURCES, STATUSES, TIERS, Bullet, bullet, read_bullet
+from sleepgym.notes.bullet import CONFIDENCES, SOURCES, STATUSES, TIERS, Bullet, bullet, moment, read_bullet, stamp
 from sleepgym.notes.document import Document, new_document, parse
 from sleepgym.notes.errors import NotesError
 from sleepgym.notes.texts import note_text
@@ -229,3 +230,18 @@ def test_words_of_status_and_tier_that_are_not_known_are_kept_and_count_as_usual
     one = read_bullet("- a | tier=attic | status=maybe")
     assert one is not None and one.tier("working") == "working" and one.status() == "active"
     assert replace(one).lines == ("- a | tier=attic | status=maybe",)
+
+
+@settings(max_examples=500)
+@given(st.text(max_size=30) | st.from_regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:+]*)?"))
+def test_any_text_is_a_moment_or_none(text: str) -> None:
+    for last in (True, False):
+        at = moment(text, last)
+        assert at is None or (at.tzinfo is None and moment(stamp(at)) is not None)
+
+
+def test_a_date_ends_with_its_day() -> None:
+    assert moment("2026-03-31", last=True) == datetime(2026, 3, 31, 23, 59, 59)
+    assert moment("2026-03-31") == datetime(2026, 3, 31)
+    assert moment("2026-03-31 18:00", last=True) == datetime(2026, 3, 31, 18)
+    assert moment("0001-01-01T00:00+00:00") in (None, datetime(1, 1, 1))

@@ -136,6 +136,14 @@ def test_lint_names_line_and_remedy_and_changes_nothing(store: NoteStore) -> Non
     assert (store.folder / "a.md").read_text() == text and not (store.folder / ".notes").exists()
 
 
+def test_lint_names_files_that_are_not_read(store: NoteStore) -> None:
+    operations.add(store, "tea")
+    (store.folder / ("x" * 230 + ".md")).write_text("- lost?\n")
+    (store.folder / "a\nb.md").write_text("- lost?\n")
+    assert [one.path for one in lint(store)] == ["a\\nb.md", "x" * 230 + ".md"]
+    assert operations.compact(store) == operations.prune(store) == []
+
+
 def test_lint_finds_nothing_odd_in_what_is_written_here(store: NoteStore) -> None:
     operations.add(store, "tea", topic="drinks")
     operations.update(store, "tea", "mate")

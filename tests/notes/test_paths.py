@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sleepgym.notes import NotesError, NoteStore
+from sleepgym.notes import NotesError, NoteStore, operations
 from sleepgym.notes.paths import checked, file_key
 
 NAMES = st.text(
@@ -78,8 +78,6 @@ def links(folder: Path, outside: Path) -> list[str]:
 
 
 def test_no_link_is_followed(store: NoteStore, tmp_path: Path) -> None:
-    from sleepgym.notes import operations
-
     outside = tmp_path / "outside"
     for path in links(store.folder, outside):
         with pytest.raises(NotesError, match="found a link"):
@@ -90,12 +88,23 @@ def test_no_link_is_followed(store: NoteStore, tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in outside.iterdir()} == {"x.md": "- secret\n"}
 
 
+def test_links_planted_under_the_names_of_files_in_writing_are_not_written_through(
+    store: NoteStore, tmp_path: Path
+) -> None:
+    target = tmp_path / "target"
+    target.write_text("mine")
+    for name in ("personal/about.md", "_tree.md", ".notes/pending.json"):
+        place = store.folder / f"{name}.{os.getpid()}.part"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(target)
+    operations.add(store, "hello")
+    assert target.read_text() == "mine"
+
+
 @pytest.mark.parametrize("name", [".notes", "_tree.md"])
 def test_a_link_in_the_place_of_what_the_store_writes_itself_is_refused(
     store: NoteStore, tmp_path: Path, name: str
 ) -> None:
-    from sleepgym.notes import operations
-
     outside = tmp_path / "outside"
     outside.mkdir()
     store.folder.mkdir()
@@ -106,26 +115,11 @@ def test_a_link_in_the_place_of_what_the_store_writes_itself_is_refused(
 
 
 def test_a_link_in_the_place_of_the_lock_is_refused(store: NoteStore, tmp_path: Path) -> None:
-    from sleepgym.notes import operations
-
     (store.folder / ".notes").mkdir(parents=True)
     (store.folder / ".notes" / "lock").symlink_to(tmp_path / "target")
     with pytest.raises(NotesError, match="found a link"):
         operations.add(store, "hello")
     assert not (tmp_path / "target").exists()
-
-
-def test_a_link_planted_under_the_name_of_a_file_in_writing_is_not_written_through(
-    store: NoteStore, tmp_path: Path
-) -> None:
-    from sleepgym.notes import operations
-
-    (store.folder / "personal").mkdir(parents=True)
-    target = tmp_path / "target"
-    target.write_text("mine")
-    (store.folder / "personal" / f"about.md.{os.getpid()}.part").symlink_to(target)
-    operations.add(store, "hello")
-    assert target.read_text() == "mine"
 
 
 def test_a_pipe_is_refused_and_not_waited_for(store: NoteStore) -> None:
