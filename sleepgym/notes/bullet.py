@@ -53,7 +53,7 @@ class Bullet:
     @property
     def words(self) -> str:
         """The whole text, in one line."""
-        return " ".join((self.text, *(line.strip() for line in self.more))) if self.more else self.text
+        return " ".join((self.text, *(line.strip() for line in self.more))).strip() if self.more else self.text
 
     @property
     def topic(self) -> str:

@@ -19,7 +19,8 @@ HEADINGS: dict[Tier, str] = {
     "history": "## History (no longer current)",
 }
 EMPTY = "_No entries yet._"
-TITLE = "# Memory: "
+TITLE = "Memory: "
+"""What a title begins with."""
 
 _HEADING = re.compile(r"(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
@@ -49,6 +50,11 @@ class Block:
     level: int = 0
     prose: bool = False
 
+    @property
+    def blank(self) -> bool:
+        """Whether there is nothing in it."""
+        return not any(line.strip() for line in self.lines)
+
 
 @dataclass(frozen=True)
 class Document:
@@ -64,8 +70,7 @@ class Document:
     @property
     def title(self) -> str:
         """What the first heading says, without ``Memory:``; empty without one."""
-        first = next((block.heading for block in self.blocks if block.level == 1), "")
-        return first.removeprefix(TITLE.removeprefix("# "))
+        return _heading_of_title(self).removeprefix(TITLE)
 
     def notes(self) -> Iterator[tuple[Block, Bullet]]:
         """The bullets, each with its block."""
@@ -85,35 +90,39 @@ class Document:
     def without(self, block: Block) -> Document:
         """The document without a block; a section that is empty then says so."""
         at = self.blocks.index(block)
-        blocks = self.blocks[:at] + self.blocks[at + 1 :]
+        # A file has one line at least, be it an empty one.
+        blocks = self.blocks[:at] + self.blocks[at + 1 :] or (Block(("",), block.tier, block.heading),)
         heading = next((i for i in range(at - 1, -1, -1) if blocks[i].level), None)
         if heading is None:
             return Document(blocks)
-        # Up to the next heading of any level: what is under a deeper one does not fill this one.
         section = blocks[heading + 1 : next((i for i in range(at, len(blocks)) if blocks[i].level), None)]
-        if blocks[heading].level != 2 or any("".join(b.lines).strip() for b in section):
+        own = _tier_of(blocks[heading].heading) is None
+        if own or blocks[heading].level != 2 or not all(block.blank for block in section):
             return Document(blocks)
         return Document((*blocks[: heading + 1], self._line(EMPTY, blocks[heading]), *blocks[heading + 1 :]))
 
-    def including(self, tier: Tier, *bullets: Bullet) -> Document:
-        """The document with bullets at the end of a tier's section, which is made if needed."""
-        document = self if self._section(tier) is not None else self._sectioned(tier)
-        heading = document._section(tier)
-        assert heading is not None
-        blocks = list(document.blocks)
-        end = next((i for i in range(heading + 1, len(blocks)) if 0 < blocks[i].level <= 2), len(blocks))
+    def including(self, tier: Tier, *bullets: Bullet, heading: str = "") -> Document:
+        """The document with bullets at the end of a section, which is made if needed.
+
+        Args:
+            tier: Whose section.
+            bullets: What goes there.
+            heading: A person's own heading that it is instead, in long-term memory; others are not looked for.
+        """
+        document, at = self._place(tier, heading)
+        near = document.blocks[at]
         new = []
         for bullet in bullets:
             first, *more = bullet.lines
-            new.append(Block((first + self._ending, *more), tier, blocks[heading].heading, bullet))
-        empty = next((i for i in range(heading + 1, end) if _is_empty_mark(blocks[i])), None)
-        if empty is not None:
-            return Document((*blocks[:empty], *new, *blocks[empty + 1 :]))
-        last = max(i for i in range(heading, end) if i == heading or "".join(blocks[i].lines).strip())
-        # A list that follows a paragraph directly is part of it for some readers of Markdown.
-        gap = [self._line("", blocks[heading])] if blocks[last].prose else []
-        tail = [] if last + 1 < len(blocks) else [self._end(blocks[heading])]
-        return Document((*blocks[: last + 1], *gap, *new, *tail, *blocks[last + 1 :]))
+            new.append(Block((first + self._ending, *more), tier, near.heading, bullet))
+        return document._inserted(at, new)
+
+    def including_prose(self, lines: tuple[str, ...], tier: Tier, heading: str = "") -> Document:
+        """The document with a paragraph at the end of a section; see :meth:`including`."""
+        document, at = self._place(tier, heading)
+        near = document.blocks[at]
+        new = [replace(self._line(line, near), prose=bool(line.strip())) for line in lines]
+        return document._inserted(at, [self._line("", near), *new])
 
     def retired(self, block: Block, **fields: str) -> Document:
         """The document with a bullet in history, with these fields set.
@@ -122,20 +131,23 @@ class Document:
         """
         assert block.bullet is not None
         bullet = block.bullet.having(tier="history", **fields)
-        below = self.blocks[self.blocks.index(block) + 1 :]
-        line = next((line for b in below for line in b.lines if line.strip()), "")
-        if block.tier == "history" or bullet.marker[0] in " \t" or line[:1] in (" ", "\t"):
+        if block.tier == "history" or all(other is not block for other, _ in self.alone()):
             return self.changed(block, bullet)
         return self.without(block).including("history", replace(bullet, marker="- "))
 
-    def with_prose(self, lines: tuple[str, ...]) -> Document:
-        """The document with a paragraph at its end."""
-        blocks = list(self.blocks)
-        anchor = blocks[-1]
-        while blocks and not "".join(blocks[-1].lines).strip():
-            blocks.pop()
-        new = [replace(self._line(line, anchor), prose=bool(line.strip())) for line in lines]
-        return Document((*blocks, self._line("", anchor), *new, self._end(anchor)))
+    def alone(self) -> Iterator[tuple[Block, Bullet]]:
+        """The bullets without anything nested, and not nested themselves: they mean the same wherever they stand."""
+        lines = [next((line for line in block.lines if line.strip()), "") for block in self.blocks]
+        below = ""
+        nested = [False] * len(lines)
+        for i in range(len(lines) - 1, -1, -1):
+            nested[i] = below[:1] in (" ", "\t")
+            below = lines[i] or below
+        return (
+            (block, block.bullet)
+            for block, has_nested in zip(self.blocks, nested, strict=True)
+            if block.bullet is not None and block.bullet.marker[0] not in " \t" and not has_nested
+        )
 
     def _with(self, old: Block, *new: Block) -> Document:
         at = self.blocks.index(old)
@@ -157,28 +169,55 @@ class Document:
         """Index of the heading of a tier's section."""
         return next((i for i, b in enumerate(self.blocks) if b.level == 2 and _tier_of(b.heading) == tier), None)
 
+    def _place(self, tier: Tier, heading: str) -> tuple[Document, int]:
+        """The document with a section that is asked for, and the index of its heading."""
+        if tier == "long_term" and heading and heading != _heading_of_title(self) and _tier_of(heading) is None:
+            own = (i for i, b in enumerate(self.blocks) if b.level >= 2 and (b.heading, b.tier) == (heading, tier))
+            at = next(own, None)
+            if at is not None:
+                return self, at
+            made = Block((f"## {heading}{self._ending}",), tier, heading, level=2)
+            document = Document((*self._stripped(), self._line("", made), made, self._end(made)))
+            return document, len(document.blocks) - 2
+        document = self if self._section(tier) is not None else self._sectioned(tier)
+        found = document._section(tier)
+        assert found is not None
+        return document, found
+
+    def _inserted(self, heading: int, new: list[Block]) -> Document:
+        """The document with blocks at the end of the section that begins at an index."""
+        blocks = self.blocks
+        # Before the next heading of any level: what is under a deeper one is about that.
+        end = next((i for i in range(heading + 1, len(blocks)) if blocks[i].level), len(blocks))
+        last = max(i for i in range(heading, end) if i == heading or not blocks[i].blank)
+        blank = self._line("", blocks[heading])
+        if last > heading and _is_empty_mark(blocks[last]):
+            before, after = blocks[:last], blocks[last + 1 :]
+        else:
+            # A list that follows a paragraph directly is part of it for some readers of Markdown.
+            before, after = (*blocks[: last + 1], *([blank] if blocks[last].prose else [])), blocks[last + 1 :]
+        return Document((*before, *new, *(after or [self._end(blocks[heading])])))
+
+    def _stripped(self) -> tuple[Block, ...]:
+        """The blocks up to the last one that is not blank."""
+        return self.blocks[: max((i + 1 for i, block in enumerate(self.blocks) if not block.blank), default=0)]
+
     def _sectioned(self, tier: Tier) -> Document:
         """The document with an empty section for a tier, before the first one that comes later in a canonical file."""
         later = [i for other in TIERS[TIERS.index(tier) + 1 :] if (i := self._section(other)) is not None]
-        blocks = list(self.blocks)
-        at = min(later, default=len(blocks))
-        if not later:
-            while at > 0 and not "".join(blocks[at - 1].lines).strip():
-                at -= 1
-            del blocks[at:]
         text = HEADINGS[tier]
         made = Block((text + self._ending,), tier, text.removeprefix("## "), level=2)
-        blank = [self._line("", made)]
-        gap = blank if at > 0 and "".join(blocks[at - 1].lines).strip() else []
-        after = [self._line("", made)] if later else [self._end(made)]
-        blocks[at:at] = [*gap, made, self._line(EMPTY, made), *after]
-        return Document(tuple(blocks))
+        blank = self._line("", made)
+        before = self.blocks[: min(later)] if later else self._stripped()
+        gap = [blank] if before and not before[-1].blank else []
+        after = (blank, *self.blocks[min(later) :]) if later else (self._end(made),)
+        return Document((*before, *gap, made, self._line(EMPTY, made), *after))
 
 
 def new_document(title: str) -> Document:
     """A canonical document that nothing is remembered in yet."""
     sections = "\n\n".join(f"{heading}\n{EMPTY}" for heading in HEADINGS.values())
-    return parse(f"{TITLE}{title}\n\n{sections}\n")
+    return parse(f"# {TITLE}{title}\n\n{sections}\n")
 
 
 def parse(text: str) -> Document:
@@ -211,6 +250,22 @@ def parse(text: str) -> Document:
             blocks.append(Block((lines[at],), tier, heading, prose=prose))
             at += 1
     return Document(tuple(blocks))
+
+
+def closed(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """Lines of a paragraph, in which no code begins that does not end in it: it would go on in what comes after.
+
+    Such a line is indented, so that it is no fence any more.
+    """
+    closing, out, at = _closings(list(lines)), [], 0
+    while at < len(lines):
+        end = closing(at)
+        if end is None and _FENCE.fullmatch(lines[at].removesuffix("\r")):
+            out.append(f"    {lines[at]}")
+        else:
+            out += lines[at : (at if end is None else end) + 1]
+        at = (at if end is None else end) + 1
+    return tuple(out)
 
 
 def _continuation(lines: list[str], at: int) -> int:
@@ -256,6 +311,10 @@ def _closings(lines: list[str]) -> Callable[[int], int | None]:
 def _tier_of(heading: str) -> Tier | None:
     found = _SECTION.match(heading)
     return None if found is None or found.lastindex is None else TIERS[found.lastindex - 1]
+
+
+def _heading_of_title(document: Document) -> str:
+    return next((block.heading for block in document.blocks if block.level == 1), "")
 
 
 def _is_empty_mark(block: Block) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sleepgym.notes.bullet import Bullet, Tier
-from sleepgym.notes.document import Document, new_document
+from sleepgym.notes.document import Document, new_document, parse
 from sleepgym.notes.paths import title_of
 from sleepgym.notes.store import NoteStore
 from sleepgym.notes.texts import same_words
@@ -22,12 +22,16 @@ class Incoming:
         path: Its file.
         section: The tier whose section it goes into.
         bullet: The note; None: it is a paragraph.
+        heading: A person's own heading in that section, if it was under one.
+        title: Title of its file, if that has to be made; by default it is made of the path.
         prose: Lines of the paragraph.
     """
 
     path: str
     section: Tier
     bullet: Bullet | None = None
+    heading: str = ""
+    title: str = ""
     prose: tuple[str, ...] = ()
 
 
@@ -64,7 +68,7 @@ def merge(store: NoteStore, notes: Iterable[Incoming]) -> Imported:
     changed = []
     with store.changing("import") as change:
         for path, group in by_path.items():
-            document = change.document(path) or new_document(title_of(path))
+            document = change.document(path) or new_document(group[0].title or title_of(path))
             document, new = _merged(document, group)
             change.put(path, document)
             added, present = added + new, present + len(group) - new
@@ -74,25 +78,41 @@ def merge(store: NoteStore, notes: Iterable[Incoming]) -> Imported:
 
 def _merged(document: Document, notes: Sequence[Incoming]) -> tuple[Document, int]:
     """The document with those notes that it does not have, and their number."""
-    known: dict[Words, list[Bullet]] = {}
-    for block, one in document.notes():
-        known.setdefault(_words(one, block.tier), []).append(one)
     text = "\n" + document.text.replace("\r\n", "\n") + "\n"
-    new: dict[Tier, list[Bullet]] = {}
-    added = 0
-    for note in notes:
-        if note.bullet is None:
-            if "\n" + "\n".join(note.prose) + "\n" not in text:
-                document, added = document.with_prose(note.prose), added + 1
-            continue
-        alike = known.setdefault(_words(note.bullet, note.section), [])
-        if not any(_says_all(one, note.bullet) for one in alike):
-            alike.append(note.bullet)
-            new.setdefault(note.section, []).append(note.bullet)
-    for section, bullets in new.items():
-        document = document.including(section, *bullets)
-        added += len(bullets)
-    return document, added
+    prose = [note for note in notes if note.prose and "\n" + "\n".join(note.prose) + "\n" not in text]
+    for note in prose:
+        # Read again: a document of others has headings of its own in it.
+        document = parse(document.including_prose(note.prose, note.section, note.heading).text)
+    bullets = _missing(document, notes)
+    groups: dict[tuple[Tier, str], list[Bullet]] = {}
+    for section, heading, one in bullets:
+        groups.setdefault((section, heading), []).append(one)
+    for (section, heading), group in groups.items():
+        document = document.including(section, *group, heading=heading)
+    return document, len(prose) + len(bullets)
+
+
+def _missing(document: Document, notes: Sequence[Incoming]) -> list[tuple[Tier, str, Bullet]]:
+    """Bullets that a document does not have, with section and heading.
+
+    Each bullet that is there stands for one that comes: below two others, the same words mean two things.
+    """
+    there: dict[Words, list[Bullet]] = {}
+    for block, one in document.notes():
+        there.setdefault(_words(one, block.tier), []).append(one)
+    left = [(note.section, note.heading, note.bullet) for note in notes if note.bullet is not None]
+    # Those that are just the same first: one with more fields may have to stand for another.
+    for is_same in (Bullet.__eq__, _says_all):
+        missing = []
+        for section, heading, one in left:
+            alike = there.get(_words(one, section), [])
+            at = next((i for i, other in enumerate(alike) if is_same(other, one)), None)
+            if at is None:
+                missing.append((section, heading, one))
+            else:
+                del alike[at]
+        left = missing
+    return left
 
 
 def _words(one: Bullet, section: Tier) -> Words:

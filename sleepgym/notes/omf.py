@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sleepgym.files import first_mistake
 from sleepgym.notes.bullet import TIERS, Bullet, Tier
-from sleepgym.notes.document import Block
+from sleepgym.notes.document import TITLE, Block, closed
 from sleepgym.notes.errors import NotesError
 from sleepgym.notes.merging import Incoming
 from sleepgym.notes.paths import SUFFIX, checked, file_key
@@ -42,6 +42,8 @@ class _Own(BaseModel):
     text: str = ""
     more: list[str] = []
     prose: bool = False
+    heading: str = ""
+    title: str = ""
 
 
 class _Item(BaseModel):
@@ -123,32 +125,33 @@ class _Where:
 def _items(store: NoteStore, path: str) -> Iterator[dict[str, Any]]:
     """Items of a file: one per bullet, and one per paragraph that a person wrote."""
     prose: list[Block] = []
-    for block in store.read(path).blocks:
+    document = store.read(path)
+    for block in document.blocks:
         if block.prose:
             prose.append(block)
             continue
         if prose:
-            yield _prose(path, prose)
+            yield _prose(path, document.title, prose)
             prose = []
         if block.bullet is not None and block.bullet.words:
-            yield _bullet(path, block, block.bullet)
+            yield _bullet(path, document.title, block, block.bullet)
     if prose:
-        yield _prose(path, prose)
+        yield _prose(path, document.title, prose)
 
 
-def _prose(path: str, blocks: list[Block]) -> dict[str, Any]:
+def _prose(path: str, title: str, blocks: list[Block]) -> dict[str, Any]:
     content = "\n".join(line.removesuffix("\r") for block in blocks for line in block.lines)
     first = blocks[0]
-    return _item(path, content, first, {"prose": True, "tier": first.tier})
+    return _item(path, title, content, first, {"prose": True, "tier": first.tier})
 
 
-def _bullet(path: str, block: Block, one: Bullet) -> dict[str, Any]:
+def _bullet(path: str, title: str, block: Block, one: Bullet) -> dict[str, Any]:
     own: dict[str, Any] = {"tier": block.tier, "fields": [list(field) for field in one.fields]}
     if one.marker != "- ":
         own["marker"] = one.marker
     if one.more:
         own |= {"text": one.text, "more": [line.removesuffix("\r") for line in one.more]}
-    item = _item(path, one.words, block, own)
+    item = _item(path, title, one.words, block, own)
     if one.topic:
         item["tags"] = [one.topic]
     if not one.holds(block.tier):
@@ -159,7 +162,10 @@ def _bullet(path: str, block: Block, one: Bullet) -> dict[str, Any]:
     return item
 
 
-def _item(path: str, content: str, block: Block, own: dict[str, Any]) -> dict[str, Any]:
+def _item(path: str, title: str, content: str, block: Block, own: dict[str, Any]) -> dict[str, Any]:
+    own["title"] = title
+    if block.tier == "long_term" and block.heading.removeprefix(TITLE) != title:
+        own["heading"] = block.heading
     return {
         "content": content,
         "category": path.removesuffix(SUFFIX).removesuffix("/about"),
@@ -171,11 +177,13 @@ def _incoming(item: _Item) -> Incoming:
     where = _where(item)
     if "sleepgym" in item.extensions:
         own = _Own.model_validate(item.extensions["sleepgym"])
+        heading, title = one_line(own.heading, "a heading"), one_line(own.title, "a title")
         if own.prose:
-            return Incoming(where.path, own.tier, prose=_lines(item.content))
+            return Incoming(where.path, own.tier, None, heading, title, _lines(item.content))
         fields = tuple((field_name(name), one_line(value, name)) for name, value in own.fields)
         more = tuple(_continued(line) for line in own.more)
-        return Incoming(where.path, own.tier, Bullet(note_text(own.text or item.content), fields, own.marker, more))
+        text = one_line(own.text, "a text") if more else note_text(item.content)
+        return Incoming(where.path, own.tier, Bullet(text, fields, own.marker, more), heading, title)
     if where.is_document:
         return Incoming(where.path, "long_term", prose=_lines(item.content))
     return _foreign(where.path, item)
@@ -219,7 +227,7 @@ def _lines(content: str) -> tuple[str, ...]:
     lines = content.strip("\n").split("\n")
     for line in lines:
         one_line(line, "a line")
-    return tuple(line.removesuffix("\r") for line in lines)
+    return closed(tuple(line.removesuffix("\r") for line in lines))
 
 
 def _continued(line: str) -> str:

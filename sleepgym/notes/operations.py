@@ -70,7 +70,7 @@ def add(
     )  # fmt: skip
     with store.changing("add") as change:
         document = change.document_or_new(path, title_of(path))
-        same = next((block for block, one in _current(document) if _same(one, note.text)), None)
+        same = next((block for block, one in _alone(document) if _same(one, note.text)), None)
         if same is None or same.bullet is None:
             change.put(path, document.including(tier, note))
             return Touched(path, note.text, "added")
@@ -151,6 +151,8 @@ def prune(store: NoteStore) -> list[Touched]:
 def compact(store: NoteStore) -> list[Touched]:
     """Makes one note of those that say the same in the same words, and puts what no longer holds into history.
 
+    Nested notes stay as they are, and so do those in the same words under different headings: they mean two things.
+
     Of two that say the same, the stronger one stays, with the fields that only the other has. Where a field that the
     format does not know has two values, both notes stay. No other note is changed.
 
@@ -176,10 +178,10 @@ def _merged(document: Document) -> tuple[Document, list[str]]:
     """The document without current notes that say what a stronger one says, and the texts of those."""
     kept: dict[tuple[str, ...], list[Block]] = {}
     merged = []
-    for block, one in sorted(_current(document), key=lambda pair: strength(pair[1]), reverse=True):
-        key = (same_words(one.words), one.topic, one.tier(block.tier), one.status())
+    for block, one in sorted(_alone(document), key=lambda pair: strength(pair[1]), reverse=True):
+        key = (same_words(one.words), one.topic, one.tier(block.tier), one.status(), block.heading)
         same = next((other for other in kept.get(key, []) if _agree(other.bullet, one)), None)
-        if same is None or same.bullet is None or one.more:
+        if same is None or same.bullet is None:
             kept.setdefault(key, []).append(block)
             continue
         extra = {name: value for name, value in one.fields if name not in _RANKS and same.bullet.get(name) is None}
@@ -199,6 +201,11 @@ def _agree(one: Bullet | None, other: Bullet) -> bool:
         and one.expires == other.expires
         and all(name in _RANKS or one.get(name) in (None, value) for name, value in other.fields)
     )
+
+
+def _alone(document: Document) -> Iterator[tuple[Block, Bullet]]:
+    """Current notes that mean the same wherever they stand."""
+    return ((block, one) for block, one in document.alone() if one.holds(block.tier))
 
 
 def _current(document: Document) -> Iterator[tuple[Block, Bullet]]:

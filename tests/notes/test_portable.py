@@ -74,6 +74,25 @@ def test_what_a_person_wrote_comes_along(store: NoteStore, tmp_path: Path) -> No
     assert merge(other, read_omf(exported_omf(store))).added == 0
 
 
+def test_the_same_words_under_other_notes_and_headings_mean_something_else(store: NoteStore, tmp_path: Path) -> None:
+    text = (
+        "# T\n\n- in prose\n\n## Long-term memory\n- Ann\n  - yes\n- Bob\n  - yes\n\n"
+        "## Tea\n- likes\n\nwith milk\n\n## Coffee\n- likes\n\n## History\n### Old\n- once\n"
+    )
+    store.folder.mkdir()
+    (store.folder / "t.md").write_text(text)
+    assert operations.compact(store) == []
+    assert (store.folder / "t.md").read_text() == text
+    other = NoteStore(tmp_path / "other")
+    for added in (9, 0):
+        assert merge(other, read_omf(exported_omf(store))).added == added
+    after = (other.folder / "t.md").read_text()
+    assert other.read("t.md").title == "T"
+    assert "- Ann\n  - yes\n- Bob\n  - yes\n" in after
+    assert "## Tea\n\nwith milk\n\n- likes\n\n## Coffee\n- likes\n" in after
+    assert "## History (no longer current)\n- once\n" in after
+
+
 def test_an_export_is_a_document_of_the_format(store: NoteStore) -> None:
     operations.add(store, "Lives in Seattle", topic="housing", expires_at="2026-05-01T10:00")
     operations.update(store, "Lives in Seattle", "Lives in Oslo")
@@ -122,6 +141,18 @@ def test_long_texts_of_several_lines_stay_as_they_are(store: NoteStore) -> None:
     content = "## Notes\n\n" + "word " * 120 + "\n- a bullet of it"
     merge(store, read_omf(omf(content=content, category="work")))
     assert content in (store.folder / "work" / "about.md").read_text()
+
+
+def test_a_document_of_others_does_not_change_what_stands_around_it(store: NoteStore) -> None:
+    content = "# Old\n\n## History\n" + "word " * 120 + "\n```\n- never closed"
+    items = json.loads(omf(content=content, category="work"))
+    items["memories"].append({"content": "is current", "category": "work"})
+    merge(store, read_omf(json.dumps(items)))
+    assert merge(store, read_omf(json.dumps(items))).added == 0
+    operations.add(store, "is new", "work/about.md")
+    current = [one.words for block, one in store.read("work/about.md").notes() if one.holds(block.tier)]
+    assert current == ["is current", "is new"]
+    assert "word word" in (store.folder / "work" / "about.md").read_text()
 
 
 @pytest.mark.parametrize(
