@@ -78,8 +78,11 @@ class Document:
 
     @property
     def bare(self) -> bool:
-        """Whether nothing is remembered in it: no bullet and no prose, only headings."""
-        return all(block.bullet is None and not block.prose for block in self.blocks)
+        """Whether there is nothing in it but a title and the sections of the format."""
+        return all(
+            block.bullet is None and not block.prose and (block.level < 2 or _tier_of(block.heading) is not None)
+            for block in self.blocks
+        )
 
     def changed(self, block: Block, bullet: Bullet) -> Document:
         """The document with another bullet in a block's place."""
@@ -215,9 +218,9 @@ class Document:
 
 
 def new_document(title: str) -> Document:
-    """A canonical document that nothing is remembered in yet."""
+    """A canonical document that nothing is remembered in yet; of the title, line ends become blanks."""
     sections = "\n\n".join(f"{heading}\n{EMPTY}" for heading in HEADINGS.values())
-    return parse(f"# {TITLE}{title}\n\n{sections}\n")
+    return parse(f"# {TITLE}{' '.join(title.split())}\n\n{sections}\n")
 
 
 def parse(text: str) -> Document:

@@ -1,8 +1,9 @@
 """Changes of several files that happen as a whole or not at all, and can be taken back.
 
 A change is first put down in ``pending.json``: what every file held before, and the hash of what it will hold. Then
-the files are replaced, each by a rename, and the journal becomes ``undo.json``. If the process dies in between, the
-next one that takes the lock finds the pending journal, and finishes the change or takes it back.
+the files are replaced, each by a rename, the tree is brought up to date, and the journal becomes ``undo.json``. If the
+process dies in between, the next one that takes the lock finds the pending journal, and finishes the change or takes
+it back.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sleepgym import files
 from sleepgym.notes.errors import NotesError
-from sleepgym.notes.paths import PRIVATE, within
+from sleepgym.notes.paths import PRIVATE, TREE, within
 from sleepgym.notes.reading import MAX_FILE_BYTES, read_bytes, read_text
+from sleepgym.notes.tree import refresh_tree
 from sleepgym.notes.writing import delete_file, replace_file
 
 PENDING, UNDO = "pending.json", "undo.json"
@@ -60,12 +62,12 @@ def commit(root: Path, what: str, before: Mapping[str, str | None], after: Mappi
         if _current(root, name) != before[name]:
             raise NotesError(f"expected nobody else to write {name}, found it changed meanwhile; try again")
     journal = _Journal(what=what, files={name: _Side(before=before[name], after=_digest(new[name])) for name in new})
-    private = root / PRIVATE
+    within(root, TREE)  # or all would have to be taken back
     replace_file(root, f"{PRIVATE}/{PENDING}", journal.model_dump_json().encode())
     try:
         for name, data in new.items():
             _put(root, name, data)
-        (private / PENDING).replace(private / UNDO)
+        _finish(root, journal)
     except BaseException:
         with suppress(OSError, NotesError):  # if even that fails, whoever takes the lock next tries again
             _take_back(root, journal)
@@ -87,17 +89,21 @@ def recover(root: Path) -> None:
     journal = _read(private / PENDING)
     if journal is None:
         return
+    for name in (*journal.files, TREE):
+        place = within(root, name)
+        for part in place.parent.glob(f"*{files.PART}"):
+            part.unlink(missing_ok=True)
     if all(_digest_of(_current(root, name)) == side.after for name, side in journal.files.items()):
-        (private / PENDING).replace(private / UNDO)
-        return
-    _take_back(root, journal)
+        _finish(root, journal)
+    else:
+        _take_back(root, journal)
 
 
-def undo(root: Path) -> tuple[str, list[str]]:
+def undo(root: Path) -> str:
     """Takes the last change back; the lock must be held. To do it once more does the change again.
 
     Returns:
-        What is taken back, and the names of its files.
+        What is taken back.
 
     Raises:
         NotesError: There is nothing to take back, or a file was edited since.
@@ -112,17 +118,22 @@ def undo(root: Path) -> tuple[str, list[str]]:
             raise NotesError(f"expected {name} as the last change left it, found it edited since; change it by hand")
     what = journal.what.removeprefix("undo: ") if journal.what.startswith("undo: ") else f"undo: {journal.what}"
     commit(root, what, now, {name: side.before for name, side in journal.files.items()})
-    return journal.what, list(journal.files)
+    return journal.what
+
+
+def _finish(root: Path, journal: _Journal) -> None:
+    """Brings the tree up to date, and makes the pending change the one that can be undone."""
+    refresh_tree(root, [name for name in journal.files if not name.startswith(".")])
+    (root / PRIVATE / PENDING).replace(root / PRIVATE / UNDO)
 
 
 def _take_back(root: Path, journal: _Journal) -> None:
     """Puts files back that a change has replaced already, and forgets the change."""
     for name, side in journal.files.items():
-        for part in within(root, name).parent.glob(f"*{files.PART}"):
-            part.unlink(missing_ok=True)
         now = _current(root, name)
         if now != side.before and _digest_of(now) == side.after:
             _put(root, name, None if side.before is None else side.before.encode())
+    refresh_tree(root, [name for name in journal.files if not name.startswith(".")])
     (root / PRIVATE / PENDING).unlink()
 
 

@@ -14,7 +14,7 @@ from sleepgym.notes.folder import note_files
 from sleepgym.notes.lock import locked
 from sleepgym.notes.paths import PRIVATE, checked, within
 from sleepgym.notes.reading import MAX_FILE_BYTES, read_text
-from sleepgym.notes.tree import refresh_tree, write_tree
+from sleepgym.notes.tree import write_tree
 
 Clock = Callable[[], datetime]
 
@@ -67,10 +67,8 @@ class NoteStore:
         with self._alone():
             change = Change(self.folder)
             yield change
-            names = change.names()
-            if names:
+            if change.names():
                 journal.commit(self.folder, what, change.before, change.after)
-                refresh_tree(self.folder, names)
 
     def undo(self) -> str:
         """Takes the last change back, exactly; to undo again does it once more. Returns what is taken back.
@@ -80,9 +78,7 @@ class NoteStore:
             OSError: A file cannot be read or written; nothing is changed.
         """
         with self._alone():
-            what, names = journal.undo(self.folder)
-            refresh_tree(self.folder, names)
-            return what
+            return journal.undo(self.folder)
 
     def write_tree(self) -> str:
         """Generates the list of all files anew, and returns it.

@@ -168,6 +168,16 @@ def test_a_fact_over_several_lines_is_one_line_and_comes_back_whole(store: NoteS
     assert found.taught == fact and found.fact is not None and found.fact.object == "New | Hope"
 
 
+def test_a_subject_over_two_lines_is_one_title(store: NoteStore) -> None:
+    notes = FactNotes(store)
+    notes.record([Fact("Aria\nNakamura", "Aria\nNakamura lives in", "Oslo")])
+    (path,) = store.files()
+    assert store.read(path).title == "Aria Nakamura" and told(store, path) == {
+        "Aria Nakamura lives in Oslo.": "long_term"
+    }
+    assert notes.edited() == [] and notes.forget([("Aria\nNakamura", "{} lives in")]) == 1
+
+
 def test_a_fact_too_long_for_a_note_is_refused_and_none_is_recorded(store: NoteStore) -> None:
     with pytest.raises(NotesError, match="the statement of a fact of at most"):
         FactNotes(store).record([CITY, Fact("Bo", "Bo " + "x" * 30_000, "y")])

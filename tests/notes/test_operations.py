@@ -82,6 +82,12 @@ def test_deleting_takes_what_history_has_in_the_same_words(store: NoteStore) -> 
     assert notes(store) == [("mate", "long_term"), ("cocoa", "history")]
 
 
+def test_a_file_with_headings_of_a_persons_own_outlives_its_last_note(store: NoteStore) -> None:
+    write(store, "a.md", "# A\n\n## Plans\n- tea\n")
+    operations.delete(store, "tea")
+    assert (store.folder / "a.md").read_text() == "# A\n\n## Plans\n"
+
+
 def test_an_update_to_what_is_there_already_leaves_one(store: NoteStore) -> None:
     for text in ("tea", "mate"):
         operations.add(store, text)

@@ -122,6 +122,8 @@ def test_a_change_of_several_files_happens_as_a_whole_wherever_its_process_dies(
     process.communicate()
     assert process.returncode in (0, 9)
     operations.add(store, "next", "c.md")
+    kept = (store.folder / "_tree.md").read_text()
+    assert store.write_tree() == kept
     after = snapshot(store)
     del after["c.md"]
     assert after == before or (sorted(after) == ["a.md", "b.md"] and all("- new" in text for text in after.values()))
