@@ -13,17 +13,17 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from sleepgym import files
 from sleepgym.notes.errors import NotesError
-from sleepgym.notes.paths import PRIVATE, TREE, within
+from sleepgym.notes.paths import PRIVATE, TREE, checked_stored, within
 from sleepgym.notes.reading import MAX_FILE_BYTES, read_bytes, read_text
 from sleepgym.notes.tree import refresh_tree
 from sleepgym.notes.writing import delete_file, replace_file
 
 PENDING, UNDO = "pending.json", "undo.json"
-_MAX_JOURNAL_BYTES = 2**31
+_MAX_JOURNAL_BYTES = 2**29
 
 
 class _Side(BaseModel):
@@ -38,6 +38,14 @@ class _Journal(BaseModel):
     model_config = ConfigDict(extra="forbid")
     what: str
     files: dict[str, _Side]
+
+    @field_validator("files")
+    @classmethod
+    def _only_notes(cls, sides: dict[str, _Side]) -> dict[str, _Side]:
+        """Refuses names of anything but notes and what was taught: a journal may come with a folder of others."""
+        for name in sides:
+            checked_stored(name)
+        return sides
 
 
 def commit(root: Path, what: str, before: Mapping[str, str | None], after: Mapping[str, str | None]) -> None:
@@ -62,8 +70,13 @@ def commit(root: Path, what: str, before: Mapping[str, str | None], after: Mappi
         if _current(root, name) != before[name]:
             raise NotesError(f"expected nobody else to write {name}, found it changed meanwhile; try again")
     journal = _Journal(what=what, files={name: _Side(before=before[name], after=_digest(new[name])) for name in new})
+    pending = journal.model_dump_json().encode()
+    if len(pending) > _MAX_JOURNAL_BYTES:
+        raise NotesError(
+            f"expected a change of at most {_MAX_JOURNAL_BYTES} bytes, found {len(pending)}; make it in parts"
+        )
     within(root, TREE)  # or all would have to be taken back
-    replace_file(root, f"{PRIVATE}/{PENDING}", journal.model_dump_json().encode())
+    replace_file(root, f"{PRIVATE}/{PENDING}", pending)
     try:
         for name, data in new.items():
             _put(root, name, data)

@@ -14,6 +14,8 @@ SUFFIX = ".md"
 TREE = "_tree.md"
 PRIVATE = ".notes"
 """Folder beside the notes for what is no note: lock, undo, what was taught."""
+TAUGHT, TAUGHT_SUFFIX = f"{PRIVATE}/taught/", ".json"
+"""What stands around the path of a file of notes in the name of the file that says what was taught of it."""
 
 _MAX_BYTES = 200  # of a part of a path: file systems take 255, and a file that is being written has a longer name
 _MAX_CHARACTERS = 1000
@@ -67,6 +69,16 @@ def checked(path: str) -> str:
     return path
 
 
+def checked_stored(name: str) -> str:
+    """The name of a file that a change may write: one of notes, or of what was taught of them.
+
+    Raises:
+        NotesError: It is the name of anything else.
+    """
+    checked(name.removeprefix(TAUGHT).removesuffix(TAUGHT_SUFFIX) if name.startswith(TAUGHT) else name)
+    return name
+
+
 def title_of(path: str) -> str:
     """The title of a new file: ``work/sleep-lab.md`` is about Sleep lab, and ``work/about.md`` about Work."""
     *folders, name = path.removesuffix(SUFFIX).split("/")
@@ -85,8 +97,10 @@ def within(root: Path, name: str) -> Path:
         NotesError: A part of the way is a link, or something that is no folder.
         OSError: It cannot be looked at.
     """
-    place = root
     parts = name.split("/")
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise NotesError(f"expected a path within {root}, found {reprlib.repr(name)}; name a file in the folder")
+    place = root
     for i, part in enumerate(parts):
         place = place / part
         try:

@@ -10,10 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sleepgym.facts.fact import Fact, FactError
 from sleepgym.files import first_mistake
 from sleepgym.notes.errors import NotesError
-from sleepgym.notes.paths import PRIVATE, SUFFIX
-
-_FOLDER = f"{PRIVATE}/taught"
-_SUFFIX = ".json"
+from sleepgym.notes.paths import SUFFIX, TAUGHT, TAUGHT_SUFFIX
 
 
 class Taught(BaseModel):
@@ -57,14 +54,14 @@ def taught(fact: Fact, text: str) -> Taught:
 
 def taught_name(path: str) -> str:
     """The file that says what was taught of the notes of a file."""
-    return f"{_FOLDER}/{path}{_SUFFIX}"
+    return f"{TAUGHT}{path}{TAUGHT_SUFFIX}"
 
 
 def taught_files(root: Path) -> Iterator[str]:
     """Paths of the files of notes of which something was taught, whether they are still there or not."""
-    folder = root / _FOLDER
-    for place in sorted(folder.rglob(f"*{SUFFIX}{_SUFFIX}")):
-        yield place.relative_to(folder).as_posix().removesuffix(_SUFFIX)
+    folder = root / TAUGHT
+    for place in sorted(folder.rglob(f"*{SUFFIX}{TAUGHT_SUFFIX}")):
+        yield place.relative_to(folder).as_posix().removesuffix(TAUGHT_SUFFIX)
 
 
 def read_taught(text: str | None, name: str) -> dict[str, Taught]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -256,6 +257,24 @@ def test_a_damaged_journal_is_an_error_that_names_it(store: NoteStore) -> None:
     (store.folder / ".notes" / "undo.json").write_text('{"what": 3}')
     with pytest.raises(NotesError, match=r"expected a journal .*undo.json, found"):
         store.undo()
+
+
+@pytest.mark.parametrize(
+    "name", ["../out.md", "/tmp/out.md", ".git/config", ".notes/lock", "a/../../out.md", "x.sh", ""]
+)
+@pytest.mark.parametrize("journal", ["pending.json", "undo.json"])
+def test_a_journal_that_came_with_a_folder_writes_nothing_but_notes(
+    store: NoteStore, tmp_path: Path, name: str, journal: str
+) -> None:
+    operations.add(store, "one", "a.md")
+    (store.folder / ".git").mkdir()
+    there = {"before": "evil", "after": None}
+    (store.folder / ".notes" / journal).write_text(json.dumps({"what": "add", "files": {name: there}}))
+    with pytest.raises(NotesError, match=r"expected a journal .* found a mistake in files"):
+        store.undo()
+    assert not any(
+        "evil" in path.read_text() for path in tmp_path.rglob("*") if path.is_file() and path.name != journal
+    )
 
 
 # ---------------------------------------------------------------- the tree
