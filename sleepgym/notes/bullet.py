@@ -25,7 +25,7 @@ CONFIDENCES: tuple[Confidence, ...] = get_args(Confidence)
 ORDER = ("topic", "tier", "status", "source", "confidence", "updated_at", "review_at", "expires_at")
 """Fields that the format knows, in the order of a canonical line. Others are kept behind them."""
 
-_BARS = re.compile(r"(\\*)\|")
+_BARS = re.compile(r"(?<!\\)(\\*)\|")  # looking back keeps it linear where backslashes go on and on
 _FIELD = re.compile(r"\s*([^\W\d][\w-]*)=(.*)", re.DOTALL)
 _MARKER = re.compile(r"([ \t]*(?:[-*+]|[0-9]{1,9}[.)])[ \t]+)(.*)", re.DOTALL)
 
@@ -123,7 +123,7 @@ def bullet(text: str, **fields: str | None) -> Bullet:
     return Bullet(note_text(text)).having(**{name: given[name] for name in ordered})
 
 
-def read_bullet(line: str, more: tuple[str, ...] = ()) -> Bullet | None:
+def read_bullet(line: str) -> Bullet | None:
     """The bullet that a line is, in any of Markdown's forms; None if it is none."""
     found = _MARKER.fullmatch(line)
     if found is None:
@@ -133,9 +133,9 @@ def read_bullet(line: str, more: tuple[str, ...] = ()) -> Bullet | None:
     # From the end, so that a bar that somebody typed into the text does not cut it.
     while first > 1 and _FIELD.fullmatch(pieces[first - 1]):
         first -= 1
-    matches = (_FIELD.fullmatch(piece) for piece in pieces[first:])
-    fields = tuple((match[1], match[2].strip()) for match in matches if match is not None)
-    return Bullet("|".join(pieces[:first]).strip(), fields, found[1], more)
+    fields = (piece.partition("=") for piece in pieces[first:])
+    named = tuple((name.strip(), value.strip()) for name, _, value in fields)
+    return Bullet("|".join(pieces[:first]).strip(), named, found[1])
 
 
 def moment(text: str | None, last: bool = False) -> datetime | None:
@@ -163,6 +163,8 @@ def stamp(at: datetime) -> str:
 
 def _pieces(text: str) -> list[str]:
     """What stands between bars that are not escaped, without the escapes."""
+    if "\\" not in text:
+        return text.split("|")
     pieces, start = [""], 0
     for bar in _BARS.finditer(text):
         backslashes = len(bar[1])

@@ -22,7 +22,7 @@ EMPTY = "_No entries yet._"
 TITLE = "Memory: "
 """What a title begins with."""
 
-_HEADING = re.compile(r"(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*")
+_HEADING = re.compile(r"(#{1,6})[ \t]+")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 # Not "history" alone: "History of my family" is a heading of a person's own, and what is under it is current.
 _SECTION = re.compile(r"(working memory\b)|(long[- ]term memory\b)|(history(?: \(.*)?$)", re.IGNORECASE)
@@ -232,10 +232,10 @@ def parse(text: str) -> Document:
     heading, at = "", 0
     while at < len(lines):
         line = lines[at].removesuffix("\r")
-        title = _HEADING.fullmatch(line)
+        title = _HEADING.match(line)
         end = closing(at)
         if title is not None:
-            heading, depth = title[2], len(title[1])
+            heading, depth = _told(line[title.end() :]), len(title[1])
             if depth <= 2:
                 tier = (_tier_of(heading) if depth == 2 else None) or "long_term"
             blocks.append(Block((lines[at],), tier, heading, level=depth))
@@ -243,9 +243,10 @@ def parse(text: str) -> Document:
         elif end is not None:
             blocks.append(Block(tuple(lines[at : end + 1]), tier, heading, prose=True))
             at = end + 1
-        elif read_bullet(line) is not None:
+        elif (bullet := read_bullet(line)) is not None:
             more = _continuation(lines, at)
-            bullet = read_bullet(line, tuple(lines[at + 1 : more]))
+            if more > at + 1:
+                bullet = replace(bullet, more=tuple(lines[at + 1 : more]))
             blocks.append(Block(tuple(lines[at:more]), tier, heading, bullet))
             at = more
         else:
@@ -253,6 +254,13 @@ def parse(text: str) -> Document:
             blocks.append(Block((lines[at],), tier, heading, prose=prose))
             at += 1
     return Document(tuple(blocks))
+
+
+def _told(rest: str) -> str:
+    """What a heading says, without the ``#`` that may close it; those of ``C#`` belong to it."""
+    text = rest.strip(" \t")
+    opened = text.rstrip("#")
+    return opened.rstrip(" \t") if not opened or opened[-1] in " \t" else text
 
 
 def closed(lines: tuple[str, ...]) -> tuple[str, ...]:
@@ -274,7 +282,7 @@ def closed(lines: tuple[str, ...]) -> tuple[str, ...]:
 def _continuation(lines: list[str], at: int) -> int:
     """Index after the last line of the bullet at an index: lines that are indented deeper, and no bullets."""
     depth, end = _indent(lines[at]), at + 1
-    while end < len(lines) and lines[end].strip():
+    while end < len(lines) and lines[end][:1] in (" ", "\t") and lines[end].strip():
         line = lines[end]
         if _indent(line) < depth + 2 or read_bullet(line.removesuffix("\r")) is not None or _FENCE.match(line.strip()):
             break
@@ -295,6 +303,8 @@ def _closings(lines: list[str]) -> Callable[[int], int | None]:
     hopeless = {"`": math.inf, "~": math.inf}  # fences of this length or longer are not closed any more
 
     def closing(at: int) -> int | None:
+        if not lines[at].lstrip(" ").startswith(("`", "~")):  # nearly none
+            return None
         opened = _FENCE.fullmatch(lines[at].removesuffix("\r"))
         if opened is None or (opened[1][0] == "`" and "`" in opened[2]):
             return None

@@ -80,9 +80,13 @@ def _merged(document: Document, notes: Sequence[Incoming]) -> tuple[Document, in
     """The document with those notes that it does not have, and their number."""
     text = "\n" + document.text.replace("\r\n", "\n") + "\n"
     prose = [note for note in notes if note.prose and "\n" + "\n".join(note.prose) + "\n" not in text]
+    paragraphs: dict[tuple[Tier, str], list[str]] = {}
     for note in prose:
+        lines = paragraphs.setdefault((note.section, note.heading), [])
+        lines += ["", *note.prose] if lines else note.prose
+    for (section, heading), lines in paragraphs.items():
         # Read again: a document of others has headings of its own in it.
-        document = parse(document.including_prose(note.prose, note.section, note.heading).text)
+        document = parse(document.including_prose(tuple(lines), section, heading).text)
     bullets = _missing(document, notes)
     groups: dict[tuple[Tier, str], list[Bullet]] = {}
     for section, heading, one in bullets:

@@ -25,6 +25,8 @@ from sleepgym.notes.store import NoteStore
 from sleepgym.notes.texts import field_name, note_text, one_line
 
 VERSION = "1.0"
+MAX_ITEMS = 200_000
+"""Items of the largest document that is imported."""
 ELSEWHERE = "personal/imported.md"
 """File of items that name none."""
 
@@ -61,7 +63,7 @@ class _Item(BaseModel):
 class _Document(BaseModel):
     model_config = ConfigDict(extra="ignore")
     omf: Literal["1.0"]
-    memories: list[_Item]
+    memories: list[_Item] = Field(max_length=MAX_ITEMS)
 
 
 def exported_omf(store: NoteStore) -> str:

@@ -14,6 +14,7 @@ from sleepgym.notes.reading import MAX_FILE_BYTES, read_text
 from sleepgym.notes.writing import replace_file
 
 _LINE = re.compile(r"- (.*\.md) \(\d+ items, updated [-\d: ]+\) - .*")
+_LONGEST = 1200  # characters of a line that is generated, at most
 _SHOWN = 80  # characters of a note in the line of its file
 
 
@@ -33,7 +34,8 @@ def refresh_tree(root: Path, changed: Sequence[str]) -> None:
         OSError: It cannot be written.
     """
     old = read_text(within(root, TREE), 4 * MAX_FILE_BYTES, errors="replace") or ""
-    lines = {found[1]: line for line in old.split("\n") if (found := _LINE.fullmatch(line))}
+    ours = (line for line in old.split("\n") if len(line) <= _LONGEST)
+    lines = {found[1]: line for line in ours if (found := _LINE.fullmatch(line))}
     _write(root, {path: line for path, line in lines.items() if path not in changed})
 
 

@@ -193,6 +193,14 @@ def test_many_fences_are_read_in_linear_time() -> None:
     assert parse(text).text == text
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["- " + "\\" * 200_000, "# a" + " " * 200_000 + "b", "# " + "#" * 200_000, "- a" + " |" * 100_000, " " * 200_000],
+)
+def test_hostile_lines_are_read_in_linear_time(line: str) -> None:
+    assert parse(line).text == line
+
+
 def test_deleting_the_last_note_of_a_section_leaves_the_canonical_mark() -> None:
     document = new_document("T").including("long_term", bullet("a"))
     (block, _) = next(document.notes())
@@ -209,7 +217,7 @@ def test_a_nested_note_is_retired_where_it_stands() -> None:
     )
 
 
-@pytest.mark.parametrize("title", ["C#", "F##", "Ünï 日本"])
+@pytest.mark.parametrize("title", ["C#", "F##", "Ünï 日本", "a # b"])
 def test_titles_are_read_as_they_were_given(title: str) -> None:
     assert parse(new_document(title).text).title == title
 
