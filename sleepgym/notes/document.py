@@ -132,7 +132,8 @@ class Document:
 
         It moves into that section; but one that is nested, or that others are nested in, stays where it has its sense.
         """
-        assert block.bullet is not None
+        if block.bullet is None:
+            return self
         bullet = block.bullet.having(tier="history", **fields)
         if block.tier == "history" or all(other is not block for other, _ in self.alone()):
             return self.changed(block, bullet)
@@ -182,10 +183,8 @@ class Document:
             made = Block((f"## {heading}{self._ending}",), tier, heading, level=2)
             document = Document((*self._stripped(), self._line("", made), made, self._end(made)))
             return document, len(document.blocks) - 2
-        document = self if self._section(tier) is not None else self._sectioned(tier)
-        found = document._section(tier)
-        assert found is not None
-        return document, found
+        found = self._section(tier)
+        return self._sectioned(tier) if found is None else (self, found)
 
     def _inserted(self, heading: int, new: list[Block]) -> Document:
         """The document with blocks at the end of the section that begins at an index."""
@@ -205,8 +204,11 @@ class Document:
         """The blocks up to the last one that is not blank."""
         return self.blocks[: max((i + 1 for i, block in enumerate(self.blocks) if not block.blank), default=0)]
 
-    def _sectioned(self, tier: Tier) -> Document:
-        """The document with an empty section for a tier, before the first one that comes later in a canonical file."""
+    def _sectioned(self, tier: Tier) -> tuple[Document, int]:
+        """The document with an empty section for a tier, and the index of its heading.
+
+        It stands before the first one that comes later in a canonical file.
+        """
         later = [i for other in TIERS[TIERS.index(tier) + 1 :] if (i := self._section(other)) is not None]
         text = HEADINGS[tier]
         made = Block((text + self._ending,), tier, text.removeprefix("## "), level=2)
@@ -214,7 +216,7 @@ class Document:
         before = self.blocks[: min(later)] if later else self._stripped()
         gap = [blank] if before and not before[-1].blank else []
         after = (blank, *self.blocks[min(later) :]) if later else (self._end(made),)
-        return Document((*before, *gap, made, self._line(EMPTY, made), *after))
+        return Document((*before, *gap, made, self._line(EMPTY, made), *after)), len(before) + len(gap)
 
 
 def new_document(title: str) -> Document:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,17 @@ def test_two_processes_that_write_thirty_notes_each_lose_none(store: NoteStore) 
 @pytest.mark.slow
 def test_two_processes_that_write_five_hundred_notes_each_lose_none(store: NoteStore) -> None:
     side_by_side(store, 500)
+
+
+def test_two_threads_that_write_lose_none_either(store: NoteStore) -> None:
+    def write(name: str) -> None:
+        own = NoteStore(store.folder)
+        for i in range(20):
+            operations.add(own, f"{name} {i}")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, "ab"))
+    assert sorted(texts(store)) == sorted(f"{name} {i}" for name in "ab" for i in range(20))
 
 
 # ---------------------------------------------------------------- all or nothing
