@@ -55,7 +55,7 @@ def test_a_folder_that_is_exported_and_imported_holds_the_same(
     texts = {text for text, _, old in notes if not old}
     third = NoteStore(folder / "c")
     merge(third, read_plain(exported_text(store), third))
-    assert {same_words(one.words) for _, _, one in said(third)} == {same_words(text) for text in texts}
+    assert {same_words(one.words) for _, _, one in said(third)} == {same_words(bullet(text).text) for text in texts}
 
 
 def test_what_a_person_wrote_comes_along(store: NoteStore, tmp_path: Path) -> None:
