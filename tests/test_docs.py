@@ -1,9 +1,10 @@
-"""The examples of the pages on schedulers and on evaluation run, each page's blocks one after the other; links hold."""
+"""The examples of pages run (schedulers, evaluation, notes), a page's blocks one after the other; links hold."""
 
 from __future__ import annotations
 
 import re
 import runpy
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from sleepgym.cli.main import main
 from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES
 from sleepgym.leaderboard.submission import Submission
+from sleepgym.notes.document import parse
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -62,6 +64,25 @@ def test_what_was_played_is_summed_up_compared_and_drawn(
     run_blocks("evaluation.md", tmp_path, monkeypatch)
     assert "| PPO | +0.0" in capsys.readouterr().out
     assert (tmp_path / "profiles.png").is_file() and (tmp_path / "intervals.png").is_file()
+
+
+def test_the_page_on_notes_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (DOCS / "notes.md").read_text(encoding="utf-8")
+    line, whole = re.findall(r"```markdown\n(.*?)```", text, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    for command in re.search(r"```sh\n(.*?)```", text, flags=re.DOTALL)[1].splitlines():  # type: ignore[index]
+        program, *arguments = shlex.split(command)
+        assert program == "sleepgym" and main(arguments) == 0
+    assert "Prefers tea to coffee." in capsys.readouterr().out
+    assert line.strip() in (tmp_path / "my-notes" / "personal" / "about.md").read_text(encoding="utf-8")
+    run_blocks("notes.md", tmp_path, monkeypatch)
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("Plays chess on Sundays.") and out[-2:] == ["Oslo -> Lima", "[]"]
+    (tmp_path / "my-notes" / "personal" / "about.md").write_text(whole, encoding="utf-8")
+    assert parse(whole).text == whole and len(list(parse(whole).notes())) == 3
+    assert main(["notes", "ls", "personal/about.md", "--folder", "my-notes"]) == 0
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))

@@ -17,7 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "_version errors",
         "files settings",
         "facts",
-        "lm",
+        "lm notes",
         "memory",
         "editing",
         "consolidation",
@@ -119,6 +119,7 @@ PUBLIC = {
     "STATS_FEATURES SleepEnv SleepVectorEnv act_together column stat",
     "sleepgym.facts": "Fact FactError FactSet Malformed World chat_turn load_facts",
     "sleepgym.leaderboard": "Played Player PlayerNameError Submission frozen_seeds play player_named",
+    "sleepgym.notes": "Edit FactNotes NoteStore NotesError Retrieved Retriever",
     "sleepgym.sim": "FitError Record Response SimEnv SimVectorEnv fit_response load_fit record_episode save_fit",
     "sleepgym.record": "Recorder Recording RecordingError",
 }

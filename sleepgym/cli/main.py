@@ -9,7 +9,7 @@ from typing import Protocol
 import tyro
 
 from sleepgym._version import __version__
-from sleepgym.cli import chat, leaderboard, replay
+from sleepgym.cli import chat, leaderboard, notes, replay
 from sleepgym.cli.signals import terminating_cleanly
 from sleepgym.cli.streams import write_anything
 
@@ -27,6 +27,7 @@ class Command(Protocol):
 COMMANDS: dict[str, Callable[..., Command]] = {
     "chat": chat.Args,
     "leaderboard": leaderboard.Args,
+    "notes": notes.Args,
     "replay": replay.Args,
 }
 

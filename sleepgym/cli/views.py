@@ -6,17 +6,20 @@ import math
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from sleepgym.cli.teaching import Lesson
 from sleepgym.errors import SleepGymError
-from sleepgym.memory.ledger import Entry
-from sleepgym.memory.reports import AuditReport, InjectReport, SleepReport
-from sleepgym.memory.state import State
+
+if TYPE_CHECKING:  # or a command without a model would wait for torch
+    from sleepgym.cli.teaching import Lesson
+    from sleepgym.memory.ledger import Entry
+    from sleepgym.memory.reports import AuditReport, InjectReport, SleepReport
+    from sleepgym.memory.state import State
 
 _LISTED = 10
 """Items of a list that are shown."""
