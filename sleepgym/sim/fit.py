@@ -197,7 +197,7 @@ def _chosen(
     if model in _NEEDED and not len(train.targets):
         raise FitError(
             f"expected records with {_NEEDED[model]}, found none in the episodes to fit to; "
-            "record more episodes, of policies that take it"
+            "record more episodes, of policies that take it (nights that undo themselves say nothing of what others do)"
         )
     scores = {}
     for form in forms:
