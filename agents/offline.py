@@ -20,6 +20,8 @@ from rich.progress import track
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.torch_layers import create_mlp
+from stable_baselines3.common.utils import polyak_update
 from torch import Tensor, nn
 
 from sleepgym.training import LedgerExtractor, PolicyCard
@@ -65,7 +67,7 @@ class Args:
 
 
 class Steps(NamedTuple):
-    """Steps of all episodes, one after the other; ``following`` are the observations and masks after each."""
+    """Steps of all episodes, one after the other; ``following`` are the observations after each."""
 
     observations: dict[str, Tensor]
     following: dict[str, Tensor]
@@ -128,10 +130,7 @@ class Critic(nn.Module):
     def __init__(self, space: object, units: int, outputs: int) -> None:
         super().__init__()
         self.features = LedgerExtractor(space)  # type: ignore[arg-type]  # it checks
-        width = self.features.features_dim
-        self.head = nn.Sequential(
-            nn.Linear(width, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU(), nn.Linear(units, outputs)
-        )
+        self.head = nn.Sequential(*create_mlp(self.features.features_dim, outputs, [units, units]))
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Returns values ``[rows, outputs]``."""
@@ -175,9 +174,7 @@ class Iql(nn.Module):
         self.optimizer.zero_grad()
         (value_loss + q_loss).backward()
         self.optimizer.step()
-        with torch.no_grad():
-            for mine, other in zip(self.slow.parameters(), self.q.parameters(), strict=True):
-                mine.lerp_(other, args.target)
+        polyak_update(self.q.parameters(), self.slow.parameters(), args.target)
         return advantage.detach(), {"value_loss": value_loss.item(), "q_loss": q_loss.item()}
 
 
@@ -198,14 +195,16 @@ def main(args: Args) -> None:
     )
     policy = model.policy
     optimizer = torch.optim.Adam(policy.parameters(), args.learning_rate)
-    critics = Iql(dataset.observation_space, int(dataset.action_space.n), args).to(args.device)
+    critics = None
+    if args.algorithm == "iql":
+        critics = Iql(dataset.observation_space, int(dataset.action_space.n), args).to(args.device)
     logger = configure(str(args.out), ["stdout", "tensorboard"])
     dice = torch.Generator().manual_seed(args.seed)
     policy.set_training_mode(True)
     for update in track(range(1, args.updates + 1), f"{args.algorithm}, {len(steps.actions)} steps"):
         batch = steps.rows(torch.randint(len(steps.actions), (args.batch_size,), generator=dice).to(args.device))
         weights, losses = torch.ones(args.batch_size, device=args.device), dict[str, float]()
-        if args.algorithm == "iql":
+        if critics is not None:
             advantage, losses = critics.update(batch)
             weights = (args.temperature * advantage).exp().clamp(max=args.most)
         seen: Any = batch.observations  # sb3-contrib's type hint lacks dictionaries

@@ -127,8 +127,7 @@ def _row(name: str, found: Mapping[str, Sequence[float]], seed: int) -> list[str
 
     def gain(upper: str, lower: str) -> str:
         count = min(len(found[upper]), len(found[lower]))
-        difference = compare(matrix(upper, count), matrix(lower, count), np.random.default_rng(seed)).difference
-        return f"{difference.point:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+        return f"{compare(matrix(upper, count), matrix(lower, count), np.random.default_rng(seed)).difference:+.3f}"
 
     timetable, rule = best([each for each in found if each.startswith("every")]), best(RULES)
     cells = [name, f"{np.mean(found['never-sleep']):.3f}", f"{np.mean(found['naps']):.3f}"]

@@ -125,7 +125,8 @@ def contents(record: records.Record) -> dict[str, str]:
     rng = np.random.default_rng(record["seed"])
     rows = []
     for name in sorted(names, key=lambda each: -scores[each].scores.mean()):
-        runs, gain = of[name], "" if name == AGAINST else _gain(scores[name], scores[AGAINST], rng)
+        runs = of[name]
+        gain = "" if name == AGAINST else f"{compare(scores[name], scores[AGAINST], rng).difference:+.3f}"
         spread = [float(np.mean(run["scores"])) for run in runs]
         steps, spent = (float(np.mean([run[key] for run in runs])) for key in ("steps", "minutes"))
         cells = [NAMES[name], str(len(runs)) if steps else "", f"{steps:,.0f}" if steps else ""]
@@ -133,11 +134,6 @@ def contents(record: records.Record) -> dict[str, str]:
         rows.append([*cells, f"{np.mean(spread):.3f} ({min(spread):.3f} to {max(spread):.3f})", gain])
     head = ["", "runs", "steps", "minutes", "invalid steps", "simulated score (range of runs)", f"- {AGAINST}"]
     return {"learners": markdown.table(head, rows)}
-
-
-def _gain(scores: ScoreMatrix, against: ScoreMatrix, rng: np.random.Generator) -> str:
-    difference = compare(scores, against, rng).difference
-    return f"{difference.point:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
 
 
 def main(args: Args) -> None:

@@ -24,6 +24,7 @@ from minari.data_collector import EpisodeBuffer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
+from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
 from sleepgym import __version__, files
@@ -111,8 +112,8 @@ def path_of(folder: Path, seed: int) -> Path:
 
 
 def _shown(observation: Mapping[str, Any], info: Mapping[str, Any]) -> Part:
-    parts = {f"observations/{name}": value for name, value in observation.items()}
-    return {name: np.array(value) for name, value in (parts | {f"infos/{name}": info[name] for name in info}).items()}
+    kinds = {"observations": observation, "infos": info}
+    return {f"{kind}/{name}": np.array(value) for kind, of in kinds.items() for name, value in of.items()}
 
 
 def _stacked(moments: Sequence[Part]) -> Part:
@@ -124,12 +125,11 @@ def made(spec: EnvSpec) -> gym.Env[Any, Any]:
     return RecordSleepStatistics(spec.make("train"), every_step=True)
 
 
-def play(job: Job) -> int:
-    """Plays episodes, which write themselves; returns how many."""
+def play(job: Job) -> None:
+    """Plays episodes, which write themselves."""
     env = made(job.spec)
     player = player_named(job.player, env)
     evaluate(lambda: player.wrap(Transcript(env, job.folder)), player.scheduler, job.seeds, slots=1)
-    return len(job.seeds)
 
 
 def episode(path: Path, number: int) -> EpisodeBuffer:
@@ -150,8 +150,12 @@ def episode(path: Path, number: int) -> EpisodeBuffer:
 
 
 def mean_return(paths: Sequence[Path]) -> float:
-    """Mean return of episodes."""
-    return float(np.mean([load_file(path)["rewards"].sum() for path in paths]))
+    """Mean return of episodes; only rewards are read of their files."""
+    returns = []
+    for path in paths:
+        with safe_open(path, "numpy") as part:
+            returns.append(part.get_tensor("rewards").sum())
+    return float(np.mean(returns))
 
 
 def shares(paths: Mapping[str, Sequence[Path]], episodes: int) -> list[Path]:

@@ -79,7 +79,7 @@ def write_all(folder: Path, files: Mapping[str, bytes], durable: bool = False) -
         for name, part in parts.items():
             part.replace(folder / name)
             if durable:
-                _sync(folder)
+                sync(folder)
     except BaseException:
         for part in parts.values():
             with suppress(OSError):
@@ -87,8 +87,12 @@ def write_all(folder: Path, files: Mapping[str, bytes], durable: bool = False) -
         raise
 
 
-def _sync(folder: Path) -> None:
-    """Makes renames in a folder outlast a power cut, where the system has a way to."""
+def sync(folder: Path) -> None:
+    """Makes renames and deletions in a folder outlast a power cut, where the system has a way to.
+
+    Raises:
+        OSError: The folder cannot be opened, or writing to the disk failed.
+    """
     if os.name == "nt":  # opens no folders
         return
     descriptor = os.open(folder, os.O_RDONLY)

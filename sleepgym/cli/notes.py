@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 from rich.console import Console
@@ -20,13 +20,15 @@ DONE, NOTHING, UNUSABLE = 0, 1, 2
 
 @dataclass(frozen=True)
 class _InFolder:
+    makes_folder: ClassVar[bool] = False
+
     folder: Path
     """the folder of notes"""
     json: tyro.conf.FlagCreatePairsOff[bool] = field(default=False, kw_only=True)
     """print JSON, for scripts"""
 
     def do(self, store: NoteStore) -> int:
-        """Does it, and returns the exit status."""
+        """Does it, and returns the exit status; the folder is there, unless the command makes it."""
         raise NotImplementedError
 
     def _tell(self, touched: Sequence[Touched]) -> int:
@@ -40,6 +42,8 @@ class Add(_InFolder):
 
     Example: sleepgym notes add "Prefers tea to coffee" --topic drinks --folder my-notes
     """
+
+    makes_folder = True
 
     text: tyro.conf.Positional[str]
     """what is to be remembered, in one line"""
@@ -90,7 +94,6 @@ class Retrieve(_InFolder):
 
         from sleepgym.notes.retrieval import Retriever
 
-        _require(store)
         with closing(Retriever(store)) as retriever:
             found = retriever.retrieve(self.query, self.k, idf=self.idf, history=self.history)
         told = {**asdict(found), "sentences": found.sentences}
@@ -116,7 +119,6 @@ class Update(_InFolder):
         """Updates it."""
         from sleepgym.notes import operations
 
-        _require(store)
         return self._tell([operations.update(store, self.old, self.new, self.file)])
 
 
@@ -136,7 +138,6 @@ class Delete(_InFolder):
         """Deletes it."""
         from sleepgym.notes import operations
 
-        _require(store)
         return self._tell(operations.delete(store, self.text, self.file))
 
 
@@ -149,7 +150,6 @@ class Undo(_InFolder):
 
     def do(self, store: NoteStore) -> int:
         """Takes it back."""
-        _require(store)
         what = store.undo()
         _print({"undone": what}, self.json, [f"undone: {what}"])
         return DONE
@@ -164,7 +164,6 @@ class Tree(_InFolder):
 
     def do(self, store: NoteStore) -> int:
         """Writes it."""
-        _require(store)
         lines = store.write_tree().rstrip("\n").split("\n")
         _print(lines, self.json, lines)
         return DONE
@@ -182,17 +181,15 @@ class Ls(_InFolder):
 
     def do(self, store: NoteStore) -> int:
         """Lists them."""
-        _require(store)
         if self.file is None:
             paths = store.files()
             _print(paths, self.json, paths)
             return DONE
-        line, rows, now = 1, [], store.clock()
-        for block in store.read(self.file).blocks:
+        rows, now = [], store.clock()
+        for line, block in store.read(self.file).numbered():
             if block.bullet is not None:
                 row = {"line": line, "text": block.bullet.words, "tier": block.bullet.tier(block.tier)}
                 rows.append(row | {"status": block.bullet.status(now), "fields": dict(block.bullet.fields)})
-            line += len(block.lines)
         _print(rows, self.json, (f"{r['line']}: {r['text']} [{r['tier']}, {r['status']}]" for r in rows))
         return DONE
 
@@ -208,7 +205,6 @@ class Prune(_InFolder):
         """Puts it there."""
         from sleepgym.notes import operations
 
-        _require(store)
         return self._tell(operations.prune(store))
 
 
@@ -223,7 +219,6 @@ class Compact(_InFolder):
         """Compacts."""
         from sleepgym.notes import operations
 
-        _require(store)
         return self._tell(operations.compact(store))
 
 
@@ -238,7 +233,6 @@ class Lint(_InFolder):
         """Looks for it."""
         from sleepgym.notes.lint import lint
 
-        _require(store)
         odd = lint(store)
         _print([asdict(one) for one in odd], self.json, (f"{one.path}:{one.line}: {one.what}" for one in odd))
         return NOTHING if odd else DONE
@@ -262,7 +256,6 @@ class Export(_InFolder):
         from sleepgym.notes.omf import exported_omf
         from sleepgym.notes.plain import exported_text
 
-        _require(store)
         text = exported_omf(store) if self.form == "omf" else exported_text(store)
         if self.out is None:
             print(text, end="")
@@ -278,6 +271,8 @@ class Import(_InFolder):
 
     Example: sleepgym notes import notes.json --folder my-notes
     """
+
+    makes_folder = True
 
     source: tyro.conf.Positional[Path]
     """the file: .json is the Open Memory Format, anything else plain text"""
@@ -329,22 +324,14 @@ class Args:
         from sleepgym.notes.store import NoteStore
 
         try:
-            return self.command.do(NoteStore(self.command.folder))
+            store = NoteStore(self.command.folder)
+            # A mistyped folder would look like an empty memory.
+            if not self.command.makes_folder and not store.folder.is_dir():
+                raise NotesError(f"expected a folder of notes at {store.folder}, found none; `add` makes one")
+            return self.command.do(store)
         except (NotesError, OSError) as error:
             Console(stderr=True, highlight=False, soft_wrap=True).print(one_line(error))
             return UNUSABLE
-
-
-def _require(store: NoteStore) -> None:
-    """Checks that there is a folder: a mistyped one would look like an empty memory.
-
-    Raises:
-        NotesError: There is none.
-    """
-    from sleepgym.notes.errors import NotesError
-
-    if not store.folder.is_dir():
-        raise NotesError(f"expected a folder of notes at {store.folder}, found none; `add` makes one")
 
 
 def _print(content: object, as_json: bool, lines: Iterable[str]) -> None:

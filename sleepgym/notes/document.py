@@ -76,6 +76,17 @@ class Document:
         """The bullets, each with its block."""
         return ((block, block.bullet) for block in self.blocks if block.bullet is not None)
 
+    def current(self) -> Iterator[tuple[Block, Bullet]]:
+        """The bullets that hold, whenever that is looked at: not in history, neither superseded nor expired."""
+        return ((block, one) for block, one in self.notes() if one.holds(block.tier))
+
+    def numbered(self) -> Iterator[tuple[int, Block]]:
+        """The blocks, each with the line of the file that it begins in, counted from 1."""
+        line = 1
+        for block in self.blocks:
+            yield line, block
+            line += len(block.lines)
+
     @property
     def bare(self) -> bool:
         """Whether there is nothing in it but a title and the sections of the format."""

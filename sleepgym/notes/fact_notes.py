@@ -184,7 +184,7 @@ def _telling(document: Document, fact: Fact, told: Taught | None) -> list[tuple[
     Where none says that it does, those count that begin as a statement of the fact does: somebody may have written the
     line anew, without its fields.
     """
-    current = [(block, one) for block, one in document.notes() if one.holds(block.tier)]
+    current = list(document.current())
     found = [(block, one) for block, one in current if _is_of(one, fact.relation)]
     if not found:
         bare = [(block, one) for block, one in current if one.get(RELATION) is None]

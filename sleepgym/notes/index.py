@@ -234,12 +234,10 @@ class Index:
         if document is None:
             return
         title = " ".join(terms(document.title))
-        line = 1
-        for block in document.blocks:
+        for line, block in document.numbered():
             note = _note_of(block)
             if note is not None:
                 self._add(path, line, block, note, title)
-            line += len(block.lines)
 
     def _add(self, path: str, line: int, block: Block, note: Bullet, title: str) -> None:
         end = note.expires

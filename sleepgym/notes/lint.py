@@ -67,8 +67,7 @@ def _unread(store: NoteStore, paths: frozenset[str]) -> Iterator[tuple[str, str]
 def _of_document(document: Document, store: NoteStore) -> Iterator[tuple[int, str]]:
     said: dict[tuple[str, str], int] = {}
     facts: dict[str, int] = {}
-    line = 1
-    for block in document.blocks:
+    for line, block in document.numbered():
         one = block.bullet
         if one is not None:
             yield from ((line, what) for what in _of_bullet(block, one, store))
@@ -82,7 +81,6 @@ def _of_document(document: Document, store: NoteStore) -> Iterator[tuple[int, st
                 relation = one.get(RELATION)
                 if relation is not None and (first := facts.setdefault(relation, line)) != line:
                     yield line, f"expected one current note of {relation!r}, found that of line {first} too; delete one"
-        line += len(block.lines)
 
 
 def _of_bullet(block: Block, one: Bullet, store: NoteStore) -> Iterator[str]:

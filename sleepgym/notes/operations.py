@@ -98,7 +98,7 @@ def update(store: NoteStore, old: str, new: str, path: str | None = None) -> Tou
         path, document, block, one = _only(store, change, old, path)
         if _same(one, text):
             return Touched(path, text, "left")
-        if any(_same(other, text) for _, other in _current(document)):
+        if any(_same(other, text) for _, other in document.current()):
             document = document.retired(block, status="superseded")
         else:
             # In its place, where a person may have put it under a heading or into a list.
@@ -206,10 +206,6 @@ def _agree(one: Bullet | None, other: Bullet) -> bool:
 def _alone(document: Document) -> Iterator[tuple[Block, Bullet]]:
     """Current notes that mean the same wherever they stand."""
     return ((block, one) for block, one in document.alone() if one.holds(block.tier))
-
-
-def _current(document: Document) -> Iterator[tuple[Block, Bullet]]:
-    return ((block, one) for block, one in document.notes() if one.holds(block.tier))
 
 
 def _documents(store: NoteStore, change: Change) -> Iterator[tuple[str, Document]]:

@@ -39,14 +39,6 @@ def delete_file(root: Path, name: str) -> None:
     place = within(root, name)
     place.unlink(missing_ok=True)
     with suppress(OSError):  # not those that hold anything; nor is there a folder to keep where none was
-        _sync(place.parent)
+        files.sync(place.parent)
         for folder in place.relative_to(root).parents[:-1]:
             (root / folder).rmdir()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

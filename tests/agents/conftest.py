@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -17,19 +15,9 @@ from sleepgym.training.dashboard import EPISODE_TAGS
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """A script as a module, as ``script("ppo")``."""
-
-    def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[2] / "agents" / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        # Where dataclasses look up the types that annotations name.
-        monkeypatch.setitem(sys.modules, name, module)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+def script(load_script: Callable[[str], ModuleType]) -> Callable[[str], ModuleType]:
+    """A script of the folder as a module, as ``script("ppo")``."""
+    return lambda name: load_script(f"agents/{name}.py")
 
 
 @pytest.fixture

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,14 +15,14 @@ minari = pytest.importorskip("minari", reason="Minari is not installed: pip inst
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def call(
+    load_script: Callable[[str], ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., str]:
     """What the script prints when called in an empty folder."""
-    path = Path(__file__).parents[2] / "scripts" / "make_datasets.py"
-    spec = importlib.util.spec_from_file_location("make_datasets", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "make_datasets", module)  # where dataclasses look up the types of annotations
-    spec.loader.exec_module(module)
+    module = load_script("scripts/make_datasets.py")
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> str:
