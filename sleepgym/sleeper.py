@@ -48,6 +48,8 @@ class SleepingLM:
         capacity: Largest number of facts in the ledger.
         seed: Seed of the learner's random draws (adapter initialisation, rehearsal).
         known: Facts of the base that nights must leave recalled.
+        neighbours: Facts of the base about subjects that will not be taught, which nights may rehearse if
+            ``sleep_spec.neighbours`` asks for that; without any, the model names other subjects itself.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class SleepingLM:
         capacity: int = 256,
         seed: int = 0,
         known: Sequence[Fact] = (),
+        neighbours: Sequence[Fact] = (),
     ) -> None:
         self.base = base
         self.sleep_spec = sleep_spec or SleepSpec()
         self.known = tuple(known)
+        self.neighbours = tuple(neighbours)
         self.state = State.fresh(capacity, seed)
 
     @classmethod
@@ -143,7 +147,8 @@ class SleepingLM:
 
     def _twin(self) -> SleepingLM:
         """An independent learner on the same base, equal in everything."""
-        twin = type(self)(self.base, self.sleep_spec, self.state.ledger.capacity, known=self.known)
+        capacity = self.state.ledger.capacity
+        twin = type(self)(self.base, self.sleep_spec, capacity, known=self.known, neighbours=self.neighbours)
         twin.state = self.state.copy()
         return twin
 
@@ -509,7 +514,7 @@ def _slept(
 ) -> list[SleepReport]:
     drafts = [_reseeded_after_rollback(learner.state.copy()) for learner in learners]
     nights = {
-        i: Night(learner.base, learner.sleep_spec.lasting(length), state, learner.known, limit)
+        i: Night(learner.base, learner.sleep_spec.lasting(length), state, learner.known, learner.neighbours, limit)
         for i, (learner, state, limit) in enumerate(zip(learners, drafts, limits, strict=True))
         if state.ledger
     }

@@ -1,4 +1,4 @@
-"""Answers that yesterday's model writes to settled questions: what a night holds, since no answer is stored."""
+"""Answers that a model writes to questions about others: what a night holds, since no answer is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA training on lessons, regularised towards the frozen base on ordinary text and to yesterday's answers.
+"""LoRA training on lessons, regularised towards the frozen base on ordinary text and to answers that are held.
 
 Several learners can be trained in one loop: they share forward passes and nothing else.
 """
@@ -6,8 +6,8 @@ Several learners can be trained in one loop: they share forward passes and nothi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,6 +29,29 @@ makes them overshoot."""
 
 
 @dataclass(frozen=True, eq=False)
+class HeldQuestions:
+    """Questions whose answers a training holds to those of a reference.
+
+    Attributes:
+        rows: Token rows of the questions; there may be none.
+        reference: Memory that gives the answers; empty for the bare model.
+        per_step: Maximum number of questions per step: half or more are those whose answers have moved away from the
+            reference's, if there are as many.
+        weight: Weight of the KL divergence from the reference in the answers.
+    """
+
+    rows: Sequence[tuple[int, ...]]
+    reference: Memory
+    per_step: int
+    weight: float
+
+    @property
+    def counts(self) -> bool:
+        """Whether the loss has a term for them."""
+        return bool(len(self.rows) and self.per_step and self.weight)
+
+
+@dataclass(frozen=True, eq=False)
 class AdapterTraining:
     """Training job of one learner.
 
@@ -37,16 +60,14 @@ class AdapterTraining:
         adapter: Initial factors; not modified.
         lessons: Prompts with objects; without any, nothing is trained.
         rng: Source of the batches.
-        settled: Token rows of questions whose answers are held.
-        yesterday: Memory whose answers to them are held.
+        held: Kinds of questions whose answers are held; as many for all trainings of a call.
     """
 
     memory: Memory
     adapter: Factors
     lessons: Sequence[Encoded]
     rng: np.random.Generator
-    settled: Sequence[tuple[int, ...]] = ()
-    yesterday: Memory = field(default_factory=Memory)
+    held: Sequence[HeldQuestions] = ()
 
 
 @dataclass(frozen=True)
@@ -110,8 +131,8 @@ def train_adapters(
 ) -> list[TrainedAdapter]:
     """Trains several adapters in one loop; each result equals that of training it alone, up to rounding.
 
-    The loss of a training is the mean NLL of its lessons' objects plus two terms that keep distributions instead of
-    fitting texts: KL(bare || trained) on rehearsal text, and KL(yesterday || trained) in the answers to settled
+    The loss of a training is the mean NLL of its lessons' objects plus terms that keep distributions instead of fitting
+    texts: KL(bare || trained) on rehearsal text, and KL(reference || trained) in the answers to each kind of held
     questions. On text the reference is the base and not the model before the night, so that drift does not accumulate
     over nights; settled answers are nowhere but in yesterday's model. Loss, gradient clipping, optimiser moments and
     stopping are separate for each training.
@@ -136,13 +157,13 @@ def train_adapters(
     linears = _linears(trainings)
     lessons = Lessons(overlay, [run.training.memory for run in runs], [t.lessons for t in trainings], linears)
     texts = Texts(rehearsal, linears) if lengths else None
-    held: Held | None = None
+    held: dict[int, Held] = {}
     for step in range(1, spec.steps + 1):
         for i, run in enumerate(runs):
             if not run.finished and run.done:
                 # Losses were measured at different steps, so that all have to be measured again before stopping.
-                held_now = held.divergences_of_run(i, run.factors) if held else None
-                run.measure_all(lessons.nll_of_run(i, run.factors), held_now)
+                moved = {kind: rows.divergences_of_run(i, run.factors) for kind, rows in held.items()}
+                run.measure_all(lessons.nll_of_run(i, run.factors), moved)
         active = [i for i, run in enumerate(runs) if not run.finished]
         if not active:
             break
@@ -155,16 +176,19 @@ def train_adapters(
         if texts is not None:
             divergence = texts.divergence([run.texts for run in active_runs], memories, factors)
             loss = loss + spec.rehearsal_weight * divergence
-        asked = {i: runs[i].settled for i in active if runs[i].settled}
-        if asked:
-            # Made only now: a night that takes no step need not know yesterday's answers.
-            held = held or _held(overlay, trainings, linears)
-            divergences = held.divergences(asked, [runs[i].factors for i in asked])
+        for kind in range(len(trainings[0].held)):
+            asked = {i: runs[i].asked[kind] for i in active if runs[i].asked[kind]}
+            if not asked:
+                continue
+            if kind not in held:
+                # Made only now: a night that takes no step need not know the reference's answers.
+                held[kind] = _held(overlay, trainings, kind, linears)
+            divergences = held[kind].divergences(asked, [runs[i].factors for i in asked])
             places = torch.tensor([active.index(i) for i in asked], device=loss.device)
             means = torch.stack([each.mean() for each in divergences]).to(loss.device)
-            loss = loss.index_add(0, places, spec.settled_weight * means)
+            loss = loss.index_add(0, places, trainings[0].held[kind].weight * means)
             for i, each in zip(asked, divergences, strict=True):
-                runs[i].note_divergences(each.detach())
+                runs[i].note_divergences(kind, each.detach())
         _require_finite(loss, step)
         loss.sum().backward()
         for run, measured in zip(active_runs, nll.detach(), strict=True):
@@ -194,42 +218,44 @@ class _AdapterRun:
         )
         self._lengths = lengths
         self._nll = np.zeros(len(training.lessons))  # of each lesson, as last measured
-        self._divergences = np.zeros(len(training.settled))  # of each held answer, as last measured
+        # Of each held answer by kind, as last measured.
+        self._divergences = [np.zeros(len(each.rows)) for each in training.held]
         self._steps = 0
         self.lessons: list[int] = []
         self.texts: dict[int, list[int]] = {}
-        self.settled: list[int] = []
+        self.asked: list[list[int]] = [[] for _ in training.held]
         self.finished = False
 
     @property
     def done(self) -> bool:
-        """Whether all lessons are learned and all held answers near yesterday's, as last measured."""
-        return not (len(_far(self._nll, self.spec.stop_nll)) or len(_far(self._divergences, self.spec.stop_nll)))
+        """Whether all lessons are learned and all held answers near the reference's, as last measured."""
+        return not any(len(_far(values, self.spec.stop_nll)) for values in (self._nll, *self._divergences))
 
-    def measure_all(self, nll: Tensor, divergences: Tensor | None) -> None:
+    def measure_all(self, nll: Tensor, divergences: Mapping[int, Tensor]) -> None:
         """Records what was measured of all lessons and held answers; the training is finished if nothing is left to do.
 
         Args:
             nll: NLL of all lessons, ``[lessons]``.
-            divergences: KL divergence of all held answers, ``[questions]``; None before the first step.
+            divergences: KL divergence of all held answers by kind, ``[questions]``; none before the first step.
         """
         self._nll = _array(nll)
-        if divergences is not None:
-            self._divergences = _array(divergences)
+        for kind, measured in divergences.items():
+            self._divergences[kind] = _array(measured)
         self.finished = self.done
 
-    def note_divergences(self, divergences: Tensor) -> None:
-        """Records the KL divergence of the step's held answers."""
-        self._divergences[self.settled] = _array(divergences)
+    def note_divergences(self, kind: int, divergences: Tensor) -> None:
+        """Records the KL divergence of the step's held answers of one kind."""
+        self._divergences[kind][self.asked[kind]] = _array(divergences)
 
     def draw(self) -> None:
-        """Draws the lessons, the tokens of rehearsal rows and the settled questions of the next step."""
+        """Draws the lessons, the tokens of rehearsal rows and the held questions of the next step."""
         rng, spec = self.training.rng, self.spec
         self.lessons = _drawn(rng, self._nll, spec.stop_nll, spec.lessons)
         texts = rng.permutation(len(self._lengths))[: spec.rehearsal_rows].tolist()
         self.texts = {i: _positions(rng, self._lengths[i], spec.rehearsal_tokens) for i in texts}
-        if len(self._divergences) and spec.settled_rows and spec.settled_weight:
-            self.settled = _drawn(rng, self._divergences, spec.stop_nll, spec.settled_rows)
+        for kind, each in enumerate(self.training.held):
+            if each.counts:
+                self.asked[kind] = _drawn(rng, self._divergences[kind], spec.stop_nll, each.per_step)
 
     def update(self, nll: Tensor, step: int) -> None:
         """Takes one optimiser step with the accumulated gradients and records the NLL of the step's lessons."""
@@ -270,16 +296,17 @@ def _positions(rng: np.random.Generator, length: int, count: int) -> list[int]:
     return sorted(rng.permutation(length)[:count].tolist()) if 0 < count < length else list(range(length))
 
 
-def _held(overlay: Overlay, trainings: Sequence[AdapterTraining], linears: Collection[str]) -> Held:
-    """Asks yesterday's models the settled questions."""
-    yesterday = [training.yesterday for training in trainings]
-    rows = answered(overlay, yesterday, [training.settled for training in trainings])
-    return Held(overlay, [training.memory for training in trainings], yesterday, rows, linears)
+def _held(overlay: Overlay, trainings: Sequence[AdapterTraining], kind: int, linears: Collection[str]) -> Held:
+    """Asks the reference memories the held questions of one kind."""
+    kinds = [training.held[kind] for training in trainings]
+    references = [each.reference for each in kinds]
+    rows = answered(overlay, references, [each.rows for each in kinds])
+    return Held(overlay, [training.memory for training in trainings], references, rows, linears)
 
 
 def _linears(trainings: Sequence[AdapterTraining]) -> set[str]:
     """Returns the names of the linears with an adapter in training or a term that is not switched off."""
-    memories = [memory for t in trainings for memory in (t.memory, *([t.yesterday] if t.settled else []))]
+    memories = [m for t in trainings for m in (t.memory, *(each.reference for each in t.held if each.rows))]
     names = {name for training in trainings for name in training.adapter}
     return names | {n for memory in memories for term in memory.terms.values() if term.scale for n in term.factors}
 

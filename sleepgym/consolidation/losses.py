@@ -1,4 +1,4 @@
-"""Terms of a night's loss, each for several trainings at once: lessons, rehearsal text and settled answers."""
+"""Terms of a night's loss, each for several trainings at once: lessons, rehearsal text and held answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sleepgym.memory.rehearsal import Rehearsal
 T = TypeVar("T")
 
 _NUMBERS = 2**24
-"""Maximum number of yesterday's log-probabilities that are kept for a night; beyond it, they are computed each time."""
+"""Maximum number of a reference's log-probabilities that are kept for a night; if more, they are computed each time."""
 
 _ROWS = 256
 """Maximum number of rows per pass without gradients."""
@@ -119,13 +119,13 @@ class Lessons:
 
 
 class Held:
-    """Settled questions of all trainings, with the answers that yesterday's memories give.
+    """Questions of all trainings, with the answers that reference memories give.
 
     Args:
         overlay: The model with hooks.
         memories: Memory of each training.
-        yesterday: Memory of each training whose answers are held.
-        rows: Questions with yesterday's answers, not all of them empty.
+        references: Memory whose answers are held, for each training.
+        rows: Questions with the references' answers, not all of them empty.
         linears: See :class:`AnswerRows`.
     """
 
@@ -133,34 +133,34 @@ class Held:
         self,
         overlay: Overlay,
         memories: Sequence[Memory],
-        yesterday: Sequence[Memory],
+        references: Sequence[Memory],
         rows: Sequence[Sequence[Encoded]],
         linears: Collection[str],
     ) -> None:
-        self._memories, self._yesterday, self._sizes = memories, yesterday, [len(group) for group in rows]
+        self._memories, self._references, self._sizes = memories, references, [len(group) for group in rows]
         self._rows = AnswerRows(overlay, rows, linears)
         self._wanted = self._all_wanted() if self._rows.numbers <= _NUMBERS else None
 
     @torch.no_grad()
     def _all_wanted(self) -> list[list[Tensor]]:
-        """Returns yesterday's log-probabilities of all answers, ``[tokens, vocabulary]`` per question and training."""
+        """Returns the references' log-probabilities of answers, ``[tokens, vocabulary]`` per question and training."""
         wanted: list[list[Tensor]] = []
         for i, size in enumerate(self._sizes):
             wanted.append([])
             for part in _parts(size):
-                p, rows = self._rows.log_probs({i: part}, [self._yesterday[i]])
+                p, rows = self._rows.log_probs({i: part}, [self._references[i]])
                 wanted[i] += p.split(torch.bincount(rows).tolist())
         return wanted
 
     @torch.no_grad()
     def divergences_of_run(self, i: int, factors: Factors) -> Tensor:
-        """Returns KL(yesterday || trained) of every answer of one training, ``[questions]``."""
+        """Returns KL(reference || trained) of every answer of one training, ``[questions]``."""
         return torch.cat(
             [torch.empty(0), *(self.divergences({i: p}, [factors])[0].cpu() for p in _parts(self._sizes[i]))]
         )
 
     def divergences(self, chosen: Mapping[int, Sequence[int]], factors: Sequence[Factors]) -> list[Tensor]:
-        """Returns KL(yesterday || trained), averaged over the tokens of each answer: per training ``[questions]``.
+        """Returns KL(reference || trained), averaged over the tokens of each answer: per training ``[questions]``.
 
         Args:
             chosen: Indices of questions by index of training, at least one each.
@@ -171,7 +171,7 @@ class Held:
             p = torch.cat([self._wanted[i][k] for i, group in even.items() for k in group])
         else:
             with torch.no_grad():
-                p, _ = self._rows.log_probs(even, [self._yesterday[i] for i in even])
+                p, _ = self._rows.log_probs(even, [self._references[i] for i in even])
         q, rows = self._rows.log_probs(even, [self._memories[i] for i in even], factors)
         by_row = _mean_of_rows(_divergence(p, q), rows).view(len(even), -1)
         return [row[: len(group)] for row, group in zip(by_row, chosen.values(), strict=True)]

@@ -15,7 +15,8 @@ from functools import partial
 from sleepgym.consolidation.adapters import keep, tonights_adapter
 from sleepgym.consolidation.answers import questions
 from sleepgym.consolidation.lessons import lessons
-from sleepgym.consolidation.lora import AdapterTraining, TrainedAdapter, train_adapters
+from sleepgym.consolidation.lora import AdapterTraining, HeldQuestions, TrainedAdapter, train_adapters
+from sleepgym.consolidation.neighbours import neighbours_of
 from sleepgym.consolidation.rem import passages
 from sleepgym.consolidation.seen import Seen, ask
 from sleepgym.consolidation.spacing import to_hold, to_train
@@ -52,6 +53,8 @@ class Night:
         spec: Settings of the night; the same for all nights of a call.
         state: Draft of the learner's state, with at least one fact.
         known: Pretrained facts that must stay recalled.
+        neighbours: Facts of the base about others, whose answers the night may hold; without any, the model names
+            others itself.
         edits: Maximum number of edits to spend on refreshing, lowest margin first; None for no limit.
         perplexities: Perplexity on held-out text by time: ``"before"``, ``"rem"`` (before REM), ``"after"``.
         known_recall: Share of ``known`` recalled, ``"before"`` and ``"after"``.
@@ -61,6 +64,7 @@ class Night:
         trained: Keys of the facts that the adapter was trained on.
         held: Settled facts, and facts of the ledger that are not trained, whose answers are held.
         yesterday: Slow weights before training, which give these answers.
+        others: Questions about subjects that are not taught, to which the answers of the bare model are held.
         trainings: Results of consolidation and REM.
         truncation: Relative error of recompressing the adapter.
         passed: Whether each fact passed the gate.
@@ -71,6 +75,7 @@ class Night:
     spec: SleepSpec
     state: State
     known: Sequence[Fact] = ()
+    neighbours: Sequence[Fact] = ()
     edits: int | None = None
     perplexities: dict[str, float] = field(default_factory=dict)
     known_recall: dict[str, float] = field(default_factory=dict)
@@ -80,6 +85,7 @@ class Night:
     trained: tuple[Key, ...] = ()
     held: tuple[Settled, ...] = ()
     yesterday: Memory = field(default_factory=Memory)
+    others: tuple[Settled, ...] = ()
     trainings: list[TrainedAdapter] = field(default_factory=list)
     truncation: float = 0.0
     passed: dict[Key, bool] = field(default_factory=dict)
@@ -308,6 +314,8 @@ def _choose(night: Night) -> None:
     resting = [Settled.of(e.fact, e.trained_at) for key, e in state.ledger.items() if e.held and key not in trained]
     night.held = tuple(to_hold([*state.settled.values(), *resting], spec.settled))
     night.yesterday = night.slow_weights()
+    if spec.neighbours:
+        night.others = tuple(neighbours_of(night.base, state, _facts(night), night.neighbours, spec.neighbours))
 
 
 def _facts(night: Night) -> list[Fact]:
@@ -319,8 +327,12 @@ def _training_of(night: Night, adapter: Factors, rows: Sequence[Encoded]) -> Ada
     memory, stored = night.slow_weights(), night.state.memory.terms.get(ADAPTER)
     if stored is not None and stored.factors is adapter:
         memory = memory.without([ADAPTER])
-    asked = questions(night.base.lm, night.held)
-    return AdapterTraining(memory, adapter, rows, night.state.rng, asked, night.yesterday)
+    lm, spec = night.base.lm, night.spec
+    held = (
+        HeldQuestions(questions(lm, night.held), night.yesterday, spec.settled_rows, spec.settled_weight),
+        HeldQuestions(questions(lm, night.others), Memory(), spec.neighbour_rows, spec.neighbour_weight),
+    )
+    return AdapterTraining(memory, adapter, rows, night.state.rng, held)
 
 
 def _trained(

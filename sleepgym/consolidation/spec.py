@@ -43,6 +43,10 @@ class SleepSpec:
         settled_rows: Maximum number of questions about them per step, two per fact: half or more are those whose
             answers have moved away from yesterday's, if there are as many.
         settled_weight: Weight of the KL divergence from the night before in the answers to these questions.
+        neighbours: Maximum number of subjects that are not taught about which a night holds the answers of the bare
+            model: those asked about like the lessons first, see :mod:`sleepgym.consolidation.neighbours`; 0 for none.
+        neighbour_rows: Maximum number of questions about them per step, two per subject.
+        neighbour_weight: Weight of the KL divergence from the bare model in the answers to these questions.
         rem_steps: Steps of a second phase on passages in the model's own words that lead from fact to fact, with three
             times the rehearsal weight; 0 for none.
         gate: Whether each fact advances on its own (``"fact"``), or all of them or none (``"night"``).
@@ -74,6 +78,9 @@ class SleepSpec:
     settled: int = 512
     settled_rows: int = 48
     settled_weight: float = 4.0
+    neighbours: int = 0
+    neighbour_rows: int = 48
+    neighbour_weight: float = 4.0
     rem_steps: int = 0
     gate: Literal["fact", "night"] = "fact"
     scales: tuple[float, ...] = (1.0, 0.5, 0.1, 0.0)
@@ -89,6 +96,7 @@ class SleepSpec:
         at_least(self, 1, "rank", "steps", "facts", "spacing", "lessons", "validation_rows")
         at_least(self, 0, "rehearsal_rows", "rehearsal_tokens", "rehearsal_weight")
         at_least(self, 0, "settled", "settled_rows", "settled_weight")
+        at_least(self, 0, "neighbours", "neighbour_rows", "neighbour_weight")
         at_least(self, 0, "rem_steps", "stop_nll", "max_recall_drop")
         at_least(self, self.rank, "max_rank")
         above_zero(self, "learning_rate", "max_perplexity_ratio")

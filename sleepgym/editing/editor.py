@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from sleepgym.lm.architecture import features
 from sleepgym.memory.asking import in_context, raw_probe
 from sleepgym.memory.overlay import Memory, Overlay
 from sleepgym.memory.owners import EDIT, owner_of
+from sleepgym.memory.terms import acting
 
 _WEIGHT_FACTOR = 4.0
 """Factor of a fact's weight for the next solve if it was not recalled after this one."""
@@ -192,23 +194,27 @@ class Editor:
             weights |= {name: weights[name] * _WEIGHT_FACTOR for name in heavier}
         for fact in facts:
             term = draft.terms[owner_of(fact)]
-            memory.put(owner_of(fact), term.factors, weight=term.weight)
+            memory.put(owner_of(fact), term.factors, weight=term.weight, gates=term.gates)
         return margins
 
     def _solved_for(self, start: Memory, plan: _Plan, weights: Mapping[str, float]) -> Memory:
         """Returns a copy of the memory with the new terms, solved layer by layer (Meng et al. 2023, algorithm 1)."""
         draft = start.copy()
         factors: dict[Fact, dict[str, tuple[Tensor, Tensor]]] = {fact: {} for fact in plan.targets}
+        gates: dict[Fact, dict[str, float]] = {fact: {} for fact in plan.targets}
         for depth, layer in enumerate(self.spec.layers):
             module = self.lm.blocks[layer].down_proj
             frozen = self._has_frozen_keys(draft, depth)
             keys = self._keys(draft, plan.subjects, depth, frozen)
             A = self._solve(draft, plan, keys, weights, depth, frozen)
             R = self._residuals(draft, plan, keys, depth)
-            for subject, a, of_facts in zip(plan.subjects, A, R, strict=True):
+            own = (A * keys).sum(1).tolist()
+            for subject, a, at_key, of_facts in zip(plan.subjects, A, own, R, strict=True):
                 for fact, r in zip(subject.facts, of_facts, strict=True):
                     factors[fact][module] = (a[None].to(self.lm.dtype), r[:, None].to(self.lm.dtype))
-                    draft.put(owner_of(fact), factors[fact], weight=weights[subject.name])
+                    if self.spec.gate:
+                        gates[fact][module] = self.spec.gate * at_key
+                    draft.put(owner_of(fact), factors[fact], weight=weights[subject.name], gates=gates[fact])
         return draft
 
     def _plan(self, draft: Memory, facts: Sequence[Fact], protected: Sequence[Fact]) -> _Plan:
@@ -331,7 +337,8 @@ class Editor:
             return keys.new_zeros(len(keys), features(self.lm.linear(module))[1])
         a = torch.cat([term.factors[module][0] for term in terms]).to(keys)
         b = torch.cat([term.scale * term.factors[module][1] for term in terms], 1).to(keys)
-        return (keys @ a.T) @ b.T
+        gates = [term.gates.get(module, -math.inf) for term in terms]
+        return acting(keys @ a.T, keys.new_tensor(gates)) @ b.T
 
     def _normal_matrix(self, layer: int, device: torch.device) -> NormalMatrix:
         if layer not in self._normal:

@@ -29,12 +29,13 @@ from sleepgym.memory.overlay import Memory
 from sleepgym.memory.settled import Settled
 from sleepgym.memory.state import State
 
-FORMAT = 5
+FORMAT = 6
 """Format version that :func:`save` writes."""
-READABLE = (3, 4, 5)
+READABLE = (3, 4, 5, 6)
 """Format versions that :func:`load` reads.
 
-Formats before 5 know no settled facts and count no nights held; format 3 stored the scale of an edit in its entry too.
+Formats before 6 know no gates; those before 5 know no settled facts and count no nights held; format 3 stored the scale
+of an edit in its entry too.
 """
 _STATE = "state.json"
 # Named after a hash of the content, so that new tensors never overwrite those that the JSON on disk still names.
@@ -80,7 +81,9 @@ def save(folder: Path, state: State, lm: Model, notes: Mapping[str, Any] | None 
     for index, (owner, term) in enumerate(state.memory.terms.items()):
         # safetensors reorders tensors, and the order of modules changes floating-point sums during a night.
         modules = list(term.factors)
-        terms.append({"owner": owner, "scale": term.scale, "weight": term.weight, "modules": modules})
+        terms.append(
+            {"owner": owner, "scale": term.scale, "weight": term.weight, "gates": dict(term.gates), "modules": modules}
+        )
         for module, (a, b) in term.factors.items():
             tensors[f"{index}|{module}|A"] = a.cpu().contiguous()
             tensors[f"{index}|{module}|B"] = b.cpu().contiguous()
@@ -214,7 +217,7 @@ def _state(document: dict[str, Any], tensors: dict[str, Tensor], lm: LanguageMod
     for term, pairs in zip(document["terms"], factors, strict=True):
         # Older checkpoints do not list modules; theirs are in the order of their names.
         ordered = {module: pairs[module] for module in term.get("modules", pairs)}
-        memory.put(term["owner"], ordered, term["scale"], term["weight"])
+        memory.put(term["owner"], ordered, term["scale"], term["weight"], term.get("gates"))
     memory.version = int(document["version"])
     entries = [_entry(dict(raw)) for raw in document["entries"]]
     settled = [Settled(**raw) for raw in (document["settled"] if document["format"] >= 5 else [])]

@@ -14,7 +14,7 @@ from torch import Tensor
 from sleepgym.lm.architecture import features
 from sleepgym.lm.continuation import Below, Start, run_below
 from sleepgym.lm.language_model import LanguageModel
-from sleepgym.memory.terms import Memory
+from sleepgym.memory.terms import Memory, acting
 
 _BYTES = 256 * 2**20
 """Maximum size of what is kept for rows of one width."""
@@ -181,6 +181,7 @@ class Kept:
             activations = self._activations_of(a, places, tokens)
         else:
             activations = hidden[places.to(hidden.device), :tokens] @ stacked[0].to(hidden).T
+        activations = acting(activations, memory.gates(self.module))
         return activations @ stacked[1].to(activations).T
 
     def _activations_of(self, a: Sequence[Tensor], places: Tensor, tokens: int) -> Tensor:

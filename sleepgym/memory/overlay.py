@@ -5,6 +5,7 @@ Each memory is added to its own rows of the batch, so that many learners share o
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,10 +19,13 @@ from sleepgym.lm.continuation import Continuation, Start, agree, start_at
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.lm.probes import Logits
 from sleepgym.memory.kept import Kept, rounded_up
-from sleepgym.memory.terms import Factors, Memory, OverlayError, Term
+from sleepgym.memory.terms import Factors, Memory, OverlayError, Term, acting
 
 __all__ = ["Factors", "Memory", "Overlay", "OverlayError", "Term"]
 
+
+_Gated = tuple[Tensor, Tensor, Tensor | None]
+"""Factors ``A`` and ``B`` with the gates of the rows of ``A``."""
 
 _KEPT = 8
 """Maximum number of widths and starts that rows are kept for."""
@@ -161,7 +165,7 @@ class _InUse:
     def __init__(self, lm: LanguageModel, memories: tuple[Memory, ...], training: tuple[Factors, ...]) -> None:
         self._lm = lm
         self._memories, self._training = memories, training
-        self._grouped: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self._grouped: dict[str, list[_Gated]] = {}
 
     @property
     def modules(self) -> list[str]:
@@ -171,38 +175,48 @@ class _InUse:
 
     def added(self, name: str, x: Tensor, output: Tensor) -> Tensor:
         """Returns a linear's output ``[..., d_out]`` plus the terms of memories and trained factors."""
-        for a, b in self.shared(name):
-            output = output + (x @ a.to(x.device, x.dtype).T) @ b.to(x.device, x.dtype).T
-        for a, b in self.grouped(name):
+        for a, b, gates in self.shared(name):
+            output = output + acting(x @ a.to(x.device, x.dtype).T, gates) @ b.to(x.device, x.dtype).T
+        for a, b, gates in self.grouped(name):
             if len(x) % len(a):
                 raise OverlayError(
                     f"expected batch rows that {len(a)} memories can share out evenly, found {len(x)} rows"
                 )
             # Reshaped, since some models flatten rows and tokens before the MLP.
             rows = x.reshape(len(a), -1, x.shape[-1])
-            delta = torch.bmm(torch.bmm(rows, a.to(x.device, x.dtype).mT), b.to(x.device, x.dtype).mT)
+            activations = acting(torch.bmm(rows, a.to(x.device, x.dtype).mT), gates)
+            delta = torch.bmm(activations, b.to(x.device, x.dtype).mT)
             output = output + delta.reshape(output.shape)
         return output
 
-    def shared(self, name: str) -> list[tuple[Tensor, Tensor]]:
-        """Returns the factors that apply to every row, ``A [r, d_in]`` and ``B [d_out, r]``."""
-        pairs = [self._memories[0].stacked(name)] if len(self._memories) == 1 else []
-        if len(self._training) == 1:
-            pairs.append(self._training[0].get(name))
-        return [pair for pair in pairs if pair is not None]
+    def shared(self, name: str) -> list[_Gated]:
+        """Returns the factors that apply to every row: ``A [r, d_in]``, ``B [d_out, r]`` and their gates ``[r]``."""
+        found: list[_Gated] = []
+        if len(self._memories) == 1 and (pair := self._memories[0].stacked(name)) is not None:
+            found.append((*pair, self._memories[0].gates(name)))
+        if len(self._training) == 1 and (pair := self._training[0].get(name)) is not None:
+            found.append((*pair, None))
+        return found
 
-    def grouped(self, name: str) -> list[tuple[Tensor, Tensor]]:
-        """Returns the factors that differ by group of rows, ``A [groups, r, d_in]`` and ``B [groups, d_out, r]``."""
+    def grouped(self, name: str) -> list[_Gated]:
+        """Returns the factors that differ by group of rows, ``A [groups, r, d_in]`` and ``B [groups, d_out, r]``.
+
+        Their gates are ``[groups, 1, r]``.
+        """
         if name not in self._grouped:
-            found = [
-                self._padded(name, pairs)
-                for pairs in ([m.stacked(name) for m in self._memories], [f.get(name) for f in self._training])
-                if len(pairs) > 1
-            ]
-            self._grouped[name] = [pair for pair in found if pair is not None]
+            found: list[_Gated | None] = []
+            if len(self._memories) > 1:
+                gates = [memory.gates(name) for memory in self._memories]
+                found.append(self._padded(name, [memory.stacked(name) for memory in self._memories], gates))
+            if len(self._training) > 1:
+                pairs = [factors.get(name) for factors in self._training]
+                found.append(self._padded(name, pairs, [None] * len(pairs)))
+            self._grouped[name] = [each for each in found if each is not None]
         return self._grouped[name]
 
-    def _padded(self, name: str, pairs: list[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor] | None:
+    def _padded(
+        self, name: str, pairs: Sequence[tuple[Tensor, Tensor] | None], gates: Sequence[Tensor | None]
+    ) -> _Gated | None:
         """Stacks the factors of all groups, zero-padded to the largest rank; None if no group has any."""
         present = [pair for pair in pairs if pair is not None]
         if not present:
@@ -215,4 +229,15 @@ class _InUse:
         return (
             torch.stack([pad(a, (0, 0, 0, rank - len(a))) for a, _ in of_groups]),
             torch.stack([pad(b, (0, rank - b.shape[1])) for _, b in of_groups]),
+            self._padded_gates(present[0][0], gates, rank),
         )
+
+    def _padded_gates(self, like: Tensor, gates: Sequence[Tensor | None], rank: int) -> Tensor | None:
+        """Stacks the gates of all groups, ``[groups, 1, rank]``; None if no group has any."""
+        if all(each is None for each in gates):
+            return None
+        stacked = like.new_full((len(gates), 1, rank), -math.inf)
+        for row, each in zip(stacked, gates, strict=True):
+            if each is not None:
+                row[0, : len(each)] = each
+        return stacked

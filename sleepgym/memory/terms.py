@@ -1,12 +1,14 @@
 """Low-rank terms on a frozen base, and memories: the terms of one learner.
 
-A linear with a term computes ``y = W x + s B (A x)``.
+A linear with a term computes ``y = W x + s B (A x)``. A gated term of rank one adds its output only where ``A x`` is at
+least its gate: on keys like its own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,11 +34,13 @@ class Term:
         scale: Factor ``s`` of the term's output.
         weight: Weight of the term's fact in the least squares that it was solved with. The forward pass ignores it;
             later solves that protect the term use it.
+        gates: Least value of every row of ``A x`` at which it acts, by module; those that are not named always act.
     """
 
     factors: Factors
     scale: float = 1.0
     weight: float = 1.0
+    gates: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def rank(self) -> int:
@@ -61,6 +65,7 @@ class Memory:
     def __init__(self, terms: Mapping[str, Term] | None = None, version: int = 0) -> None:
         self._terms: dict[str, Term] = dict(terms or {})
         self._stacked: dict[str, tuple[Tensor, Tensor] | None] = {}
+        self._gates: dict[str, Tensor | None] = {}
         self.version = version
 
     @property
@@ -77,7 +82,14 @@ class Memory:
         """Number of elements in the factors of all terms."""
         return sum(a.numel() + b.numel() for t in self._terms.values() for a, b in t.factors.values())
 
-    def put(self, owner: str, factors: Factors, scale: float = 1.0, weight: float = 1.0) -> None:
+    def put(
+        self,
+        owner: str,
+        factors: Factors,
+        scale: float = 1.0,
+        weight: float = 1.0,
+        gates: Mapping[str, float] | None = None,
+    ) -> None:
         """Adds a term, replacing the owner's earlier one.
 
         Args:
@@ -85,6 +97,7 @@ class Memory:
             factors: ``A [r, d_in]`` and ``B [d_out, r]`` by module.
             scale: See :class:`Term`.
             weight: See :class:`Term`.
+            gates: See :class:`Term`.
 
         Raises:
             OverlayError: ``A`` and ``B`` disagree on the rank, or hold NaN or infinity.
@@ -97,7 +110,7 @@ class Memory:
             if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
                 raise OverlayError(f"expected finite factors for {module}, found NaN or infinity; nothing was added")
         self._terms.pop(owner, None)
-        self._terms[owner] = Term(dict(factors), scale, weight)
+        self._terms[owner] = Term(dict(factors), scale, weight, dict(gates or {}))
         self._touch()
 
     def remove(self, owner: str) -> None:
@@ -172,6 +185,7 @@ class Memory:
 
     def _touch(self) -> None:
         self._stacked.clear()
+        self._gates.clear()
         self.version += 1
 
     def stacked(self, module: str) -> tuple[Tensor, Tensor] | None:
@@ -188,3 +202,30 @@ class Memory:
                 else None
             )
         return self._stacked[module]
+
+    def gates(self, module: str) -> Tensor | None:
+        """Returns the gates of the rows of :meth:`stacked`, ``[R]``, minus infinity for rows that always act.
+
+        Returns:
+            The gates, in the type and on the device of ``A``; None if all rows always act.
+        """
+        if module not in self._gates:
+            terms = [t for t in self._terms.values() if module in t.factors and t.scale != 0]
+            parts = [
+                t.factors[module][0].new_full((len(t.factors[module][0]),), t.gates.get(module, -math.inf))
+                for t in terms
+            ]
+            self._gates[module] = torch.cat(parts) if any(module in t.gates for t in terms) else None
+        return self._gates[module]
+
+
+def acting(activations: Tensor, gates: Tensor | None) -> Tensor:
+    """Returns ``A x`` with 0 in place of what is below its gate.
+
+    Args:
+        activations: ``A x``, ``[..., R]``.
+        gates: Gates of its columns, ``[..., R]``; None for none.
+    """
+    if gates is None:
+        return activations
+    return activations.where(activations >= gates.to(activations), 0)

@@ -318,7 +318,7 @@ def test_older_format_is_refused_then_replaced(old, older):
     for key in ("sha256", "terms_file"):
         del document[key]
     (old / STATE).write_text(json.dumps(document | {"format": older}))
-    with pytest.raises(CheckpointError, match=rf"expected checkpoint format 5 in .*, found {older}; load it with the"):
+    with pytest.raises(CheckpointError, match=rf"expected checkpoint format 6 in .*, found {older}; load it with the"):
         checkpoint.load(old, LM)
     checkpoint.save(old, NEW, LM)
     assert_holds(old, NEW)
