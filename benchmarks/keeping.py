@@ -1,8 +1,8 @@
 """What a pretrained model keeps while it is taught: edits, then nights, measured on facts that were never rehearsed.
 
-    python benchmarks/keeping.py --relations DIR --counterfact FILE --facts 10 --seeds 3 --out docs/sleep/FILE.json
+    python benchmarks/keeping.py --relations DIR --counterfact FILE --seeds 3 --out docs/real_model/NAME.json
 
-Known facts are split in two halves by subject. One may be rehearsed (``--rehearse given``); what is reported is the
+Known facts are split in two halves by subject. One may be rehearsed (``--neighbours given``); what is reported is the
 other half, and prompts about neighbours. ``--taught hardest`` changes facts of the relations that the model knows most
 of, so that the known facts of the same relation are the hardest neighbours there are.
 """
@@ -41,11 +41,11 @@ class Args:
     model: str = "gemma-3-270m"
     """any name that sleepgym.lm.load understands"""
     card: str = "SleepLLM-Gemma-v0"
-    """card whose editor is used"""
+    """card whose editor and nights are the defaults of --edit and --sleep"""
     taught: Literal["hardest", "spread"] = "hardest"
     """hardest: changed facts of the relations that the model knows most of; spread: edits of CounterFact"""
-    rehearse: Literal["given", "named"] = "given"
-    """what nights may ask about: the half of the known facts that is not reported, or names that the model thinks of"""
+    neighbours: Literal["given", "made-up"] = "given"
+    """neighbours: the half of the known facts that is not reported, or subjects that are made up"""
     facts: int = 10
     """facts, written at once"""
     nights: int = 1
@@ -54,8 +54,8 @@ class Args:
     """draws of facts"""
     first_seed: int = 0
     """number of the first draw"""
-    edit: dict[str, float] = field(default_factory=dict)
-    """numbers of the editor to change, such as ``--edit covariance_weight 300``"""
+    edit: EditSpec = field(default_factory=EditSpec)
+    """numbers of the editor; by default those of the card, protected"""
     sleep: SleepSpec = field(default_factory=SleepSpec)
     """numbers of a night; by default those of the card"""
     rows: int = 64
@@ -73,11 +73,10 @@ class Bench:
 
     def __init__(self, args: Args) -> None:
         self.args = args
-        edit = replace(load_card(args.card).edit, protect=True, **args.edit)  # type: ignore[arg-type]  # checked there
-        self.edit: EditSpec = edit
         self.lm = load(args.model)
-        self.base = make_base(self.lm, edit)
         self.ruler = Ruler(self.lm, args.relations, args.counterfact, args.cache)
+        given = self.ruler.rehearsable if args.neighbours == "given" else ()
+        self.base = make_base(self.lm, args.edit, neighbours=given)
         self.text = self.base.statistics.held_out[: args.rows]
         self.bare = perplexity(self.lm, self.text)
 
@@ -85,9 +84,8 @@ class Bench:
         """Points in the order of events: bare, written, and after each night."""
         args, ruler = self.args, self.ruler
         facts = (ruler.hardest if args.taught == "hardest" else ruler.spread)(seed, args.facts)
-        given = ruler.rehearsable if args.rehearse == "given" else ()
-        learner = SleepingLM(self.base, args.sleep, seed=seed, neighbours=given)
-        points = [self.measure("bare", learner, facts)]
+        learner = SleepingLM(self.base, args.sleep, seed=seed)
+        points = [self.measure("bare", learner, facts, kept=False)]
         started = time.process_time()
         learner.inject(facts)
         points.append(self.measure("written", learner, facts) | {"seconds": time.process_time() - started})
@@ -99,24 +97,31 @@ class Bench:
             points.append(self.measure(f"night {night}", learner, facts) | {"seconds": seconds} | told)
         return points
 
-    def measure(self, when: str, learner: SleepingLM, facts: list[Fact]) -> dict[str, Any]:
-        """Hits and numbers of probes by name, and what perplexity rose by."""
+    def measure(self, when: str, learner: SleepingLM, facts: list[Fact], kept: bool = True) -> dict[str, Any]:
+        """Hits and numbers of probes by name, and what perplexity rose by.
+
+        Args:
+            when: Name of the moment.
+            learner: The model with its memory.
+            facts: What it is taught.
+            kept: Whether known facts are asked; of the bare model, whose are all kept, how many of them it recalls in
+                the other phrasings is asked instead.
+        """
         lm, memory, overlay = self.lm, learner.state.memory, self.base.overlay
         probes = {
             "raw": [raw_probe(lm, fact) for fact in facts],
             "chat": [chat_probe(lm, fact) for fact in facts],
             "unseen": [lm.encode(prompt, fact.object) for fact in facts for prompt in fact.paraphrases],
         }
+        if not kept:
+            probes["unseen, of known"] = self.ruler.other_wordings(facts)
         with overlay.use(memory):
             found = {name: correct(lm, rows) for name, rows in probes.items()}
             drift = perplexity(lm, self.text) / self.bare - 1
-        found |= ruler_kept(self.ruler.kept(overlay, memory, facts))
+        if kept:
+            asked = self.ruler.kept(overlay, memory, facts)
+            found |= {f"kept, {kind}": hits for kind, hits in asked.items()}
         return {"when": when, "drift": drift} | {name: [sum(hits), len(hits)] for name, hits in found.items()}
-
-
-def ruler_kept(kept: dict[str, list[bool]]) -> dict[str, list[bool]]:
-    """What was kept, by the names of points."""
-    return {f"kept, {kind}": hits for kind, hits in kept.items()}
 
 
 def said(point: dict[str, Any]) -> str:
@@ -131,16 +136,26 @@ def said(point: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
+def command(args: Args) -> str:
+    """Command line, with names in place of the folders and files of this machine."""
+    text = records.command()
+    places = {"RELATIONS": args.relations, "COUNTERFACT": args.counterfact, "CACHE": args.cache, "OUT": args.out}
+    for name, path in places.items():
+        text = text.replace(str(path), name)
+    return text
+
+
 def main(args: Args) -> None:
     console, bench = Console(width=220), Bench(args)
     record = records.circumstances(args.seeds) | {
+        "command": command(args),
         "name": args.name,
         "model": args.model,
         "fingerprint": bench.lm.fingerprint[:16],
         "taught": args.taught,
-        "rehearse": args.rehearse,
+        "neighbours": args.neighbours,
         "facts": args.facts,
-        "edit": asdict(bench.edit),
+        "edit": asdict(args.edit),
         "spec": asdict(args.sleep),
         "known": len(bench.ruler.known),
         "reported": len(bench.ruler.reported),
@@ -159,8 +174,8 @@ def main(args: Args) -> None:
 
 def parsed(arguments: list[str]) -> Args:
     # What a night is by default depends on the card.
-    card = arguments[arguments.index("--card") + 1] if "--card" in arguments else Args.card
-    default = Args(relations=tyro.MISSING, sleep=load_card(card).sleep)
+    card = load_card(arguments[arguments.index("--card") + 1] if "--card" in arguments else Args.card)
+    default = Args(relations=tyro.MISSING, edit=replace(card.edit, protect=True), sleep=card.sleep)
     return tyro.cli(Args, args=arguments, default=default)
 
 

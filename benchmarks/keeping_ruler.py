@@ -55,7 +55,7 @@ class Ruler:
     """
 
     def __init__(self, lm: LanguageModel, relations: Path, counterfact: Path | None, cache: Path) -> None:
-        self.lm = lm
+        self.lm, self.relations, self.counterfact, self.cache = lm, relations, counterfact, cache
         self.source = RealFacts.from_relations(sorted(relations.glob("*.json")))
         facts = self.source.known_facts()
         edits = list(load_facts(counterfact).latest) if counterfact else []
@@ -76,6 +76,12 @@ class Ruler:
     def rehearsable(self) -> list[Fact]:
         """Facts of the half that may be rehearsed."""
         return [each.fact for each in self.known if each.fact and each.fact.subject in self.rehearsed]
+
+    def other_wordings(self, facts: Sequence[Fact]) -> list[Encoded]:
+        """Known facts of the relations of some facts in the other phrasings: what the bare model recalls of these."""
+        relations = {fact.relation for fact in facts}
+        known = [each.fact for each in self.reported if each.fact and each.relation in relations]
+        return [self.lm.encode(prompt, fact.object) for fact in known for prompt in fact.paraphrases]
 
     def hardest(self, seed: int, count: int, relations: int = 2) -> list[Fact]:
         """Draws changed facts of the relations that the model knows most of, all of the reported half."""

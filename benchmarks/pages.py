@@ -23,6 +23,7 @@ from benchmarks import (
     candidates,
     editing_report,
     headroom,
+    keeping_page,
     learners,
     results_page,
     sim_page,
@@ -70,6 +71,7 @@ PAGES: Mapping[str, Callable[[Path], Blocks]] = {
     "docs/environments/wear.md": _beside("docs/environments/wear.md", wear.contents),
     "docs/learners.md": _beside("docs/learners.md", learners.contents),
     "docs/models/tiny.md": _beside("docs/models/tiny.md", tiny_page.contents),
+    "docs/real_model.md": lambda root: keeping_page.contents(root / "docs/real_model"),
     "docs/results.md": lambda root: results_page.contents(results(root)),
     "docs/sleep.md": lambda root: sleep_report.contents(sleep(root)),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sleepgym.consolidation import night
 from sleepgym.consolidation.night import Night
-from sleepgym.consolidation.spec import SleepSpec
+from sleepgym.consolidation.spec import SleepSpec, nights_for
 from sleepgym.editing import EditError, EditSpec, spec_for, upkeep
 from sleepgym.editing.base import Base, Progress, make_base, silent
 from sleepgym.editing.calibrate import RECIPE, recipe_document
@@ -44,12 +45,11 @@ class SleepingLM:
 
     Args:
         base: The shared part; :meth:`from_pretrained` makes it.
-        sleep_spec: Numbers of a night.
+        sleep_spec: Numbers of a night; by default those that suit the edits, see
+            :func:`sleepgym.consolidation.spec.nights_for`.
         capacity: Largest number of facts in the ledger.
         seed: Seed of the learner's random draws (adapter initialisation, rehearsal).
         known: Facts of the base that nights must leave recalled.
-        neighbours: Facts of the base about subjects that will not be taught, which nights may rehearse if
-            ``sleep_spec.neighbours`` asks for that; without any, the model names other subjects itself.
     """
 
     def __init__(
@@ -59,12 +59,10 @@ class SleepingLM:
         capacity: int = 256,
         seed: int = 0,
         known: Sequence[Fact] = (),
-        neighbours: Sequence[Fact] = (),
     ) -> None:
         self.base = base
-        self.sleep_spec = sleep_spec or SleepSpec()
+        self.sleep_spec = sleep_spec or nights_for(base.editor.spec)
         self.known = tuple(known)
-        self.neighbours = tuple(neighbours)
         self.state = State.fresh(capacity, seed)
 
     @classmethod
@@ -73,6 +71,7 @@ class SleepingLM:
         name_or_path: str | Path = "tiny",
         *,
         edit: EditSpec | None = None,
+        gate: float | None = None,
         sleep: SleepSpec | None = None,
         capacity: int = 256,
         seed: int = 0,
@@ -87,7 +86,9 @@ class SleepingLM:
             name_or_path: ``"tiny"``, ``"gemma-3-270m"``, a folder, a GGUF file or a hub id.
             edit: How facts are written; by default what was calibrated for the model, see
                 :func:`sleepgym.editing.spec_for`.
-            sleep: How nights go.
+            gate: Gate of edits in place of that of ``edit``, see :class:`sleepgym.editing.EditSpec`. Pretrained models
+                keep far more of what they know with 0.5, and their memory can then no longer be exported without loss.
+            sleep: How nights go; by default gated if edits are.
             capacity: Largest number of facts.
             seed: Seed of the learner.
             device: See :func:`sleepgym.lm.load`.
@@ -101,7 +102,10 @@ class SleepingLM:
             EditError: ``edit`` names blocks that the model does not have, or its statistics cannot be used.
         """
         lm = load(name_or_path, device=device, dtype=dtype, quantization=quantization)
-        return cls(make_base(lm, edit or spec_for(lm), progress), sleep, capacity, seed)
+        edit = edit or spec_for(lm)
+        if gate is not None:
+            edit = replace(edit, gate=gate)
+        return cls(make_base(lm, edit, progress), sleep, capacity, seed)
 
     @classmethod
     def from_model(
@@ -147,8 +151,7 @@ class SleepingLM:
 
     def _twin(self) -> SleepingLM:
         """An independent learner on the same base, equal in everything."""
-        capacity = self.state.ledger.capacity
-        twin = type(self)(self.base, self.sleep_spec, capacity, known=self.known, neighbours=self.neighbours)
+        twin = type(self)(self.base, self.sleep_spec, self.state.ledger.capacity, known=self.known)
         twin.state = self.state.copy()
         return twin
 
@@ -304,7 +307,7 @@ class SleepingLM:
                 for f in facts
                 if f.key in state.ledger and state.ledger[f.key].fact.object != f.object
             )
-            margins = self.base.editor.write(state.memory, facts, self._protected).tolist()
+            margins = upkeep.write(self.base, state, facts, self._protected).tolist()
             for fact in facts:
                 writes = state.ledger[fact.key].writes + 1 if fact.key in state.ledger else 1
                 state.ledger.put(Entry(fact, written_at=state.tick, writes=writes))
@@ -514,7 +517,7 @@ def _slept(
 ) -> list[SleepReport]:
     drafts = [_reseeded_after_rollback(learner.state.copy()) for learner in learners]
     nights = {
-        i: Night(learner.base, learner.sleep_spec.lasting(length), state, learner.known, learner.neighbours, limit)
+        i: Night(learner.base, learner.sleep_spec.lasting(length), state, learner.known, limit)
         for i, (learner, state, limit) in enumerate(zip(learners, drafts, limits, strict=True))
         if state.ledger
     }

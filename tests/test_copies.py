@@ -7,6 +7,7 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_copies_stand_on_the_same_base_and_a_pickle_holds_no_weights(learner, fa
 
 def test_a_learner_whose_model_is_in_memory_is_copied_but_not_pickled(base, facts) -> None:
     lm = wrap(base.lm.model, base.lm.tokenizer, "mine")
-    learner = SleepingLM(Base(lm, *(getattr(base, part) for part in ("overlay", "statistics", "editor", "rehearsal"))))
+    learner = SleepingLM(replace(base, lm=lm))
     assert copy.deepcopy(learner).base is learner.base
     with pytest.raises(
         pickle.PicklingError, match="expected a model that can be loaded again by its name, found 'mine'"
@@ -126,13 +127,7 @@ MODES: dict[str, Callable[[], AbstractContextManager[object]]] = {
 
 def life(base: Base, facts, folder: Path) -> SleepingLM:
     """Edits, a refresh and a night, with targets that nobody has cached."""
-    cold = Base(
-        base.lm,
-        base.overlay,
-        base.statistics,
-        Editor(base.overlay, base.statistics, EditSpec(steps=6), folder),
-        base.rehearsal,
-    )
+    cold = replace(base, editor=Editor(base.overlay, base.statistics, EditSpec(steps=6), folder))
     learner = SleepingLM(cold, SleepSpec(steps=3, rehearsal_rows=1), seed=1)
     learner.inject(facts[:3])
     learner.refresh([facts[0].key])

@@ -28,6 +28,9 @@ class Args:
     """"tiny", "gemma-3-270m" (extra: gemma), a folder, a GGUF file or a hub id"""
     memory: Path | None = None
     """folder of a saved memory to start with"""
+    gate: float | None = None
+    """from 0 to 1: what is taught acts on its own subject only, from this share of its full effect on; 0.5 lets a
+    pretrained model keep what it knows of others. By default what the model's settings say"""
     seed: int = 0
     """seed of the nights"""
     device: str | None = None
@@ -62,6 +65,7 @@ class Args:
             try:
                 learner = SleepingLM.from_pretrained(
                     self.model,
+                    gate=self.gate,
                     seed=self.seed,
                     device=self.device,
                     progress=lambda what, done, total: status.update(

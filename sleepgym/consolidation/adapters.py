@@ -1,6 +1,8 @@
-"""Slow weights of a learner: one LoRA adapter that nights continue to train, or extend by fresh adapters."""
+"""Slow weights of a learner: one adapter that nights continue to train, or extend by fresh adapters or gated rows."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -8,21 +10,62 @@ from torch import Tensor
 from sleepgym.consolidation.lora import new_adapter
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing.base import Base
-from sleepgym.memory.overlay import Factors
-from sleepgym.memory.owners import ADAPTER
+from sleepgym.memory.ledger import Key
+from sleepgym.memory.overlay import Factors, Memory, Term
+from sleepgym.memory.owners import ADAPTER, owner_of
 from sleepgym.memory.state import State
+from sleepgym.memory.terms import gates_of
 
 
-def tonights_adapter(base: Base, state: State, spec: SleepSpec) -> Factors:
-    """Returns the adapter that a night's training starts from: the stored one, or a fresh one with zero output.
+def tonights_adapter(base: Base, state: State, spec: SleepSpec, trained: Sequence[Key]) -> Term:
+    """Returns the adapter that a night's training starts from.
+
+    Args:
+        base: The model.
+        state: State of the learner.
+        spec: Kind of adapter.
+        trained: Keys of the facts that are trained.
+
+    Returns:
+        The stored adapter; or a fresh one with zero output; or the stored one with rows for new facts.
 
     Raises:
+        EditError: Rows of a gated adapter cannot be solved for.
         SleepError: The model has no block or no linear that ``spec`` asks for.
     """
     stored = state.memory.terms.get(ADAPTER)
+    if spec.adapter == "gated":
+        return joined_terms([*([stored] if stored else []), *_solved_rows(base, state, spec, trained)])
     if stored is not None and spec.adapter == "continued":
-        return stored.factors
-    return new_adapter(base.lm, spec, lowest_block(base, spec), state.rng)
+        return stored
+    return Term(new_adapter(base.lm, spec, lowest_block(base, spec), state.rng))
+
+
+def _solved_rows(base: Base, state: State, spec: SleepSpec, trained: Sequence[Key]) -> list[Term]:
+    """Returns gated terms of the trained facts that the adapter does not hold, solved for jointly on the frozen base.
+
+    The keys of the other facts are left without output as those of neighbours are.
+    """
+    new = [state.ledger[key].fact for key in trained if not state.ledger[key].held]
+    if not new:
+        return []
+    taught = {subject for subject, _ in (*state.ledger, *state.settled)}
+    written = {fact.subject for fact in new}
+    others = [fact for fact in state.ledger.facts if fact.subject not in written]
+    beside = base.neighbourhood.beside(new, taught, spec.neighbours) if spec.neighbours else []
+    draft = Memory()
+    base.editor.write(draft, new, (), [*others, *beside], spec.row_gate)
+    return [draft.terms[owner_of(fact)] for fact in new]
+
+
+def joined_terms(terms: Sequence[Term]) -> Term:
+    """Returns one term whose output is the sum of those of terms at full scale; ranks add up, gates stay."""
+    factors: Factors = {}
+    for term in terms:
+        factors = joined(factors, term.factors)
+    gated = {name for term in terms for name in term.gates}
+    gates = {name: torch.cat([gates_of(term, name) for term in terms if name in term.factors]) for name in gated}
+    return Term(factors, gates=gates)
 
 
 def lowest_block(base: Base, spec: SleepSpec) -> int:
@@ -33,13 +76,14 @@ def lowest_block(base: Base, spec: SleepSpec) -> int:
     return min(max(depth // 2, base.editor.spec.layers[-1] + 1), depth - 1)
 
 
-def keep(state: State, trained: Factors, spec: SleepSpec) -> float:
+def keep(state: State, trained: Factors, spec: SleepSpec, gates: Mapping[str, Tensor]) -> float:
     """Stores a night's trained adapter in the memory; a fresh one is joined to the stored one.
 
     Args:
         state: State of the learner; its memory is changed.
         trained: Adapter that the night trained.
         spec: Kind of adapter and maximum rank, beyond which a joined adapter is recompressed.
+        gates: Gates of its rows, ``[r]`` by module.
 
     Returns:
         Relative error of the recompression, see :func:`recompressed`; 0 without recompression.
@@ -49,7 +93,7 @@ def keep(state: State, trained: Factors, spec: SleepSpec) -> float:
         trained = joined(stored.factors, trained)
         if max(a.shape[0] for a, _ in trained.values()) > spec.max_rank:
             trained, error = recompressed(trained, spec.max_rank)
-    state.memory.put(ADAPTER, trained)
+    state.memory.put(ADAPTER, trained, gates=gates)
     return error
 
 

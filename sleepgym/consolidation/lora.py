@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.lm.architecture import features
 from sleepgym.lm.encoding import Encoded
 from sleepgym.lm.language_model import LanguageModel
-from sleepgym.memory.overlay import Factors, Memory, Overlay
+from sleepgym.memory.overlay import Factors, Memory, Overlay, Term
 from sleepgym.memory.rehearsal import Rehearsal
 
 _MOMENTUM = 0.7
@@ -61,6 +61,8 @@ class AdapterTraining:
         lessons: Prompts with objects; without any, nothing is trained.
         rng: Source of the batches.
         held: Kinds of questions whose answers are held; as many for all trainings of a call.
+        gates: Gates of the adapter's rows ``A x``, ``[r]`` by module.
+        outputs_only: Whether ``B`` alone is trained: gates are values of ``A x``, so ``A`` of a gated adapter stays.
     """
 
     memory: Memory
@@ -68,6 +70,8 @@ class AdapterTraining:
     lessons: Sequence[Encoded]
     rng: np.random.Generator
     held: Sequence[HeldQuestions] = ()
+    gates: Mapping[str, Tensor] = field(default_factory=dict)
+    outputs_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,19 +166,19 @@ def train_adapters(
         for i, run in enumerate(runs):
             if not run.finished and run.done:
                 # Losses were measured at different steps, so that all have to be measured again before stopping.
-                moved = {kind: rows.divergences_of_run(i, run.factors) for kind, rows in held.items()}
-                run.measure_all(lessons.nll_of_run(i, run.factors), moved)
+                moved = {kind: rows.divergences_of_run(i, run.adapter) for kind, rows in held.items()}
+                run.measure_all(lessons.nll_of_run(i, run.adapter), moved)
         active = [i for i, run in enumerate(runs) if not run.finished]
         if not active:
             break
         active_runs = [runs[i] for i in active]
         for run in active_runs:
             run.draw()
-        memories, factors = [run.training.memory for run in active_runs], [run.factors for run in active_runs]
-        nll = lessons.nll({i: runs[i].lessons for i in active}, factors)
+        memories, adapters = [run.training.memory for run in active_runs], [run.adapter for run in active_runs]
+        nll = lessons.nll({i: runs[i].lessons for i in active}, adapters)
         loss = torch.stack([row[: len(run.lessons)].mean() for row, run in zip(nll, active_runs, strict=True)])
         if texts is not None:
-            divergence = texts.divergence([run.texts for run in active_runs], memories, factors)
+            divergence = texts.divergence([run.texts for run in active_runs], memories, adapters)
             loss = loss + spec.rehearsal_weight * divergence
         for kind in range(len(trainings[0].held)):
             asked = {i: runs[i].asked[kind] for i in active if runs[i].asked[kind]}
@@ -183,7 +187,7 @@ def train_adapters(
             if kind not in held:
                 # Made only now: a night that takes no step need not know the reference's answers.
                 held[kind] = _held(overlay, trainings, kind, linears)
-            divergences = held[kind].divergences(asked, [runs[i].factors for i in asked])
+            divergences = held[kind].divergences(asked, [runs[i].adapter for i in asked])
             places = torch.tensor([active.index(i) for i in asked], device=loss.device)
             means = torch.stack([each.mean() for each in divergences]).to(loss.device)
             loss = loss.index_add(0, places, trainings[0].held[kind].weight * means)
@@ -208,11 +212,13 @@ class _AdapterRun:
 
     def __init__(self, training: AdapterTraining, spec: SleepSpec, lengths: Sequence[int]) -> None:
         self.training, self.spec = training, spec
-        self.factors = {
-            name: (a.detach().clone().requires_grad_(), b.detach().clone().requires_grad_())
+        rows_too = not training.outputs_only
+        factors = {
+            name: (a.detach().clone().requires_grad_(rows_too), b.detach().clone().requires_grad_())
             for name, (a, b) in training.adapter.items()
         }
-        self._parameters = [p for pair in self.factors.values() for p in pair]
+        self.adapter = Term(factors, gates=training.gates)
+        self._parameters = [p for pair in factors.values() for p in pair if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=spec.learning_rate, betas=(_MOMENTUM, 0.999), weight_decay=0.0
         )
@@ -270,7 +276,7 @@ class _AdapterRun:
 
     def result(self) -> TrainedAdapter:
         """Returns the adapter as trained so far."""
-        factors = {n: (a.detach(), b.detach()) for n, (a, b) in self.factors.items()}
+        factors = {n: (a.detach(), b.detach()) for n, (a, b) in self.adapter.factors.items()}
         return TrainedAdapter(factors, self._steps, float(self._nll.mean()) if len(self._nll) else 0.0)
 
 

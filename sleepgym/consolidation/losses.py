@@ -13,7 +13,7 @@ from torch.nn.functional import kl_div
 from sleepgym.lm.continuation import start_at
 from sleepgym.lm.encoding import Encoded
 from sleepgym.lm.probes import object_positions
-from sleepgym.memory.overlay import Factors, Memory, Overlay
+from sleepgym.memory.overlay import Memory, Overlay, Term
 from sleepgym.memory.rehearsal import Rehearsal
 
 T = TypeVar("T")
@@ -46,14 +46,14 @@ class AnswerRows:
         self._run = self._overlay.continuation(ids, linears, starts)
 
     def log_probs(
-        self, chosen: Mapping[int, Sequence[int]], memories: Sequence[Memory], factors: Sequence[Factors] = ()
+        self, chosen: Mapping[int, Sequence[int]], memories: Sequence[Memory], adapters: Sequence[Term] = ()
     ) -> tuple[Tensor, Tensor]:
         """Returns what is predicted at every token of the chosen objects.
 
         Args:
             chosen: Indices of rows by index of training, as :func:`evened` makes them.
             memories: One memory per chosen training.
-            factors: Adapters in training, one per chosen training.
+            adapters: Adapters in training, one per chosen training.
 
         Returns:
             Log-probabilities ``[tokens, vocabulary]``, and each token's row among the chosen, ``[tokens]``.
@@ -61,7 +61,7 @@ class AnswerRows:
         picks = self._picks(chosen)
         run = self._run.select(torch.tensor(picks, device=self._overlay.lm.device))
         rows, columns = (t.to(self._overlay.lm.device) for t in object_positions([self._rows[k] for k in picks]))
-        with self._overlay.use(memories, factors):
+        with self._overlay.use(memories, adapters):
             log_p = run.logits(rows, columns - 1, narrow=True).log_softmax(-1)
         return log_p, rows.to(log_p.device)
 
@@ -96,23 +96,23 @@ class Lessons:
         self._rows = AnswerRows(overlay, rows, linears) if any(rows) else None
 
     @torch.no_grad()
-    def nll_of_run(self, i: int, factors: Factors) -> Tensor:
+    def nll_of_run(self, i: int, adapter: Term) -> Tensor:
         """Returns the mean NLL per object token of every lesson of one training, ``[lessons]``."""
-        return torch.cat([torch.empty(0), *(self.nll({i: p}, [factors])[0].cpu() for p in _parts(self._sizes[i]))])
+        return torch.cat([torch.empty(0), *(self.nll({i: p}, [adapter])[0].cpu() for p in _parts(self._sizes[i]))])
 
-    def nll(self, chosen: Mapping[int, Sequence[int]], factors: Sequence[Factors]) -> Tensor:
+    def nll(self, chosen: Mapping[int, Sequence[int]], adapters: Sequence[Term]) -> Tensor:
         """Returns the mean NLL per object token of the chosen lessons.
 
         Args:
             chosen: Indices of lessons by index of training.
-            factors: Adapters in training, one per chosen training.
+            adapters: Adapters in training, one per chosen training.
 
         Returns:
             ``[trainings, lessons]``; shorter rows are padded with the NLL of their first lesson.
         """
         assert self._rows is not None  # whoever chose one has one
         even = evened(chosen)
-        log_p, rows = self._rows.log_probs(even, [self._memories[i] for i in even], factors)
+        log_p, rows = self._rows.log_probs(even, [self._memories[i] for i in even], adapters)
         targets = torch.tensor(self._rows.targets(even), device=log_p.device)
         nll = -log_p.gather(1, targets[:, None]).squeeze(1)
         return _mean_of_rows(nll, rows).view(len(even), -1)
@@ -153,18 +153,18 @@ class Held:
         return wanted
 
     @torch.no_grad()
-    def divergences_of_run(self, i: int, factors: Factors) -> Tensor:
+    def divergences_of_run(self, i: int, adapter: Term) -> Tensor:
         """Returns KL(reference || trained) of every answer of one training, ``[questions]``."""
         return torch.cat(
-            [torch.empty(0), *(self.divergences({i: p}, [factors])[0].cpu() for p in _parts(self._sizes[i]))]
+            [torch.empty(0), *(self.divergences({i: p}, [adapter])[0].cpu() for p in _parts(self._sizes[i]))]
         )
 
-    def divergences(self, chosen: Mapping[int, Sequence[int]], factors: Sequence[Factors]) -> list[Tensor]:
+    def divergences(self, chosen: Mapping[int, Sequence[int]], adapters: Sequence[Term]) -> list[Tensor]:
         """Returns KL(reference || trained), averaged over the tokens of each answer: per training ``[questions]``.
 
         Args:
             chosen: Indices of questions by index of training, at least one each.
-            factors: Adapters in training, one per chosen training.
+            adapters: Adapters in training, one per chosen training.
         """
         even = evened(chosen)
         if self._wanted is not None:
@@ -172,7 +172,7 @@ class Held:
         else:
             with torch.no_grad():
                 p, _ = self._rows.log_probs(even, [self._references[i] for i in even])
-        q, rows = self._rows.log_probs(even, [self._memories[i] for i in even], factors)
+        q, rows = self._rows.log_probs(even, [self._memories[i] for i in even], adapters)
         by_row = _mean_of_rows(_divergence(p, q), rows).view(len(even), -1)
         return [row[: len(group)] for row, group in zip(by_row, chosen.values(), strict=True)]
 
@@ -190,14 +190,14 @@ class Texts:
         self._run, self._bare = rehearsal.run(start_at(lm, linears).block), rehearsal.run(len(lm.blocks))
 
     def divergence(
-        self, drawn: Sequence[Mapping[int, Sequence[int]]], memories: Sequence[Memory], factors: Sequence[Factors]
+        self, drawn: Sequence[Mapping[int, Sequence[int]]], memories: Sequence[Memory], adapters: Sequence[Term]
     ) -> Tensor:
         """Returns KL(bare || trained), averaged over the drawn tokens of each training, ``[trainings]``.
 
         Args:
             drawn: Per training the positions to read by index of rehearsal row; as many rows for each.
             memories: One memory per training.
-            factors: Adapters in training, one per training.
+            adapters: Adapters in training, one per training.
         """
         device = self._overlay.lm.device
         texts = [(row, columns) for each in drawn for row, columns in each.items()]
@@ -207,7 +207,7 @@ class Texts:
         columns = torch.tensor([column for _, columns in texts for column in columns], device=device)
         with torch.no_grad(), self._overlay.use(()):
             p = self._bare.select(chosen).logits(rows, columns).log_softmax(-1)
-        with self._overlay.use(memories, factors):
+        with self._overlay.use(memories, adapters):
             q = self._run.select(chosen).logits(rows, columns, narrow=True).log_softmax(-1)
         return _mean_of_rows(_divergence(p, q), (rows // len(drawn[0])).to(q.device))
 

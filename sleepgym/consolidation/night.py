@@ -31,7 +31,7 @@ from sleepgym.lm import perplexity
 from sleepgym.lm.encoding import Encoded
 from sleepgym.memory.asking import chat_probe, raw_probe
 from sleepgym.memory.ledger import Key
-from sleepgym.memory.overlay import Factors, Memory
+from sleepgym.memory.overlay import Memory, Term
 from sleepgym.memory.owners import ADAPTER, owner_of
 from sleepgym.memory.reports import AuditReport, SleepReport
 from sleepgym.memory.settled import Settled
@@ -53,8 +53,6 @@ class Night:
         spec: Settings of the night; the same for all nights of a call.
         state: Draft of the learner's state, with at least one fact.
         known: Pretrained facts that must stay recalled.
-        neighbours: Facts of the base about others, whose answers the night may hold; without any, the model names
-            others itself.
         edits: Maximum number of edits to spend on refreshing, lowest margin first; None for no limit.
         perplexities: Perplexity on held-out text by time: ``"before"``, ``"rem"`` (before REM), ``"after"``.
         known_recall: Share of ``known`` recalled, ``"before"`` and ``"after"``.
@@ -75,7 +73,6 @@ class Night:
     spec: SleepSpec
     state: State
     known: Sequence[Fact] = ()
-    neighbours: Sequence[Fact] = ()
     edits: int | None = None
     perplexities: dict[str, float] = field(default_factory=dict)
     known_recall: dict[str, float] = field(default_factory=dict)
@@ -184,13 +181,16 @@ def consolidate(nights: Sequence[Night], progress: Progress) -> None:
     for night in nights:
         _choose(night)
     planned = [
-        _training_of(n, tonights_adapter(n.base, n.state, n.spec), lessons(n.base.lm, _facts(n))) for n in nights
+        _training_of(n, tonights_adapter(n.base, n.state, n.spec, n.trained), lessons(n.base.lm, _facts(n)))
+        for n in nights
     ]
-    for night, training in zip(nights, _trained(nights, planned, nights[0].spec, progress, "consolidate"), strict=True):
+    results = _trained(nights, planned, nights[0].spec, progress, "consolidate")
+    for night, plan, training in zip(nights, planned, results, strict=True):
         state = night.state
         night.trainings.append(training)
-        if training.steps or ADAPTER not in state.memory.terms:
-            night.truncation = keep(state, training.factors, night.spec)
+        # Rows of a gated adapter hold facts before any training.
+        if training.steps or ADAPTER not in state.memory.terms or night.spec.adapter == "gated":
+            night.truncation = keep(state, training.factors, night.spec, plan.gates)
         state.nights += 1
         for key in night.trained:
             state.ledger.update(key, trained_at=state.nights)
@@ -214,7 +214,7 @@ def rem(nights: Sequence[Night], progress: Progress) -> None:
         with night.base.overlay.use(night.state.memory):
             rem_rows = passages(night.base.lm, _facts(night), night.state.rng)
         rows = [*rem_rows, *lessons(night.base.lm, _facts(night))]
-        planned.append(_training_of(night, night.state.memory.terms[ADAPTER].factors, rows))
+        planned.append(_training_of(night, night.state.memory.terms[ADAPTER], rows))
     rem_spec = replace(
         spec,
         steps=spec.rem_steps,
@@ -222,9 +222,10 @@ def rem(nights: Sequence[Night], progress: Progress) -> None:
         rehearsal_weight=_REM_REHEARSAL * spec.rehearsal_weight,
         stop_nll=0.0,
     )
-    for night, training in zip(nights, _trained(nights, planned, rem_spec, progress, "rem"), strict=True):
+    results = _trained(nights, planned, rem_spec, progress, "rem")
+    for night, plan, training in zip(nights, planned, results, strict=True):
         night.trainings.append(training)
-        night.state.memory.put(ADAPTER, training.factors)
+        night.state.memory.put(ADAPTER, training.factors, gates=plan.gates)
 
 
 def gate(nights: Sequence[Night], progress: Progress) -> None:
@@ -315,24 +316,24 @@ def _choose(night: Night) -> None:
     night.held = tuple(to_hold([*state.settled.values(), *resting], spec.settled))
     night.yesterday = night.slow_weights()
     if spec.neighbours:
-        night.others = tuple(neighbours_of(night.base, state, _facts(night), night.neighbours, spec.neighbours))
+        night.others = tuple(neighbours_of(night.base, state, _facts(night), spec.neighbours))
 
 
 def _facts(night: Night) -> list[Fact]:
     return [night.state.ledger[key].fact for key in night.trained]
 
 
-def _training_of(night: Night, adapter: Factors, rows: Sequence[Encoded]) -> AdapterTraining:
+def _training_of(night: Night, adapter: Term, rows: Sequence[Encoded]) -> AdapterTraining:
     """Returns the training of an adapter: instead of the stored one if it continues that, otherwise on top of it."""
-    memory, stored = night.slow_weights(), night.state.memory.terms.get(ADAPTER)
-    if stored is not None and stored.factors is adapter:
+    memory, gated = night.slow_weights(), night.spec.adapter == "gated"
+    if gated or night.state.memory.terms.get(ADAPTER) is adapter:
         memory = memory.without([ADAPTER])
     lm, spec = night.base.lm, night.spec
     held = (
         HeldQuestions(questions(lm, night.held), night.yesterday, spec.settled_rows, spec.settled_weight),
         HeldQuestions(questions(lm, night.others), Memory(), spec.neighbour_rows, spec.neighbour_weight),
     )
-    return AdapterTraining(memory, adapter, rows, night.state.rng, held)
+    return AdapterTraining(memory, adapter.factors, rows, night.state.rng, held, adapter.gates, outputs_only=gated)
 
 
 def _trained(

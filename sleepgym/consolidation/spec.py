@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from sleepgym.editing.spec import EditSpec
 from sleepgym.errors import SleepGymError
 from sleepgym.settings import above_zero, at_least, require
 
@@ -22,8 +23,12 @@ class SleepSpec:
         targets: Names of the linears that get adapters, such as ``("q_proj", "down_proj")``; empty for all.
         first_layer: Lowest block that gets adapters; None for the upper half of the model, above the edited blocks
             (an adapter on an edited block or below changes the keys of edits). Blocks below it are run once per night.
-        adapter: Whether all nights train the same adapter (``"continued"``), or each night trains a fresh one on top of
-            the earlier ones, which is then joined to them (``"fresh"``).
+        adapter: Whether all nights train the same adapter (``"continued"``); or each night trains a fresh one on top of
+            the earlier ones, which is then joined to them (``"fresh"``); or the adapter has a row per fact and edited
+            layer, solved for like an edit and gated, of which the output ``B`` alone is trained (``"gated"``: ``rank``,
+            ``targets``, ``first_layer`` and ``max_rank`` do not apply). A gated adapter leaves other subjects alone,
+            and cannot be exported without loss.
+        row_gate: Gate of the rows of a gated adapter, see :class:`~sleepgym.editing.EditSpec`.
         max_rank: Maximum rank of joined fresh adapters; beyond it they are recompressed.
         steps: Maximum number of optimiser steps.
         learning_rate: Initial step size of AdamW; it decays linearly to 0.
@@ -44,7 +49,8 @@ class SleepSpec:
             answers have moved away from yesterday's, if there are as many.
         settled_weight: Weight of the KL divergence from the night before in the answers to these questions.
         neighbours: Maximum number of subjects that are not taught about which a night holds the answers of the bare
-            model: those asked about like the lessons first, see :mod:`sleepgym.consolidation.neighbours`; 0 for none.
+            model, see :mod:`sleepgym.consolidation.neighbours`; of each relation also of those whose keys the rows of a
+            gated adapter leave without output. 0 for none.
         neighbour_rows: Maximum number of questions about them per step, two per subject.
         neighbour_weight: Weight of the KL divergence from the bare model in the answers to these questions.
         rem_steps: Steps of a second phase on passages in the model's own words that lead from fact to fact, with three
@@ -64,7 +70,8 @@ class SleepSpec:
     rank: int = 32
     targets: tuple[str, ...] = ()
     first_layer: int | None = None
-    adapter: Literal["continued", "fresh"] = "continued"
+    adapter: Literal["continued", "fresh", "gated"] = "continued"
+    row_gate: float = 0.5
     max_rank: int = 96
     steps: int = 40
     learning_rate: float = 4e-3
@@ -101,7 +108,9 @@ class SleepSpec:
         at_least(self, self.rank, "max_rank")
         above_zero(self, "learning_rate", "max_perplexity_ratio")
         require(self.first_layer is None or self.first_layer >= 0, "first_layer", "0 or more", self.first_layer)
-        require(self.adapter in ("continued", "fresh"), "adapter", "'continued' or 'fresh'", self.adapter)
+        kinds = ("continued", "fresh", "gated")
+        require(self.adapter in kinds, "adapter", f"one of {kinds}", self.adapter)
+        require(0 <= self.row_gate < 1, "row_gate", "0 or more and below 1", self.row_gate)
         require(self.gate in ("fact", "night"), "gate", "'fact' or 'night'", self.gate)
 
     def lasting(self, length: float) -> SleepSpec:
@@ -114,3 +123,23 @@ class SleepSpec:
     def last_stage(self) -> int:
         """Stage at which the scale of a fact's edit is 0."""
         return len(self.scales) - 1
+
+
+def nights_for(edit: EditSpec) -> SleepSpec:
+    """Returns settings of nights beside edits: gated if the edits are, and otherwise the defaults.
+
+    Rows of a gated adapter hold their facts before any training, and leave text and answers about others alone: a night
+    is short, and rehearses nothing.
+    """
+    if not edit.gate:
+        return SleepSpec()
+    return SleepSpec(
+        adapter="gated",
+        row_gate=edit.gate,
+        steps=20,
+        learning_rate=5e-3,
+        rehearsal_rows=0,
+        neighbours=edit.neighbours,
+        neighbour_rows=0,
+        scales=(1.0, 0.0),
+    )

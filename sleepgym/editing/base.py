@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sleepgym.editing import Editor, EditSpec, ModelStatistics, statistics_for
+from sleepgym.editing.neighbourhood import Neighbourhood
+from sleepgym.facts.fact import Fact
 from sleepgym.files import cache_dir
 from sleepgym.lm import LanguageModel
 from sleepgym.memory.overlay import Overlay
@@ -30,6 +32,8 @@ class Base:
         statistics: What was measured about it.
         editor: Writes facts.
         rehearsal: Text that nights hold still.
+        neighbourhood: Others of the relations that are taught, whom edits and nights leave alone if their settings ask
+            for that.
         more_rehearsal: What :func:`make_base` was given beside the model's own.
     """
 
@@ -38,6 +42,7 @@ class Base:
     statistics: ModelStatistics
     editor: Editor
     rehearsal: Rehearsal
+    neighbourhood: Neighbourhood
     more_rehearsal: tuple[str, ...] = ()
 
     def __copy__(self) -> Base:
@@ -47,10 +52,16 @@ class Base:
         return self
 
     def __reduce__(self) -> tuple[Callable[..., Base], tuple[Any, ...]]:
-        return make_base, (self.lm, self.editor.spec, silent, self.more_rehearsal)
+        return make_base, (self.lm, self.editor.spec, silent, self.more_rehearsal, self.neighbourhood.given)
 
 
-def make_base(lm: LanguageModel, edit: EditSpec, progress: Progress = silent, rehearsal: Sequence[str] = ()) -> Base:
+def make_base(
+    lm: LanguageModel,
+    edit: EditSpec,
+    progress: Progress = silent,
+    rehearsal: Sequence[str] = (),
+    neighbours: Sequence[Fact] = (),
+) -> Base:
     """Builds the base of a model: hooks, statistics, editor and rehearsal text.
 
     Args:
@@ -59,6 +70,8 @@ def make_base(lm: LanguageModel, edit: EditSpec, progress: Progress = silent, re
         progress: Called while statistics are measured.
         rehearsal: Further texts to rehearse, such as statements of facts that the model knows. They are repeated until
             they have about as many rows as the text that ships with the model or is sampled from it.
+        neighbours: Facts that the model knows about subjects that will not be taught. For relations without any,
+            subjects are made up.
 
     Raises:
         EditError: The model has no such layer.
@@ -70,4 +83,6 @@ def make_base(lm: LanguageModel, edit: EditSpec, progress: Progress = silent, re
     text, own = list(statistics.rehearsal), [lm.encode(row).ids for row in rehearsal]
     if own:
         text += own * max(1, len(text) // len(own))
-    return Base(lm, overlay, statistics, editor, Rehearsal(overlay, text), tuple(rehearsal))
+    rehearsed = Rehearsal(overlay, text)
+    beside = Neighbourhood(overlay, neighbours, statistics.rehearsal)
+    return Base(lm, overlay, statistics, editor, rehearsed, beside, tuple(rehearsal))

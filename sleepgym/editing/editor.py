@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sleepgym.editing.keys import At, measured_keys, measured_states
+from sleepgym.editing.keys import At, keys_by_layer, measured_keys, measured_states
 from sleepgym.editing.solver import NormalMatrix, Solved
 from sleepgym.editing.spec import EditSpec, require_layers
 from sleepgym.editing.statistics import ModelStatistics
@@ -24,13 +23,16 @@ from sleepgym.lm.architecture import features
 from sleepgym.memory.asking import in_context, raw_probe
 from sleepgym.memory.overlay import Memory, Overlay
 from sleepgym.memory.owners import EDIT, owner_of
-from sleepgym.memory.terms import acting
+from sleepgym.memory.terms import acting, gates_of
 
 _WEIGHT_FACTOR = 4.0
 """Factor of a fact's weight for the next solve if it was not recalled after this one."""
 
 _CACHED_SYSTEMS = 64
 """Maximum number of cached systems: as many (learner, layer) pairs can alternate without factoring anew."""
+
+_CACHED_NEIGHBOURS = 1024
+"""Maximum number of neighbours whose keys are kept."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,14 @@ class _Plan:
         subjects: Subjects of the facts to write.
         protected_subjects: Subjects of protected facts only, whose keys are held fixed.
         protected: Protected facts that are not rewritten.
+        neighbours: Facts about others, whose keys are to have no output.
     """
 
     targets: Mapping[Fact, Target]
     subjects: Sequence[_Subject]
     protected_subjects: Sequence[_Subject]
     protected: Sequence[Fact]
+    neighbours: Sequence[Fact]
 
 
 class Editor:
@@ -97,6 +101,7 @@ class Editor:
         self.target_store = TargetStore(overlay, self.cache, self.prefixes, spec, batch_facts)
         self._moments = statistics.moments
         self._normal: dict[int, NormalMatrix] = {}
+        self._others: OrderedDict[Fact, Tensor] = OrderedDict()
         self._solved: OrderedDict[tuple[int, tuple[str, ...]], Solved] = OrderedDict()
 
     def targets(self, facts: Sequence[Fact]) -> list[Target]:
@@ -150,7 +155,14 @@ class Editor:
         worst = int(acts.argmax())
         return list(edits)[worst], float(acts[worst])
 
-    def write(self, memory: Memory, facts: Sequence[Fact], protected: Sequence[Fact] = ()) -> Tensor:
+    def write(
+        self,
+        memory: Memory,
+        facts: Sequence[Fact],
+        protected: Sequence[Fact] = (),
+        neighbours: Sequence[Fact] = (),
+        gate: float | None = None,
+    ) -> Tensor:
         """Solves for all facts jointly and puts one rank-one term per fact into the memory.
 
         Facts about one subject share its key: their terms have equal ``A`` and different ``B``, so that each can be
@@ -164,6 +176,8 @@ class Editor:
             facts: Facts to write, without duplicates.
             protected: Facts whose terms are in the memory and whose keys are held fixed; what their terms add at the
                 new keys is subtracted from the residuals. Empty for a naive edit.
+            neighbours: Facts about others, at whose keys the new terms put out as little as can be.
+            gate: Gate of the new terms; None for that of the settings, see :class:`EditSpec`.
 
         Returns:
             Margin of each fact on its own prompt after the write, ``[n]`` (nats; positive means recalled).
@@ -173,19 +187,23 @@ class Editor:
             FactError: A fact cannot be tokenised as needed.
         """
         with self.lm.guard.usual():
-            return self._write(memory, facts, protected)
+            return self._write(memory, facts, protected, neighbours, self.spec.gate if gate is None else gate)
 
-    def _write(self, memory: Memory, facts: Sequence[Fact], protected: Sequence[Fact]) -> Tensor:
+    def _write(
+        self,
+        memory: Memory,
+        facts: Sequence[Fact],
+        protected: Sequence[Fact],
+        neighbours: Sequence[Fact],
+        gate: float,
+    ) -> Tensor:
         # All work is done on drafts: a failed solve leaves the memory as it was.
-        start = memory.copy()
-        for fact in facts:
-            if owner_of(fact) in start.terms:
-                start.remove(owner_of(fact))
-        plan = self._plan(start, facts, _not_rewritten(facts, protected))
+        start = memory.without([owner_of(fact) for fact in facts])
+        plan = self._plan(start, facts, _not_rewritten(facts, protected), neighbours)
         probes = [raw_probe(self.lm, fact) for fact in facts]
         weights = {subject.name: 1.0 for subject in plan.subjects}
         while True:
-            draft = self._solved_for(start, plan, weights)
+            draft = self._solved_for(start, plan, weights, gate)
             margins = score(self.lm, probes, self.overlay.asked(draft)).margin
             missed = {fact.subject for fact, margin in zip(facts, margins.tolist(), strict=True) if not margin > 0}
             heavier = {name for name in missed if weights[name] * _WEIGHT_FACTOR <= self.spec.max_weight}
@@ -197,27 +215,31 @@ class Editor:
             memory.put(owner_of(fact), term.factors, weight=term.weight, gates=term.gates)
         return margins
 
-    def _solved_for(self, start: Memory, plan: _Plan, weights: Mapping[str, float]) -> Memory:
+    def _solved_for(self, start: Memory, plan: _Plan, weights: Mapping[str, float], gate: float) -> Memory:
         """Returns a copy of the memory with the new terms, solved layer by layer (Meng et al. 2023, algorithm 1)."""
         draft = start.copy()
         factors: dict[Fact, dict[str, tuple[Tensor, Tensor]]] = {fact: {} for fact in plan.targets}
-        gates: dict[Fact, dict[str, float]] = {fact: {} for fact in plan.targets}
+        gates: dict[Fact, dict[str, Tensor]] = {fact: {} for fact in plan.targets}
         for depth, layer in enumerate(self.spec.layers):
             module = self.lm.blocks[layer].down_proj
             frozen = self._has_frozen_keys(draft, depth)
             keys = self._keys(draft, plan.subjects, depth, frozen)
             A = self._solve(draft, plan, keys, weights, depth, frozen)
             R = self._residuals(draft, plan, keys, depth)
-            own = (A * keys).sum(1).tolist()
-            for subject, a, at_key, of_facts in zip(plan.subjects, A, own, R, strict=True):
+            if gate:
+                # What is off elsewhere need not be weak here: 1 at its own key.
+                A = A / (A * keys).sum(1, keepdim=True)
+            for subject, a, of_facts in zip(plan.subjects, A, R, strict=True):
                 for fact, r in zip(subject.facts, of_facts, strict=True):
                     factors[fact][module] = (a[None].to(self.lm.dtype), r[:, None].to(self.lm.dtype))
-                    if self.spec.gate:
-                        gates[fact][module] = self.spec.gate * at_key
+                    if gate:
+                        gates[fact][module] = a.new_tensor([gate], dtype=self.lm.dtype)
                     draft.put(owner_of(fact), factors[fact], weight=weights[subject.name], gates=gates[fact])
         return draft
 
-    def _plan(self, draft: Memory, facts: Sequence[Fact], protected: Sequence[Fact]) -> _Plan:
+    def _plan(
+        self, draft: Memory, facts: Sequence[Fact], protected: Sequence[Fact], neighbours: Sequence[Fact]
+    ) -> _Plan:
         links: dict[Fact, Link] = {}
         if self.spec.frozen:
             all_facts = [*protected, *facts]
@@ -237,7 +259,7 @@ class Editor:
             replace(subjects[name], beside=tuple((f, links[f].target) for f in old.get(name, ()) if f in links))
             for name in new
         ]
-        return _Plan(targets, written, [subjects[name] for name in old if name not in new], protected)
+        return _Plan(targets, written, [subjects[name] for name in old if name not in new], protected, neighbours)
 
     def _keys(self, draft: Memory, subjects: Sequence[_Subject], depth: int, frozen: bool) -> Tensor:
         """Returns one key per subject, ``[subjects, d_in]``: the mean over all contexts of its facts (eq. 19)."""
@@ -276,12 +298,15 @@ class Editor:
             if (owners := [owner_of(fact) for fact in subject.facts if owner_of(fact) in draft.terms])
         ]
         roots = keys.new_tensor([weight for _, weight in new]).sqrt()[:, None]
-        before, after = (layer, _cache_key(protected)), (layer, _cache_key([*protected, *new]))
+        others = tuple(f"{fact.prompt}|{fact.subject}" for fact in plan.neighbours)
+        before, after = (layer, (*others, *_cache_key(protected))), (layer, (*others, *_cache_key([*protected, *new])))
         solved = self._solved.get(after) if frozen else None
         if solved is None:
             solved = self._solved.get(before) if frozen else None
             if solved is None:
                 solved = normal.empty()
+                if plan.neighbours:
+                    solved = solved.extended(normal.whiten(self._neighbour_keys(plan.neighbours)[depth].to(keys)))
                 if protected:
                     protected_keys = self._keys(draft, [subject for subject, _ in protected], depth, frozen)
                     lengths = keys.new_tensor([weight for _, weight in protected]).sqrt()[:, None]
@@ -290,6 +315,21 @@ class Editor:
             solved = solved.extended(normal.whiten(roots * keys))
         self._cache_system(after, solved, frozen)
         return roots * normal.unwhiten(solved.rows(len(keys)))
+
+    def _neighbour_keys(self, neighbours: Sequence[Fact]) -> Tensor:
+        """Returns the keys of others on the frozen base, ``[layers, neighbours, d_in]``."""
+        missing = [fact for fact in dict.fromkeys(neighbours) if fact not in self._others]
+        if missing:
+            rows = [in_context(self.lm, fact) for fact in missing]
+            with self.overlay.use(()):
+                found = keys_by_layer(
+                    self.lm, [(row.ids, key_position(row, self.spec)) for row in rows], self.spec.layers
+                )
+            self._others |= zip(missing, found.float().unbind(1), strict=True)
+        keys = torch.stack([self._others[fact] for fact in neighbours], 1)
+        while len(self._others) > _CACHED_NEIGHBOURS:
+            self._others.popitem(last=False)
+        return keys
 
     def _cache_system(self, name: tuple[int, tuple[str, ...]], solved: Solved, frozen: bool) -> None:
         """Caches a system with keys of the frozen base; evicts the least recently used one."""
@@ -337,8 +377,8 @@ class Editor:
             return keys.new_zeros(len(keys), features(self.lm.linear(module))[1])
         a = torch.cat([term.factors[module][0] for term in terms]).to(keys)
         b = torch.cat([term.scale * term.factors[module][1] for term in terms], 1).to(keys)
-        gates = [term.gates.get(module, -math.inf) for term in terms]
-        return acting(keys @ a.T, keys.new_tensor(gates)) @ b.T
+        gates = torch.cat([gates_of(term, module) for term in terms])
+        return acting(keys @ a.T, gates) @ b.T
 
     def _normal_matrix(self, layer: int, device: torch.device) -> NormalMatrix:
         if layer not in self._normal:

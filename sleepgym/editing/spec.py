@@ -63,8 +63,11 @@ class EditSpec:
         max_weight: Maximum weight of a fact in the least squares. A fact that is not recalled after the solve is solved
             for again with four times the weight while this allows it, so that lambda need not be chosen for the
             hardest fact. 1 gives every fact the same weight.
+        neighbours: Maximum number of others of each written relation whose keys, on the frozen base, the solve keeps
+            without output (weight 1 each), see :class:`~sleepgym.editing.neighbourhood.Neighbourhood`; 0 for none.
         gate: Share of its activation ``A x`` at its own key that a term has to reach to act; 0 for terms that always
-            act. A gated term leaves other subjects alone, and cannot be exported without loss.
+            act. A gated term leaves other subjects alone, so that its output at its own key is its target in full,
+            however near others are. It cannot be exported without loss.
         protect: Whether an injection protects the keys of the facts already written and, with ``frozen``, compensates
             for what their terms add at the new keys. If false, edits are naive: faster, and more harmful to earlier
             facts.
@@ -90,6 +93,7 @@ class EditSpec:
     ridge: float = 0.01
     null_space: float | None = None
     max_weight: float = 64.0
+    neighbours: int = 0
     gate: float = 0.0
     protect: bool = True
 
@@ -98,7 +102,7 @@ class EditSpec:
         ascending = bool(layers) and layers == sorted(set(layers)) and layers[0] >= 0
         require(ascending, "layers", "at least one index, ascending from 0", layers)
         at_least(self, 1, "steps", "max_weight")
-        at_least(self, 0, "prefixes", "kl_weight", "norm_weight", "covariance_weight", "gate")
+        at_least(self, 0, "prefixes", "kl_weight", "norm_weight", "covariance_weight", "neighbours", "gate")
         require(self.gate < 1, "gate", "below 1", self.gate)
         above_zero(self, "learning_rate", "clamp", "stop_nll", "ridge")
         if self.null_space is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sleepgym.editing.base import Base
+from sleepgym.facts.fact import Fact
 from sleepgym.lm.encoding import Encoded
 from sleepgym.memory.asking import chat_probe, margins, raw_probe
 from sleepgym.memory.ledger import Key
@@ -45,6 +46,29 @@ def audit(base: Base, states: Sequence[State], ask: Ask = margins) -> list[Audit
     return reports
 
 
+def write(base: Base, state: State, facts: Sequence[Fact], protected: Sequence[Fact]) -> Tensor:
+    """Writes facts into a learner's memory beside what it knows of others, see :meth:`Editor.write`.
+
+    Args:
+        base: The shared model.
+        state: State of the learner; its memory is updated, its ledger is not.
+        facts: Facts to write.
+        protected: Facts whose keys are held.
+
+    Returns:
+        Margin of each fact on its own prompt after the write, ``[n]``.
+
+    Raises:
+        EditError: A loss became NaN or infinite, or the normal matrix cannot be factored.
+        FactError: A fact cannot be tokenised as needed.
+    """
+    count, others = base.editor.spec.neighbours, list[Fact]()
+    if count:
+        taught = {subject for subject, _ in (*state.ledger, *state.settled)} | {fact.subject for fact in facts}
+        others = base.neighbourhood.beside(facts, taught, count)
+    return base.editor.write(state.memory, facts, protected, others)
+
+
 def refresh(base: Base, state: State, keys: Sequence[Key]) -> RefreshReport:
     """Re-solves facts jointly, protecting the keys of all other facts in the ledger.
 
@@ -64,7 +88,7 @@ def refresh(base: Base, state: State, keys: Sequence[Key]) -> RefreshReport:
     facts = [state.ledger[key].fact for key in keys]
     chosen = set(keys)
     (before,) = margins(base.overlay, [state.memory], [[raw_probe(base.lm, fact) for fact in facts]])
-    after = base.editor.write(state.memory, facts, [e.fact for k, e in state.ledger.items() if k not in chosen])
+    after = write(base, state, facts, [e.fact for k, e in state.ledger.items() if k not in chosen])
     for key in keys:
         # The margin from before the refresh is out of date.
         changes = {"stage": 0, "held": 0, "margin": None, "audited_at": -1}

@@ -81,9 +81,9 @@ def save(folder: Path, state: State, lm: Model, notes: Mapping[str, Any] | None 
     for index, (owner, term) in enumerate(state.memory.terms.items()):
         # safetensors reorders tensors, and the order of modules changes floating-point sums during a night.
         modules = list(term.factors)
-        terms.append(
-            {"owner": owner, "scale": term.scale, "weight": term.weight, "gates": dict(term.gates), "modules": modules}
-        )
+        terms.append({"owner": owner, "scale": term.scale, "weight": term.weight, "modules": modules})
+        for module, gate in term.gates.items():
+            tensors[f"{index}|{module}|gates"] = gate.cpu().contiguous()
         for module, (a, b) in term.factors.items():
             tensors[f"{index}|{module}|A"] = a.cpu().contiguous()
             tensors[f"{index}|{module}|B"] = b.cpu().contiguous()
@@ -209,15 +209,18 @@ def _delete(folder: Path, *patterns: str, keep: str = "") -> None:
 def _state(document: dict[str, Any], tensors: dict[str, Tensor], lm: LanguageModel) -> State:
     memory = Memory(version=int(document["version"]))
     factors: list[dict[str, tuple[Tensor, Tensor]]] = [{} for _ in document["terms"]]
+    gates: list[dict[str, Tensor]] = [{} for _ in document["terms"]]
     for name in sorted(tensors):
         index, module, part = name.split("|")
+        device = next(lm.linear(module).parameters()).device
+        if part == "gates":
+            gates[int(index)][module] = tensors[name].to(device)
         if part == "A":
-            device = next(lm.linear(module).parameters()).device
             factors[int(index)][module] = (tensors[name].to(device), tensors[f"{index}|{module}|B"].to(device))
-    for term, pairs in zip(document["terms"], factors, strict=True):
+    for term, pairs, of_term in zip(document["terms"], factors, gates, strict=True):
         # Older checkpoints do not list modules; theirs are in the order of their names.
         ordered = {module: pairs[module] for module in term.get("modules", pairs)}
-        memory.put(term["owner"], ordered, term["scale"], term["weight"], term.get("gates"))
+        memory.put(term["owner"], ordered, term["scale"], term["weight"], of_term)
     memory.version = int(document["version"])
     entries = [_entry(dict(raw)) for raw in document["entries"]]
     settled = [Settled(**raw) for raw in (document["settled"] if document["format"] >= 5 else [])]

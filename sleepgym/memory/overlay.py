@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -50,7 +50,7 @@ class Overlay:
     def use(
         self,
         memory: Memory | Sequence[Memory],
-        training: Factors | Sequence[Factors] = (),
+        training: Term | Sequence[Term] = (),
         but: Collection[str] = (),
     ) -> Iterator[None]:
         """Runs the model with one memory, or with one memory per group of batch rows, within a context.
@@ -60,7 +60,7 @@ class Overlay:
         Args:
             memory: One memory for the whole batch; or a sequence of memories, in which case the batch consists of as
                 many consecutive groups of equal size, one per memory. Empty for the bare model.
-            training: Factors that are added to those of the memories and receive gradients; one mapping for all
+            training: Term that is added to those of the memories at full scale and receives gradients; one for all
                 groups, or one per group.
             but: Names of linears that nothing is added to.
 
@@ -68,7 +68,7 @@ class Overlay:
             OverlayError: In a forward pass, the batch rows cannot be divided evenly among the memories.
         """
         memories = (memory,) if isinstance(memory, Memory) else tuple(memory)
-        trained = (training,) if isinstance(training, Mapping) else tuple(training)
+        trained = (training,) if isinstance(training, Term) else tuple(training)
         in_use = _InUse(self.lm, memories, trained)
         with self.lm.adding({name: partial(in_use.added, name) for name in in_use.modules if name not in but}):
             yield
@@ -162,7 +162,7 @@ class Overlay:
 class _InUse:
     """Memories and trained factors of one :meth:`Overlay.use`, stacked per module when it first runs."""
 
-    def __init__(self, lm: LanguageModel, memories: tuple[Memory, ...], training: tuple[Factors, ...]) -> None:
+    def __init__(self, lm: LanguageModel, memories: tuple[Memory, ...], training: tuple[Term, ...]) -> None:
         self._lm = lm
         self._memories, self._training = memories, training
         self._grouped: dict[str, list[_Gated]] = {}
@@ -170,8 +170,8 @@ class _InUse:
     @property
     def modules(self) -> list[str]:
         """Names of the linears that a term or trained factors are added to."""
-        terms = (term.factors for memory in self._memories for term in memory.terms.values() if term.scale != 0)
-        return list(dict.fromkeys(name for factors in (*terms, *self._training) for name in factors))
+        terms = (term for memory in self._memories for term in memory.terms.values() if term.scale != 0)
+        return list(dict.fromkeys(name for term in (*terms, *self._training) for name in term.factors))
 
     def added(self, name: str, x: Tensor, output: Tensor) -> Tensor:
         """Returns a linear's output ``[..., d_out]`` plus the terms of memories and trained factors."""
@@ -194,8 +194,8 @@ class _InUse:
         found: list[_Gated] = []
         if len(self._memories) == 1 and (pair := self._memories[0].stacked(name)) is not None:
             found.append((*pair, self._memories[0].gates(name)))
-        if len(self._training) == 1 and (pair := self._training[0].get(name)) is not None:
-            found.append((*pair, None))
+        if len(self._training) == 1 and (pair := self._training[0].factors.get(name)) is not None:
+            found.append((*pair, self._training[0].gates.get(name)))
         return found
 
     def grouped(self, name: str) -> list[_Gated]:
@@ -209,8 +209,8 @@ class _InUse:
                 gates = [memory.gates(name) for memory in self._memories]
                 found.append(self._padded(name, [memory.stacked(name) for memory in self._memories], gates))
             if len(self._training) > 1:
-                pairs = [factors.get(name) for factors in self._training]
-                found.append(self._padded(name, pairs, [None] * len(pairs)))
+                pairs = [term.factors.get(name) for term in self._training]
+                found.append(self._padded(name, pairs, [term.gates.get(name) for term in self._training]))
             self._grouped[name] = [each for each in found if each is not None]
         return self._grouped[name]
 

@@ -7,7 +7,7 @@ least its gate: on keys like its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,13 +34,18 @@ class Term:
         scale: Factor ``s`` of the term's output.
         weight: Weight of the term's fact in the least squares that it was solved with. The forward pass ignores it;
             later solves that protect the term use it.
-        gates: Least value of every row of ``A x`` at which it acts, by module; those that are not named always act.
+        gates: Least values of ``A x`` at which its rows act, ``[r]`` by module; rows of other modules always act.
     """
 
     factors: Factors
     scale: float = 1.0
     weight: float = 1.0
-    gates: Mapping[str, float] = field(default_factory=dict)
+    gates: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def moved(self, move: Callable[[str, Tensor], Tensor]) -> Term:
+        """Returns the term with what ``move`` makes of every tensor, given the module's name and the tensor."""
+        factors = {name: (move(name, a), move(name, b)) for name, (a, b) in self.factors.items()}
+        return replace(self, factors=factors, gates={name: move(name, gate) for name, gate in self.gates.items()})
 
     @property
     def rank(self) -> int:
@@ -88,7 +93,7 @@ class Memory:
         factors: Factors,
         scale: float = 1.0,
         weight: float = 1.0,
-        gates: Mapping[str, float] | None = None,
+        gates: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Adds a term, replacing the owner's earlier one.
 
@@ -100,7 +105,7 @@ class Memory:
             gates: See :class:`Term`.
 
         Raises:
-            OverlayError: ``A`` and ``B`` disagree on the rank, or hold NaN or infinity.
+            OverlayError: ``A``, ``B`` and gates disagree on the rank, or hold NaN, or factors hold infinity.
         """
         for module, (a, b) in factors.items():
             if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
@@ -109,6 +114,12 @@ class Memory:
                 )
             if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
                 raise OverlayError(f"expected finite factors for {module}, found NaN or infinity; nothing was added")
+        for module, gate in (gates or {}).items():
+            rank = len(factors[module][0]) if module in factors else 0
+            if gate.shape != (rank,) or gate.isnan().any():
+                raise OverlayError(
+                    f"expected gates [{rank}] without NaN for {module}, found {gate}; give one for each row of A"
+                )
         self._terms.pop(owner, None)
         self._terms[owner] = Term(dict(factors), scale, weight, dict(gates or {}))
         self._touch()
@@ -151,13 +162,8 @@ class Memory:
     def __getstate__(self) -> dict[str, Any]:
         # Copies of tensors: a view would take all of what it is a view of along, and whoever unpickles it need not
         # have the same devices.
-        terms = {
-            owner: replace(
-                term, factors={name: (a.cpu().clone(), b.cpu().clone()) for name, (a, b) in term.factors.items()}
-            )
-            for owner, term in self._terms.items()
-        }
-        return {"_terms": terms, "_stacked": {}, "version": self.version}
+        terms = {owner: term.moved(lambda _, part: part.cpu().clone()) for owner, term in self._terms.items()}
+        return {"_terms": terms, "_stacked": {}, "_gates": {}, "version": self.version}
 
     def placed(self, lm: LanguageModel) -> Memory:
         """The memory with every factor where its module is; the same memory if it is there already."""
@@ -170,9 +176,7 @@ class Memory:
             return any(a.device != device[name] or b.device != device[name] for name, (a, b) in term.factors.items())
 
         moved = {
-            owner: replace(
-                term, factors={name: (a.to(device[name]), b.to(device[name])) for name, (a, b) in term.factors.items()}
-            )
+            owner: term.moved(lambda name, part: part.to(device[name]))
             for owner, term in self._terms.items()
             if strays(term)
         }
@@ -211,12 +215,15 @@ class Memory:
         """
         if module not in self._gates:
             terms = [t for t in self._terms.values() if module in t.factors and t.scale != 0]
-            parts = [
-                t.factors[module][0].new_full((len(t.factors[module][0]),), t.gates.get(module, -math.inf))
-                for t in terms
-            ]
-            self._gates[module] = torch.cat(parts) if any(module in t.gates for t in terms) else None
+            gated = any(module in term.gates for term in terms)
+            self._gates[module] = torch.cat([gates_of(term, module) for term in terms]) if gated else None
         return self._gates[module]
+
+
+def gates_of(term: Term, module: str) -> Tensor:
+    """Returns the gates of a term's rows on a module, ``[r]``, minus infinity for rows that always act."""
+    a, _ = term.factors[module]
+    return term.gates[module].to(a) if module in term.gates else a.new_full((len(a),), -math.inf)
 
 
 def acting(activations: Tensor, gates: Tensor | None) -> Tensor:

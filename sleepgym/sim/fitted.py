@@ -102,7 +102,7 @@ class FittedResponse:
         undone = uniform(keys, _UNDONE, 1)[:, 0] < self.logistic["night.undone"].chance(of_episodes, EPISODE)
         passed, stages, scales = (np.zeros(at.state.ledger.fact.shape, kind) for kind in (bool, np.int32, np.float64))
         passed[row, entry], stages[row, entry], scales[row, entry] = passes, stage, scale
-        return Night(mind, passed, stages, scales, _rank(at, np.asarray(trained.any(1))), undone)
+        return Night(mind, passed, stages, scales, _rank(at, trained), undone)
 
     def _edited(self, around: Around, kind: str, role: str) -> Mind:
         """Returns what the model answers after facts were written or solved again."""
@@ -153,12 +153,19 @@ def with_next_stage(features: NDArray[np.float32], stage: NDArray[np.integer], l
     return np.concatenate((features, (stage / last).astype(np.float32)[:, None]), 1)
 
 
-def _rank(at: Situation, trains: NDArray[np.bool_]) -> NDArray[np.int32]:
+def _rank(at: Situation, trained: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Returns the rank of the adapter after a night: a fresh one is joined to the stored one unless nothing is trained.
 
-    A real night that finds all lessons learned already does not join it either, which is not foreseen here.
+    A real night that finds all lessons learned already does not join it either, which is not foreseen here. A gated one
+    gets a row for every trained fact that it does not hold.
+
+    Args:
+        at: The situation.
+        trained: Entries of the ledger that are trained, ``[rows, entries]``.
     """
-    spec, rank = at.setting.card.sleep, at.state.clock.rank
+    spec, rank, trains = at.setting.card.sleep, at.state.clock.rank, np.asarray(trained.any(1))
+    if spec.adapter == "gated":
+        return (rank + (trained & (at.state.ledger.held == 0)).sum(1)).astype(np.int32)
     most = spec.max_rank if spec.adapter == "fresh" else spec.rank
     return np.where(trains | (rank == 0), np.minimum(rank + spec.rank, most), rank).astype(np.int32)
 

@@ -51,6 +51,11 @@ class Setting:
 
 
 def _edits_share_modules(card: Card) -> bool:
-    """By default an adapter is above all edits; a model that is edited in its last block is taken for an exception."""
+    """By default an adapter is above all edits; a model that is edited in its last block is taken for an exception.
+
+    A gated one is where the edits are.
+    """
     first, targets = card.sleep.first_layer, card.sleep.targets
+    if card.sleep.adapter == "gated":
+        return True
     return first is not None and first <= card.edit.layers[-1] and (not targets or "down_proj" in targets)

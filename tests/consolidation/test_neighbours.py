@@ -8,6 +8,7 @@ import torch
 from sleepgym.consolidation.answers import answered, questions
 from sleepgym.consolidation.neighbours import neighbours_of
 from sleepgym.consolidation.spec import SleepSpec
+from sleepgym.editing.neighbourhood import Neighbourhood
 from sleepgym.lm import score
 from sleepgym.memory.ledger import Entry
 from sleepgym.memory.overlay import Memory
@@ -33,47 +34,38 @@ def taught(facts):
     return state
 
 
-def test_given_facts_are_drawn_mostly_of_the_lessons_relations_and_never_about_what_is_taught(base, facts, known):
+@pytest.fixture
+def beside(base):
+    """The base with given neighbours."""
+
+    def make(given):
+        return replace(base, neighbourhood=Neighbourhood(base.overlay, given))
+
+    return make
+
+
+def test_given_facts_are_drawn_mostly_of_the_lessons_relations_and_never_about_what_is_taught(beside, facts, known):
     state = taught(facts[:2])
     about_taught = [
         replace(known[0], subject=facts[0].subject, prompt=f"{facts[0].subject} lives in", paraphrases=(), questions=())
     ]
     relations = {fact.relation for fact in facts[:2]}
-    found = neighbours_of(base, state, facts[:2], [*about_taught, *known], 16)
+    found = neighbours_of(beside([*about_taught, *known]), state, facts[:2], 16)
     assert len({each.key for each in found}) == 16
     assert not {each.subject for each in found} & {fact.subject for fact in facts[:2]}
     assert sum(each.relation in relations for each in found) == 12
-    assert {each.key for each in neighbours_of(base, state, facts[:2], known, 16)} != {each.key for each in found}
+    assert {each.key for each in neighbours_of(beside(known), state, facts[:2], 16)} != {each.key for each in found}
     only = [fact for fact in known if fact.relation in relations]
-    assert len(neighbours_of(base, state, facts[:2], only, 16)) == 16
-    assert neighbours_of(base, state, facts[:2], about_taught, 16) == []
+    assert len(neighbours_of(beside(only), state, facts[:2], 16)) == 16
 
 
-def test_model_names_others_of_its_own(base, facts, monkeypatch):
-    def lists(lm, prompts, *_, **__):
-        assert all(prompt.strip().split("\n")[0] in names for prompt in prompts)
-        return [f"1. Ada Byron\n- {facts[0].subject}\n{'long ' * 20}\n\nAlan Turing, \nAda Byron\nGrace Hop"] * len(
-            prompts
-        )
-
-    monkeypatch.setattr("sleepgym.consolidation.neighbours.continuations", lists)
-    state, names = taught(facts[:3]), {fact.subject for fact in facts[:3]}
-    found = neighbours_of(base, state, facts[:3], (), 9)
-    again = neighbours_of(base, taught(facts[:3]), facts[:3], (), 9)
-    assert found == again and {each.subject for each in found} == {"Ada Byron", "Alan Turing"}
-    assert len({each.key for each in found}) == len(found)
-    for each in found:
-        assert each.subject in each.prompt and each.subject in each.question
-        assert not any(name in each.prompt + each.question for name in names)
-
-
-def test_night_holds_answers_of_the_bare_model(base, facts, known):
+def test_night_holds_answers_of_the_bare_model(base, beside, facts, known):
     """Without rehearsal of text, what is held is all that keeps answers about others."""
     rows = questions(base.lm, [Settled.of(fact) for fact in known[:24]])
     (asked,) = answered(base.overlay, [Memory()], [rows])
     bare, moved = score(base.lm, asked).nll, {}
     for count in (0, 24):
-        learner = SleepingLM(base, replace(SPEC, neighbours=count, stop_nll=0.0), seed=1, neighbours=known[:24])
+        learner = SleepingLM(beside(known[:24]), replace(SPEC, neighbours=count, stop_nll=0.0), seed=1)
         learner.inject(facts[:4])
         report = learner.sleep()
         assert report.steps == SPEC.steps and not report.rolled_back
@@ -89,10 +81,10 @@ def test_their_answers_are_those_without_any_memory(base, known):
     assert written == [fact.object for fact in known[:3]]
 
 
-def test_what_has_no_rows_or_no_weight_does_not_train(base, facts, known):
+def test_what_has_no_rows_or_no_weight_does_not_train(beside, facts, known):
     found = []
     for change in ({"neighbour_rows": 0}, {"neighbour_weight": 0.0}, {}):
-        learner = SleepingLM(base, replace(SPEC, steps=3, **change), seed=1, neighbours=known[:40])
+        learner = SleepingLM(beside(known[:40]), replace(SPEC, steps=3, **change), seed=1)
         learner.inject(facts[:2])
         learner.sleep()
         found.append(learner.state.memory.terms[ADAPTER].factors)

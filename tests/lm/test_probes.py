@@ -15,6 +15,7 @@ from transformers import (
 
 from sleepgym.facts import Fact, FactError
 from sleepgym.lm import generate, perplexity, score
+from sleepgym.memory.overlay import Term
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_last_mlp_at_read_positions_alone_gives_the_same_logits_and_gradients(ba
                 torch.randn(128, 2, generator=torch.Generator().manual_seed(1)).requires_grad_(),
             )
         }
-        with base.overlay.use((), factors):
+        with base.overlay.use((), Term(factors)):
             logits = lm.logits_at(ids, rows, columns, narrow=narrow)
         logits.square().mean().backward()
         found.append((logits, *(factor.grad for factor in factors[block.down_proj])))

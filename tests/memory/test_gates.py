@@ -9,7 +9,7 @@ from sleepgym.editing import Editor
 from sleepgym.lm import score
 from sleepgym.memory import checkpoint
 from sleepgym.memory.asking import raw_probe
-from sleepgym.memory.overlay import Memory
+from sleepgym.memory.overlay import Memory, OverlayError
 from sleepgym.memory.owners import owner_of
 from sleepgym.memory.state import State
 from sleepgym.memory.terms import acting
@@ -56,7 +56,13 @@ def logits(base, memory, probes):
 def gated(memory, value):
     out = Memory()
     for owner, term in memory.terms.items():
-        out.put(owner, term.factors, term.scale, term.weight, dict.fromkeys(term.factors, value))
+        out.put(
+            owner,
+            term.factors,
+            term.scale,
+            term.weight,
+            {m: torch.full((len(a),), value) for m, (a, _) in term.factors.items()},
+        )
     return out
 
 
@@ -66,15 +72,14 @@ def test_gate_below_everything_changes_nothing_and_one_above_everything_leaves_t
     assert torch.equal(logits(base, gated(plain, 1e9), probes), logits(base, Memory(), probes))
 
 
-def test_editor_sets_gates_at_a_share_of_what_its_own_key_gives(base, written, facts):
+def test_gated_edit_is_in_full_at_its_own_key(base, written, facts):
     plain, with_gates = written
     for fact in facts[:5]:
         term, same = with_gates.terms[owner_of(fact)], plain.terms[owner_of(fact)]
         assert same.gates == {} and set(term.gates) == set(term.factors)
         (link,) = base.editor.target_store.of([fact])
-        for depth, (module, (a, _)) in enumerate(term.factors.items()):
-            at_key = float((a.double() @ link.target.keys[depth].double()).squeeze())
-            assert term.gates[module] == pytest.approx(0.5 * at_key, rel=1e-4)
+        for key, (module, (a, _)) in zip(link.target.keys, term.factors.items(), strict=True):
+            assert float(a @ key) == pytest.approx(1.0, rel=1e-4) and term.gates[module].tolist() == [0.5]
 
 
 def test_gated_facts_are_recalled_and_other_subjects_are_left_alone(base, written, probes):
@@ -107,12 +112,20 @@ def test_gates_survive_scaling_copies_and_checkpoints(base, written, facts, tmp_
     state.memory.scale(owner_of(facts[0]), 0.5)
     checkpoint.save(tmp_path, state, base.lm)
     found = checkpoint.load(tmp_path, base.lm).memory
-    assert {o: t.gates for o, t in found.terms.items()} == {o: t.gates for o, t in with_gates.terms.items()}
-    module = next(iter(found.terms[owner_of(facts[0])].factors))
-    assert torch.equal(found.gates(module), state.memory.gates(module))
+    for module in found.terms[owner_of(facts[0])].factors:
+        assert torch.equal(found.gates(module), with_gates.gates(module))
 
 
 @pytest.mark.parametrize("gate", [-0.1, 1.0])
 def test_impossible_gate_is_refused(base, gate):
     with pytest.raises(SettingError, match="gate: expected"):
         replace(base.editor.spec, gate=gate)
+
+
+@pytest.mark.parametrize("gate", [torch.ones(2), torch.tensor([torch.nan])])
+def test_gates_that_fit_no_row_are_refused(written, facts, gate):
+    _, with_gates = written
+    memory, term = Memory(), with_gates.terms[owner_of(facts[0])]
+    with pytest.raises(OverlayError, match=r"expected gates \[1\] without NaN"):
+        memory.put("one", term.factors, gates=dict.fromkeys(term.factors, gate))
+    assert not memory.terms

@@ -27,7 +27,7 @@ from sleepgym.lm.language_model import hooked
 from sleepgym.lm.probes import perplexity
 from sleepgym.memory import kept as kept_module
 from sleepgym.memory.kept import Kept
-from sleepgym.memory.overlay import Memory, Overlay
+from sleepgym.memory.overlay import Memory, Overlay, Term
 
 TEXTS = ("Tom works as a plumber", "It was Monday. The old mill stood by the river and Tom works as a nurse", "Tom is")
 TOKENS = {"vocab_size": 8192, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -157,7 +157,7 @@ def test_a_continuation_of_tails_gives_the_logits_and_gradients_of_a_plain_pass(
     found = []
     for run in (overlay.continuation(rows, memory.terms["lora"].factors, starts), None):
         factors = {n: (a.clone().requires_grad_(), b) for n, (a, b) in memory.terms["lora"].factors.items()}
-        with overlay.use(Memory(), factors):
+        with overlay.use(Memory(), Term(factors)):
             logits = lm.logits_at(lm.pad(rows), *at) if run is None else run.logits(*at, narrow=True)
         logits.square().mean().backward()
         found.append([logits.detach(), *(a.grad for a, _ in factors.values())])

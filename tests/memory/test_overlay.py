@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from sleepgym.lm.architecture import features
-from sleepgym.memory.overlay import Memory, Overlay, OverlayError
+from sleepgym.memory.overlay import Memory, Overlay, OverlayError, Term
 
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 SIZE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -132,7 +132,7 @@ def test_each_group_has_its_own_factors_in_training(overlay, ids):
         {n: (a.requires_grad_(), b.requires_grad_()) for n, (a, b) in factors(overlay.lm, seed).items()}
         for seed in range(2)
     ]
-    with overlay.use((), trained):
+    with overlay.use((), [Term(each) for each in trained]):
         overlay.lm.model(input_ids=ids).logits[:2].square().mean().backward()
     assert all(p.grad.abs().sum() > 0 for pair in trained[0].values() for p in pair)
     assert all(p.grad.abs().sum() == 0 for pair in trained[1].values() for p in pair)
@@ -141,7 +141,7 @@ def test_each_group_has_its_own_factors_in_training(overlay, ids):
         memory = Memory()
         memory.put("fact", {n: (a.detach(), b.detach()) for n, (a, b) in memory_like.items()})
         alone.append(memory)
-    with torch.no_grad(), overlay.use((), trained):
+    with torch.no_grad(), overlay.use((), [Term(each) for each in trained]):
         together = overlay.lm.model(input_ids=ids).logits
     torch.testing.assert_close(together, run(overlay, alone, ids), atol=1e-5, rtol=1e-5)
 
@@ -176,7 +176,7 @@ def test_uses_nest(overlay, ids):
 
 def test_training_factors_receive_gradients_and_the_model_none(overlay, ids):
     trained = {n: (a.requires_grad_(), b.requires_grad_()) for n, (a, b) in factors(overlay.lm, 0).items()}
-    with overlay.use(Memory(), trained):
+    with overlay.use(Memory(), Term(trained)):
         overlay.lm.model(input_ids=ids).logits.square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for pair in trained.values() for p in pair)
     assert all(p.grad is None for p in overlay.lm.model.parameters())

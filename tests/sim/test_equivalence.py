@@ -27,6 +27,7 @@ CARDS: dict[str, dict[str, dict[str, Any]]] = {
         "budget": {"edits": [0.5, 0.7]},
         "episode": {"days": 4},
     },
+    "gated": {"sleep": {"adapter": "gated", "scales": (1.0, 0.0), "facts": 3}, "budget": {"edits": [3.0, 4.0]}},
     # Few facts a night, some of them held instead of trained; a new adapter every night, beside the edits.
     "spaced": {
         "sleep": {"facts": 3, "spacing": 4, "settled": 4, "adapter": "fresh", "max_rank": 40, "first_layer": 0},

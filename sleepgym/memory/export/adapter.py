@@ -22,7 +22,8 @@ def export_adapter(lm: LanguageModel, memory: Memory, folder: Path, facts: Seque
     """Writes ``adapter_config.json``, ``adapter_model.safetensors`` and a ``README.md`` that describes them.
 
     Every term, edits and sleep's adapter alike, is a low-rank term on a linear: stacked per module they are one LoRA
-    whose rank is the sum of theirs. ``PeftModel.from_pretrained(base, folder)`` gives the same logits.
+    whose rank is the sum of theirs. ``PeftModel.from_pretrained(base, folder)`` gives the same logits, unless terms are
+    gated: PEFT has no gates and adds them everywhere, as the README then says.
 
     Args:
         lm: Model that the memory belongs to.

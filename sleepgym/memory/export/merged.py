@@ -19,7 +19,8 @@ def export_merged(lm: LanguageModel, memory: Memory, folder: Path, beside: Mappi
     """Writes the model with every term added to its weights, and its tokenizer, as transformers saves them.
 
     The loaded base is unchanged: merged tensors replace its own in the saved state only, so that no more than the
-    edited weights are held twice. Unlike in an adapter, terms can no longer be separated or reverted.
+    edited weights are held twice. Unlike in an adapter, terms can no longer be separated or reverted. Gates are lost:
+    weights add all terms everywhere.
 
     Args:
         lm: The model that the memory belongs to.

@@ -15,6 +15,12 @@ from sleepgym.lm.language_model import LanguageModel
 from sleepgym.memory.overlay import Factors, Memory
 from sleepgym.memory.owners import EDIT
 
+_GATED = [
+    "",
+    "**Not quite here**: some terms were gated, and acted on the keys of their own subjects only. PEFT has no gates:",
+    "they act everywhere, and answers about other subjects move. Checkpoints of sleepgym keep gates.",
+]
+
 MOST_FACTS = 50
 """Maximum number of facts that are listed; further ones are counted."""
 
@@ -30,7 +36,7 @@ def model_card(lm: LanguageModel, memory: Memory, pairs: Factors, facts: Sequenc
     """
     owners = [owner for owner, term in memory.terms.items() if term.factors and term.scale != 0]
     edits = sum(owner.startswith(EDIT) for owner in owners)
-    off = len(memory.terms) - len(owners)
+    off, gated = len(memory.terms) - len(owners), sum(bool(memory.terms[owner].gates) for owner in owners)
     ranks = {name: a.shape[0] for name, (a, _) in pairs.items()}
     tensors = [tensor for pair in pairs.values() for tensor in pair]
     origin, code = _base(lm)
@@ -49,6 +55,7 @@ def model_card(lm: LanguageModel, memory: Memory, pairs: Factors, facts: Sequenc
             "",
             "A LoRA adapter that holds what a language model was taught by sleepgym: facts written as edits, and what",
             "sleep made of them. On the untouched base model it gives the logits of the model that was taught.",
+            *(_GATED if gated else []),
             "",
             *_table(
                 "|",
@@ -57,6 +64,7 @@ def model_card(lm: LanguageModel, memory: Memory, pairs: Factors, facts: Sequenc
                     ("Fingerprint of the base", f"`{lm.fingerprint}`"),
                     ("Terms", f"{len(owners)}: {edits} of edits, {len(owners) - edits} of sleep's adapter"),
                     ("Terms switched off and left out", str(off)),
+                    *([("Terms whose gates are left out", str(gated))] if gated else []),
                     ("Rank", f"at most {max(ranks.values())} on a module, {sum(ranks.values())} in total"),
                     ("Size", f"{sum(t.numel() for t in tensors):,} numbers, {sum(t.nbytes for t in tensors):,} bytes"),
                     ("Written for", f"PEFT {version('peft')}"),

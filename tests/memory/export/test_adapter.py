@@ -257,3 +257,14 @@ def test_the_code_for_a_folder_and_for_a_gguf_file_names_them(small, tmp_path):
         readme = (tmp_path / "README.md").read_text(encoding="utf-8")
         assert f'from_pretrained({source}, dtype="float32")' in readme
         assert yaml.safe_load(readme.split("---\n")[1])["base_model"] == name
+
+
+def test_readme_says_that_gates_are_lost(base, facts, tmp_path):
+    memory = Memory()
+    base.editor.write(memory, facts[:2], gate=0.5)
+    export_adapter(base.lm, memory, tmp_path / "gated")
+    text = (tmp_path / "gated/README.md").read_text()
+    assert "| Terms whose gates are left out | 2 |" in text and "PEFT has no gates" in text
+    base.editor.write(memory, facts[:2])
+    export_adapter(base.lm, memory, tmp_path / "plain")
+    assert "gates" not in (tmp_path / "plain/README.md").read_text()
