@@ -10,7 +10,7 @@ which is called last, makes tables and pictures of them. docs/results.md says wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,8 @@ class Args:
     """the environment that they were trained in"""
     transfer: tuple[str, ...] = ELSEWHERE
     """environments that a policy plays untouched"""
+    only_transfer: bool = False
+    """add what was played in these environments, and leave the rest of the page as it is"""
     watched: int = 3
     """validation streams on which each policy's choices are looked at; 0 for none"""
     watch_seed: int = 1000
@@ -116,20 +118,29 @@ def played(folder: Path) -> dict[str, ScoreMatrix]:
     return found
 
 
+def save(found: Mapping[str, Mapping[str, ScoreMatrix]], out: Path) -> None:
+    """Writes scores, by environment and scheduler."""
+    for env_id, scores in found.items():
+        for name, one in scores.items():
+            one.save(out / env_id / f"{folder_name(name)}.json")
+
+
 def main(args: Args) -> None:
     torch.set_num_threads(1)
+    elsewhere = {env: matrices(args.played / env) for env in args.transfer if (args.played / env).is_dir()}
+    if args.only_transfer:
+        save(elsewhere, args.out)
+        results_page.main(results_page.Args(args.out, args.out.with_suffix(".md"), args.policies, args.env_id))
+        return
     # All that is needed before anything is written.
-    found = {args.env_id: played(args.played / args.env_id)}
-    found |= {env: matrices(args.played / env) for env in args.transfer if (args.played / env).is_dir()}
+    found = {args.env_id: played(args.played / args.env_id)} | elsewhere
     found[args.env_id] |= matrices(args.planner)
     table = (args.played / args.env_id / "leaderboard.md").read_text(encoding="utf-8")
     paths, folders = sorted(args.policies.glob("*.zip")), sorted(args.trained.glob("ppo-*"))
     learned = curve(folders, "eval/simulated_score")
 
     args.out.mkdir(parents=True, exist_ok=True)
-    for env_id, scores in found.items():
-        for name, one in scores.items():
-            one.save(args.out / env_id / f"{folder_name(name)}.json")
+    save(found, args.out)
     (args.out / "leaderboard.md").write_text(f"# {args.env_id}\n\n{table}", encoding="utf-8")
     rounded = {"steps": learned.steps.tolist(), "scores": np.round(learned.scores, 5).tolist()}
     rounded["minutes"] = np.round(np.asarray(learned.minutes), 2).tolist()
