@@ -29,7 +29,7 @@ from sleepgym.memory import checkpoint
 from sleepgym.memory.export.adapter import export_adapter
 from sleepgym.memory.export.merged import export_merged
 from sleepgym.memory.ledger import Entry, Key
-from sleepgym.memory.owners import owner_of
+from sleepgym.memory.owners import owner_of, row_of
 from sleepgym.memory.reports import AuditReport, InjectReport, PruneReport, Reasons, RefreshReport, SleepReport
 from sleepgym.memory.settled import Settled
 from sleepgym.memory.state import State
@@ -353,7 +353,8 @@ class SleepingLM:
         """Takes facts out of the ledger: their edits are reverted exactly and their entries removed.
 
         Args:
-            keys: Facts to forget, settled ones too: no later night holds what slow weights may know of them. By default
+            keys: Facts to forget, settled ones too: no later night holds what slow weights may know of them, and of a
+                gated adapter their rows are removed, so that they are forgotten exactly. By default
                 those that slow weights hold alone (last stage). Their edit is off anyway, and they settle: their
                 questions are kept, and later nights hold slow weights to the answers.
 
@@ -366,6 +367,8 @@ class SleepingLM:
             chosen = keys_in([*state.ledger, *state.settled], keys)
             for key in chosen:
                 state.settled.pop(key, None)
+                if row_of(key) in state.memory.terms:
+                    state.memory.remove(row_of(key))
                 if key in state.ledger:
                     _remove(state, key)
             return PruneReport(chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing.base import Base
 from sleepgym.memory.ledger import Key
 from sleepgym.memory.overlay import Factors, Memory, Term
-from sleepgym.memory.owners import ADAPTER, owner_of
+from sleepgym.memory.owners import ADAPTER, ROW, owner_of, row_of
 from sleepgym.memory.state import State
 from sleepgym.memory.terms import gates_of
 
@@ -22,40 +22,48 @@ def tonights_adapter(base: Base, state: State, spec: SleepSpec, trained: Sequenc
 
     Args:
         base: The model.
-        state: State of the learner.
+        state: State of the learner; a gated adapter gets rows for the trained facts that have none.
         spec: Kind of adapter.
         trained: Keys of the facts that are trained.
 
     Returns:
-        The stored adapter; or a fresh one with zero output; or the stored one with rows for new facts.
+        The stored adapter, or a fresh one with zero output, or all rows of a gated one.
 
     Raises:
         EditError: Rows of a gated adapter cannot be solved for.
         SleepError: The model has no block or no linear that ``spec`` asks for.
     """
-    stored = state.memory.terms.get(ADAPTER)
     if spec.adapter == "gated":
-        return joined_terms([*([stored] if stored else []), *_solved_rows(base, state, spec, trained)])
+        _solve_rows(base, state, spec, trained)
+        return adapter_in(state.memory, spec)
+    stored = state.memory.terms.get(ADAPTER)
     if stored is not None and spec.adapter == "continued":
         return stored
     return Term(new_adapter(base.lm, spec, lowest_block(base, spec), state.rng))
 
 
-def _solved_rows(base: Base, state: State, spec: SleepSpec, trained: Sequence[Key]) -> list[Term]:
-    """Returns gated terms of the trained facts that the adapter does not hold, solved for jointly on the frozen base.
+def rows_in(memory: Memory) -> dict[str, Term]:
+    """Returns the rows of a memory's gated adapter, by owner."""
+    return {owner: term for owner, term in memory.terms.items() if owner.startswith(ROW)}
+
+
+def _solve_rows(base: Base, state: State, spec: SleepSpec, trained: Sequence[Key]) -> None:
+    """Puts gated terms of the trained facts without one into the memory, solved for jointly on the frozen base.
 
     The keys of the other facts are left without output as those of neighbours are.
     """
-    new = [state.ledger[key].fact for key in trained if not state.ledger[key].held]
+    new = [state.ledger[key].fact for key in trained if row_of(key) not in state.memory.terms]
     if not new:
-        return []
+        return
     taught = {subject for subject, _ in (*state.ledger, *state.settled)}
     written = {fact.subject for fact in new}
     others = [fact for fact in state.ledger.facts if fact.subject not in written]
     beside = base.neighbourhood.beside(new, taught, spec.neighbours) if spec.neighbours else []
     draft = Memory()
     base.editor.write(draft, new, (), [*others, *beside], spec.row_gate)
-    return [draft.terms[owner_of(fact)] for fact in new]
+    for fact in new:
+        term = draft.terms[owner_of(fact)]
+        state.memory.put(row_of(fact.key), term.factors, gates=term.gates)
 
 
 def joined_terms(terms: Sequence[Term]) -> Term:
@@ -76,14 +84,13 @@ def lowest_block(base: Base, spec: SleepSpec) -> int:
     return min(max(depth // 2, base.editor.spec.layers[-1] + 1), depth - 1)
 
 
-def keep(state: State, trained: Factors, spec: SleepSpec, gates: Mapping[str, Tensor]) -> float:
+def keep(state: State, trained: Factors, spec: SleepSpec) -> float:
     """Stores a night's trained adapter in the memory; a fresh one is joined to the stored one.
 
     Args:
         state: State of the learner; its memory is changed.
         trained: Adapter that the night trained.
         spec: Kind of adapter and maximum rank, beyond which a joined adapter is recompressed.
-        gates: Gates of its rows, ``[r]`` by module.
 
     Returns:
         Relative error of the recompression, see :func:`recompressed`; 0 without recompression.
@@ -93,8 +100,27 @@ def keep(state: State, trained: Factors, spec: SleepSpec, gates: Mapping[str, Te
         trained = joined(stored.factors, trained)
         if max(a.shape[0] for a, _ in trained.values()) > spec.max_rank:
             trained, error = recompressed(trained, spec.max_rank)
-    state.memory.put(ADAPTER, trained, gates=gates)
+    put_adapter(state.memory, trained, spec)
     return error
+
+
+def put_adapter(memory: Memory, trained: Factors, spec: SleepSpec) -> None:
+    """Replaces the adapter of a memory; of a gated one, the outputs of its rows."""
+    if spec.adapter != "gated":
+        memory.put(ADAPTER, trained)
+        return
+    for i, (owner, term) in enumerate(rows_in(memory).items()):
+        row = {name: (a, trained[name][1][:, i : i + 1].contiguous()) for name, (a, _) in term.factors.items()}
+        memory.put(owner, row, gates=term.gates)
+
+
+def adapter_in(memory: Memory, spec: SleepSpec) -> Term:
+    """Returns the adapter of a memory; of a gated one, all its rows as one term.
+
+    Raises:
+        KeyError: There is none.
+    """
+    return joined_terms(list(rows_in(memory).values())) if spec.adapter == "gated" else memory.terms[ADAPTER]
 
 
 def joined(first: Factors, second: Factors) -> Factors:

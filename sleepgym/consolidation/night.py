@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from sleepgym.consolidation.adapters import keep, tonights_adapter
+from sleepgym.consolidation.adapters import adapter_in, keep, put_adapter, rows_in, tonights_adapter
 from sleepgym.consolidation.answers import questions
 from sleepgym.consolidation.lessons import lessons
 from sleepgym.consolidation.lora import AdapterTraining, HeldQuestions, TrainedAdapter, train_adapters
@@ -119,7 +119,7 @@ class Night:
             perplexity_before_rem=self.perplexities.get("rem"),
             steps=sum(training.steps for training in self.trainings),
             nll=self.trainings[0].nll,
-            rank=self.state.memory.terms[ADAPTER].rank,
+            rank=self.slow_weights().largest_rank,
             truncation=self.truncation,
             rolled_back=harmful,
             held=tuple(each.key for each in self.held),
@@ -185,12 +185,11 @@ def consolidate(nights: Sequence[Night], progress: Progress) -> None:
         for n in nights
     ]
     results = _trained(nights, planned, nights[0].spec, progress, "consolidate")
-    for night, plan, training in zip(nights, planned, results, strict=True):
+    for night, training in zip(nights, results, strict=True):
         state = night.state
         night.trainings.append(training)
-        # Rows of a gated adapter hold facts before any training.
-        if training.steps or ADAPTER not in state.memory.terms or night.spec.adapter == "gated":
-            night.truncation = keep(state, training.factors, night.spec, plan.gates)
+        if training.steps or ADAPTER not in state.memory.terms:
+            night.truncation = keep(state, training.factors, night.spec)
         state.nights += 1
         for key in night.trained:
             state.ledger.update(key, trained_at=state.nights)
@@ -214,7 +213,7 @@ def rem(nights: Sequence[Night], progress: Progress) -> None:
         with night.base.overlay.use(night.state.memory):
             rem_rows = passages(night.base.lm, _facts(night), night.state.rng)
         rows = [*rem_rows, *lessons(night.base.lm, _facts(night))]
-        planned.append(_training_of(night, night.state.memory.terms[ADAPTER], rows))
+        planned.append(_training_of(night, adapter_in(night.state.memory, spec), rows))
     rem_spec = replace(
         spec,
         steps=spec.rem_steps,
@@ -223,9 +222,9 @@ def rem(nights: Sequence[Night], progress: Progress) -> None:
         stop_nll=0.0,
     )
     results = _trained(nights, planned, rem_spec, progress, "rem")
-    for night, plan, training in zip(nights, planned, results, strict=True):
+    for night, training in zip(nights, results, strict=True):
         night.trainings.append(training)
-        night.state.memory.put(ADAPTER, training.factors, gates=plan.gates)
+        put_adapter(night.state.memory, training.factors, spec)
 
 
 def gate(nights: Sequence[Night], progress: Progress) -> None:
@@ -326,7 +325,9 @@ def _facts(night: Night) -> list[Fact]:
 def _training_of(night: Night, adapter: Term, rows: Sequence[Encoded]) -> AdapterTraining:
     """Returns the training of an adapter: instead of the stored one if it continues that, otherwise on top of it."""
     memory, gated = night.slow_weights(), night.spec.adapter == "gated"
-    if gated or night.state.memory.terms.get(ADAPTER) is adapter:
+    if gated:
+        memory = memory.without(list(rows_in(memory)))
+    elif night.state.memory.terms.get(ADAPTER) is adapter:
         memory = memory.without([ADAPTER])
     lm, spec = night.base.lm, night.spec
     held = (

@@ -22,7 +22,7 @@ from sleepgym.lm import score
 from sleepgym.lm.architecture import features
 from sleepgym.memory.asking import in_context, raw_probe
 from sleepgym.memory.overlay import Memory, Overlay
-from sleepgym.memory.owners import EDIT, owner_of
+from sleepgym.memory.owners import EDIT, ROW, owner_of
 from sleepgym.memory.terms import acting, gates_of
 
 _WEIGHT_FACTOR = 4.0
@@ -274,14 +274,17 @@ class Editor:
             return measured_keys(self.lm, groups, self.spec.layers[depth])
 
     def _has_frozen_keys(self, draft: Memory, depth: int) -> bool:
-        """Whether the frozen base's keys are valid: only edits have terms on the linears that keys depend on."""
+        """Whether the frozen base's keys are valid: no adapter has terms on the linears that keys depend on.
+
+        Edits have, and so have rows of a gated adapter, from which the keys of others are too far.
+        """
         layer = self.spec.layers[depth]
         below = {name for block in self.lm.blocks[: layer + 1] for name in block.linears}
         below.discard(self.lm.blocks[layer].down_proj)
         return self.spec.frozen and not any(
             term.scale and not below.isdisjoint(term.factors)
             for owner, term in draft.terms.items()
-            if not owner.startswith(EDIT)
+            if not owner.startswith((EDIT, ROW))
         )
 
     def _solve(

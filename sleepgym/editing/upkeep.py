@@ -14,6 +14,7 @@ from sleepgym.lm.encoding import Encoded
 from sleepgym.memory.asking import chat_probe, margins, raw_probe
 from sleepgym.memory.ledger import Key
 from sleepgym.memory.overlay import Memory, Overlay
+from sleepgym.memory.owners import row_of
 from sleepgym.memory.reports import AuditReport, RefreshReport
 from sleepgym.memory.state import State
 
@@ -49,9 +50,11 @@ def audit(base: Base, states: Sequence[State], ask: Ask = margins) -> list[Audit
 def write(base: Base, state: State, facts: Sequence[Fact], protected: Sequence[Fact]) -> Tensor:
     """Writes facts into a learner's memory beside what it knows of others, see :meth:`Editor.write`.
 
+    A row that a gated adapter has for one of the facts is removed: it would add to the edit, or contradict it.
+
     Args:
         base: The shared model.
-        state: State of the learner; its memory is updated, its ledger is not.
+        state: Draft of the learner's state; its memory is updated, its ledger is not.
         facts: Facts to write.
         protected: Facts whose keys are held.
 
@@ -62,6 +65,9 @@ def write(base: Base, state: State, facts: Sequence[Fact], protected: Sequence[F
         EditError: A loss became NaN or infinite, or the normal matrix cannot be factored.
         FactError: A fact cannot be tokenised as needed.
     """
+    for fact in facts:
+        if row_of(fact.key) in state.memory.terms:
+            state.memory.remove(row_of(fact.key))
     count, others = base.editor.spec.neighbours, list[Fact]()
     if count:
         taught = {subject for subject, _ in (*state.ledger, *state.settled)} | {fact.subject for fact in facts}

@@ -17,7 +17,6 @@ from sleepgym.episode.history import Standing
 from sleepgym.episode.inbox import Inbox
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.ledger import Key
-from sleepgym.memory.overlay import Memory
 from sleepgym.memory.state import State
 
 T = TypeVar("T")
@@ -135,7 +134,7 @@ class WrittenFacts:
             written_at=_floats(entry.written_at for entry in entries),
             audited_at=_floats(entry.audited_at for entry in entries),
             load=sum(scales),
-            rank=_largest_rank(state.memory),
+            rank=state.memory.largest_rank,
         )
 
 
@@ -149,8 +148,3 @@ def _unless_recalled(inbox: Inbox, key: Key) -> Standing:
 
 def _floats(values: Iterable[float]) -> NDArray[np.float64]:
     return np.array(list(values), np.float64)
-
-
-def _largest_rank(memory: Memory) -> int:
-    modules = {module for term in memory.terms.values() for module in term.factors}
-    return max((memory.rank(module) for module in modules), default=0)

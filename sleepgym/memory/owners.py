@@ -10,6 +10,9 @@ EDIT = "edit:"
 ADAPTER = "lora"
 """Owner name of the LoRA adapter that nights train."""
 
+ROW = "row:"
+"""Prefix of the owner names of a gated adapter's rows, followed by ``subject|relation``."""
+
 
 def owner_of(fact: Fact) -> str:
     """Returns the owner name of a fact's edit."""
@@ -19,3 +22,8 @@ def owner_of(fact: Fact) -> str:
 def edit_of(key: tuple[str, str]) -> str:
     """Returns the owner name of the edit of a ``(subject, relation)``."""
     return f"{EDIT}{key[0]}|{key[1]}"
+
+
+def row_of(key: tuple[str, str]) -> str:
+    """Returns the owner name of the row that a gated adapter has for a ``(subject, relation)``."""
+    return f"{ROW}{key[0]}|{key[1]}"

@@ -83,6 +83,11 @@ class Memory:
         return sum(t.factors[module][0].shape[0] for t in self._terms.values() if module in t.factors)
 
     @property
+    def largest_rank(self) -> int:
+        """Largest sum of ranks on a module, switched-off terms included; 0 without terms."""
+        return max(map(self.rank, {module for term in self._terms.values() for module in term.factors}), default=0)
+
+    @property
     def parameters(self) -> int:
         """Number of elements in the factors of all terms."""
         return sum(a.numel() + b.numel() for t in self._terms.values() for a, b in t.factors.values())

@@ -157,7 +157,7 @@ def _rank(at: Situation, trained: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Returns the rank of the adapter after a night: a fresh one is joined to the stored one unless nothing is trained.
 
     A real night that finds all lessons learned already does not join it either, which is not foreseen here. A gated one
-    gets a row for every trained fact that it does not hold.
+    gets a row for every trained fact that it does not hold; that it may have one that failed is not foreseen either.
 
     Args:
         at: The situation.

@@ -26,7 +26,7 @@ from sleepgym.episode.episode import Episode
 from sleepgym.errors import SleepGymError
 from sleepgym.memory.asking import chat_probe, margins, raw_probe
 from sleepgym.memory.ledger import Key
-from sleepgym.memory.owners import ADAPTER
+from sleepgym.memory.owners import EDIT
 from sleepgym.sim.streams import Streams, facts_in_order, max_facts, streams_of
 
 Policy = Callable[[Observation, NDArray[np.bool_]], Any]
@@ -210,8 +210,8 @@ def answers_of(episode: Episode, card: Card, keys: Sequence[Key]) -> dict[str, N
         out["scale"][fact] = state.scale_of(key)
     correct = episode.examiner.correct(episode.stream.known)
     out["known"] = np.array(correct.mean() if len(correct) else 1.0)
-    adapter = state.memory.terms.get(ADAPTER)
-    out["rank"] = np.array(0.0 if adapter is None else adapter.rank)
+    edits = [owner for owner in state.memory.terms if owner.startswith(EDIT)]
+    out["rank"] = np.array(float(state.memory.without(edits).largest_rank))
     out["ratio"] = np.array(episode.examiner.perplexity_ratio())
     return out
 

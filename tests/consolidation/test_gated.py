@@ -1,16 +1,18 @@
 """Gated adapters: a row per fact is solved for, a night trains its output, and others are left alone."""
 
+import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from sleepgym.consolidation.adapters import joined_terms
+from sleepgym.consolidation.adapters import joined_terms, rows_in
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing import Editor, spec_for
 from sleepgym.memory.asking import raw_probe
 from sleepgym.memory.overlay import Term
-from sleepgym.memory.owners import ADAPTER
+from sleepgym.memory.owners import ADAPTER, EDIT, row_of
 from sleepgym.settings import SettingError
 from sleepgym.sleeper import SleepingLM, sleep_together
 
@@ -19,35 +21,49 @@ SPEC = SleepSpec(adapter="gated", steps=6, stop_nll=0.0, learning_rate=5e-3, reh
 
 @pytest.fixture(scope="module")
 def slept(base, facts):
-    """A learner after two nights, of three facts and of two more, and its adapters after each."""
-    learner, adapters = SleepingLM(base, SPEC, seed=0), []
+    """A learner after two nights, of three facts and of two more, and its rows after each."""
+    learner, rows = SleepingLM(base, SPEC, seed=0), []
     for taught in (facts[:3], facts[3:5]):
         learner.inject(taught)
         report = learner.sleep()
         assert not report.rolled_back and set(report.advanced) >= {fact.key for fact in taught}
-        adapters.append(learner.state.memory.terms[ADAPTER])
-    return learner, adapters
+        rows.append(rows_in(learner.state.memory))
+        assert report.rank == len(rows[-1])
+    return learner, rows
 
 
-def test_slow_weights_have_a_gated_row_per_fact_on_every_edited_layer(base, slept):
-    _, (first, second) = slept
+def test_slow_weights_are_a_gated_row_per_fact_on_every_edited_layer(base, slept, facts):
+    learner, (first, second) = slept
     modules = {base.lm.blocks[layer].down_proj for layer in base.editor.spec.layers}
-    assert set(first.factors) == set(second.factors) == set(second.gates) == modules
-    for module in modules:
-        assert [len(term.factors[module][0]) for term in (first, second)] == [3, 5]
-        assert second.gates[module].tolist() == [SPEC.row_gate] * 5
+    assert list(first) == [row_of(fact.key) for fact in facts[:3]] and ADAPTER not in learner.state.memory.terms
+    assert set(second) == {row_of(fact.key) for fact in facts[:5]}
+    for term in second.values():
+        assert set(term.factors) == set(term.gates) == modules and term.rank == 1
+        assert all(gate.tolist() == [SPEC.row_gate] for gate in term.gates.values())
 
 
-def test_rows_stay_and_outputs_are_trained(base, slept, facts):
+def test_rows_stay_and_outputs_are_trained(slept):
     _, (first, second) = slept
-    for module, (a, b) in first.factors.items():
-        assert torch.equal(second.factors[module][0][:3], a)
-        assert not torch.equal(second.factors[module][1][:, :3], b), "held facts are trained on with the new ones"
+    for owner, term in first.items():
+        for module, (a, b) in term.factors.items():
+            assert second[owner].factors[module][0] is a
+            assert not torch.equal(second[owner].factors[module][1], b), "held facts are trained on with the new ones"
+
+
+def test_a_forgotten_fact_leaves_nothing_behind(base, slept, facts):
+    learner = copy.copy(slept[0])
+    asked = [raw_probe(base.lm, facts[0])]
+    assert learner.score(asked).correct.all()
+    learner.prune([facts[0].key])
+    assert torch.equal(learner.score(asked).nll, SleepingLM(base).score(asked).nll)
+    learner.prune()
+    learner.prune([facts[1].key])
+    assert row_of(facts[1].key) not in learner.state.memory.terms, "once settled as well"
 
 
 def test_facts_are_recalled_without_their_edits_and_others_answer_as_ever(base, slept, facts, world):
     learner, _ = slept
-    assert all(not term.scale for owner, term in learner.state.memory.terms.items() if owner != ADAPTER)
+    assert not any(t.scale for owner, t in learner.state.memory.terms.items() if owner.startswith(EDIT))
     assert learner.audit().recall == 1
     asked = [raw_probe(base.lm, fact) for fact in world.known_facts()[:200]]
     bare = SleepingLM(base).score(asked)
@@ -84,8 +100,8 @@ def test_learners_sleep_together_as_they_would_alone(base, facts):
     for one, other in zip(sleep_together(together), [learner.sleep() for learner in alone], strict=True):
         assert (one.steps, one.advanced) == (other.steps, other.advanced)
     for one, other in zip(together, alone, strict=True):
-        theirs = other.state.memory.terms[ADAPTER].factors
-        for module, (_, b) in one.state.memory.terms[ADAPTER].factors.items():
+        theirs = joined_terms(list(rows_in(other.state.memory).values())).factors
+        for module, (_, b) in joined_terms(list(rows_in(one.state.memory).values())).factors.items():
             torch.testing.assert_close(b, theirs[module][1], atol=2e-3, rtol=2e-2)
 
 
@@ -93,8 +109,8 @@ def test_rem_goes_on_with_the_same_rows(base, facts):
     learner = SleepingLM(base, replace(SPEC, rem_steps=2), seed=0)
     learner.inject(facts[:2])
     learner.sleep()
-    adapter = learner.state.memory.terms[ADAPTER]
-    assert all(gates.tolist() == [SPEC.row_gate] * 2 for gates in adapter.gates.values())
+    rows = rows_in(learner.state.memory)
+    assert list(rows) == [row_of(fact.key) for fact in facts[:2]] and all(term.gates for term in rows.values())
 
 
 def test_a_checkpoint_goes_on_as_the_learner_would(base, slept, facts, tmp_path):
@@ -102,13 +118,15 @@ def test_a_checkpoint_goes_on_as_the_learner_would(base, slept, facts, tmp_path)
     learner.save(tmp_path)
     again = SleepingLM(base, SPEC)
     again.load(tmp_path)
-    original = learner.__copy__()
+    original = copy.copy(learner)
     for each in (again, original):
         each.inject(facts[5:6])
         each.sleep()
-    for module, (a, b) in original.state.memory.terms[ADAPTER].factors.items():
-        found = again.state.memory.terms[ADAPTER].factors[module]
-        assert torch.equal(found[0], a) and torch.equal(found[1], b)
+    rows, found = rows_in(original.state.memory), rows_in(again.state.memory)
+    assert list(rows) == list(found) and len(rows) == 6
+    for owner, term in rows.items():
+        for module, (a, b) in term.factors.items():
+            assert torch.equal(found[owner].factors[module][0], a) and torch.equal(found[owner].factors[module][1], b)
 
 
 def test_joined_terms_add_up_and_rows_without_gates_always_act():
@@ -119,6 +137,17 @@ def test_joined_terms_add_up_and_rows_without_gates_always_act():
     assert found.gates["m"].tolist() == pytest.approx([-torch.inf, 0.5, 0.7])
     assert found.factors["m"][0].shape == (3, 4) and found.factors["m"][1].shape == (3, 3)
     assert joined_terms([term(1), term(1)]).gates == {} and joined_terms([]).factors == {}
+
+
+def test_a_fact_that_changes_is_learned_anew(base, facts, world):
+    learner = SleepingLM(base, replace(SPEC, steps=20), seed=0)
+    learner.inject(facts[:2])
+    learner.sleep()
+    changed = world.update(np.random.default_rng(0), facts[0])
+    learner.inject([changed])
+    report = learner.sleep()
+    assert changed.key in report.advanced and report.rank == 2
+    assert learner.score([raw_probe(base.lm, changed), raw_probe(base.lm, facts[1])]).correct.all()
 
 
 @pytest.mark.parametrize("gate", [-0.1, 1.0])
