@@ -24,11 +24,12 @@ Points = Sequence[dict[str, Any]]
 
 
 def contents(folder: Path) -> markdown.Blocks:
-    """Tables of the page: one per number of facts and kind of draw."""
+    """Tables of the page: one per number of facts and kind of draw, of which what keeps least comes first."""
     found = [records.read(path) for path in sorted(folder.glob("*.json"))]
     blocks = {}
     for taught, facts in sorted({(each["taught"], each["facts"]) for each in found}):
         group = [each for each in found if (each["taught"], each["facts"]) == (taught, facts)]
+        group.sort(key=lambda each: float(np.mean([run["points"][-1]["kept, all"][0] for run in each["runs"]])))
         rows = [row for each in group for row in rows_of(each)]
         about = "\n".join(f"- {each['name']}: {circumstances(each)}" for each in group)
         blocks[f"{taught} {facts}"] = f"{markdown.table(HEAD, rows)}\n\n{ceiling(group)}\n\n{about}"

@@ -73,11 +73,11 @@ def test_continued_adapter_takes_the_place_of_the_old_one():
 
 def test_night_starts_from_the_adapter_so_far_or_from_a_fresh_one(base):
     state, spec = State.fresh(4), SleepSpec(rank=3)
-    first = tonights_adapter(base, state, spec)
-    state.memory.put(ADAPTER, first)
-    assert tonights_adapter(base, state, spec) is state.memory.terms[ADAPTER].factors
-    fresh = tonights_adapter(base, state, replace(spec, adapter="fresh"))
-    assert all(not b.any() for _, b in fresh.values())
+    first = tonights_adapter(base, state, spec, ())
+    state.memory.put(ADAPTER, first.factors)
+    assert tonights_adapter(base, state, spec, ()) is state.memory.terms[ADAPTER]
+    fresh = tonights_adapter(base, state, replace(spec, adapter="fresh"), ())
+    assert all(not b.any() for _, b in fresh.factors.values())
 
 
 def test_adapters_sit_in_the_upper_half_above_the_edited_blocks(base):
