@@ -1,0 +1,56 @@
+"""The fits that ship: each says what it was made of, and plays the sim of its card without its model."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import sleepgym  # noqa: F401 - registers the sims
+from sleepgym.episode.actions import Action
+from sleepgym.schedulers import NightOwl
+from sleepgym.sim.fit_files import load_fit
+from sleepgym.sim.maker import FITS, shipped
+from sleepgym.sim.registration import sim_id
+
+CARDS = ("SleepLLM-v0", "SleepLLM-Gemma-v0")
+
+
+def test_fits_ship_for_the_bundled_and_for_a_pretrained_model():
+    assert set(shipped()) == set(CARDS) == {path.stem for path in FITS.glob("*.safetensors")}
+
+
+@pytest.mark.parametrize("card_id", CARDS)
+def test_a_fit_says_what_it_was_made_of(card_id):
+    _, card = load_fit(FITS / f"{card_id}.safetensors")
+    assert card.card_id == card_id and card.episodes >= 12 and len(card.policies) >= 6
+    assert len(card.fingerprint) == 64 and card.date and card.sleepgym
+
+
+@pytest.mark.parametrize("card_id", CARDS)
+def test_episodes_of_a_shipped_fit_go_to_their_end(card_id):
+    envs = gym.make_vec(sim_id(card_id), num_envs=16)
+    observation, info = envs.reset(seed=3)
+    rng, scores = np.random.default_rng(0), []
+    for _ in range(200):
+        actions = [rng.choice(np.flatnonzero(mask)) for mask in info["action_mask"]]
+        observation, reward, _, _, info = envs.step(np.array(actions))
+        assert np.isfinite(reward).all() and all(np.isfinite(part).all() for part in observation.values())
+        scores += info["score"].tolist()
+    assert min(scores) >= 0 and max(scores) <= 1
+
+
+@pytest.mark.parametrize("card_id", CARDS)
+def test_teaching_and_sleeping_are_worth_more_than_waiting(card_id):
+    def score(policy):
+        env = gym.make(sim_id(card_id))
+        total = []
+        for seed in range(12):
+            observation, info = env.reset(seed=seed)
+            owl, ended = NightOwl(load_at=0.15), False
+            while not ended:
+                action = Action.WAIT if policy == "wait" else owl.act(observation, info["action_mask"])
+                observation, _, terminated, truncated, info = env.step(action)
+                ended = terminated or truncated
+            total.append(info["score"])
+        return np.mean(total)
+
+    assert score("owl") > score("wait") + 0.1
