@@ -15,6 +15,9 @@ from sleepgym.memory.overlay import Overlay
 _NAME = re.compile(r"\b[A-Z][a-z]{3,}\b")
 """A capitalised word: most of them are names, or begin one."""
 
+_RELATIONS = 4
+"""Relations that get all the others they may have; a solve takes time with the square of their number."""
+
 
 class Neighbourhood:
     """Others of the relations that are taught: given facts or, for relations without any, made-up subjects.
@@ -38,7 +41,7 @@ class Neighbourhood:
         Args:
             facts: Facts that are taught.
             taught: All subjects that are or were taught, which are left out.
-            count: Maximum number of others per relation.
+            count: Maximum number of others per relation; of more than four relations, fewer, four times as many in all.
 
         Returns:
             The first given ones of each relation, or made-up ones with the prompt, the questions and, untrue as it may
@@ -48,6 +51,7 @@ class Neighbourhood:
         for fact in facts:
             by_relation.setdefault(fact.relation, []).append(fact)
         found: list[Fact] = []
+        count = min(count, _RELATIONS * count // max(1, len(by_relation)))
         for relation, group in by_relation.items():
             own = [fact for fact in self.given if fact.relation == relation and fact.subject not in taught]
             found += (own or self._like(group, taught, count))[:count]

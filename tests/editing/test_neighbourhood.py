@@ -29,6 +29,13 @@ def test_given_facts_are_those_of_the_relation_that_are_not_taught(base, known):
     assert found == [other for other in same if other.subject not in (fact.subject, same[1].subject)][:5]
 
 
+def test_many_relations_share_out_what_four_may_have(base, known):
+    facts = [Fact(f"Bo{i}", f"Bo{i} is number", "one", relation=f"r{i}") for i in range(16)]
+    given = [Fact(f"Al{i}{j}", f"Al{i}{j} is number", "two", relation=f"r{i}") for i in range(16) for j in range(9)]
+    beside = Neighbourhood(base.overlay, given)
+    assert [len(beside.beside(facts[:n], (), 8)) for n in (1, 4, 8, 16)] == [8, 32, 32, 32]
+
+
 def test_others_are_made_up_where_none_are_given(base, facts):
     one = replace(
         facts[0], subject="Mount Leila", prompt="Mount Leila lies in", paraphrases=(), questions=("And Mount Leila?",)
