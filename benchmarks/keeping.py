@@ -20,8 +20,9 @@ import tyro
 from rich.console import Console
 
 from benchmarks.common import records
-from benchmarks.common.intervals import wilson
-from benchmarks.keeping_ruler import Ruler, correct
+from benchmarks.common.asking import correct
+from benchmarks.keeping_page import shown
+from benchmarks.keeping_ruler import Ruler
 from sleepgym import SleepingLM
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing import EditSpec
@@ -88,7 +89,8 @@ class Bench:
         points = [self.measure("bare", learner, facts, kept=False)]
         started = time.process_time()
         learner.inject(facts)
-        points.append(self.measure("written", learner, facts) | {"seconds": time.process_time() - started})
+        seconds = time.process_time() - started
+        points.append(self.measure("written", learner, facts) | {"seconds": seconds})
         for night in range(1, args.nights + 1):
             started = time.process_time()
             report = learner.sleep()
@@ -129,8 +131,7 @@ def said(point: dict[str, Any]) -> str:
     parts = [point["when"]]
     for name, value in point.items():
         if isinstance(value, list) and value[1]:
-            low, high = wilson(*value)
-            parts.append(f"{name} {value[0] / value[1]:.3f} [{low:.2f}, {high:.2f}] n={value[1]}")
+            parts.append(f"{name} {shown(value[0] / value[1], *value)} n={value[1]}")
         elif name in ("drift", "seconds", "steps", "advanced"):
             parts.append(f"{name} {value:.3g}")
     return "  ".join(parts)

@@ -50,7 +50,7 @@ def rows_of(record: records.Record) -> list[list[str]]:
                 *(pooled(points, name) for name in TAUGHT),
                 *(averaged(points, name) for name in KEPT),
                 f"{np.mean(drift):+.1%} ({min(drift):+.1%} to {max(drift):+.1%})",
-                f"{np.mean([point['seconds'] for point in points]):.0f}",
+                f"{np.mean([point['seconds'] for point in points]):.0f}" if "seconds" in points[0] else "-",
             ]
         )
     return rows
@@ -77,8 +77,7 @@ def shown(share: float, hits: int, count: int) -> str:
 
 def ceiling(group: Sequence[records.Record]) -> str:
     """What the bare model recalls of what it knows in the unseen phrasings of the same relations."""
-    points = [run["points"][0] for record in group[:1] for run in record["runs"]]
-    hits, count = points[0]["unseen, of known"]
+    hits, count = group[0]["runs"][0]["points"][0]["unseen, of known"]
     low, high = wilson(hits, count)
     known, reported = group[0]["known"], group[0]["reported"]
     return (

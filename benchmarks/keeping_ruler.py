@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks.common import records
+from benchmarks.common.asking import correct
 from sleepgym.facts import Fact, load_facts
 from sleepgym.facts.real import RealFacts
-from sleepgym.lm import score
 from sleepgym.lm.encoding import Encoded
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.memory.asking import raw_probe
 from sleepgym.memory.overlay import Memory, Overlay
-
-_ROWS = 64
-"""Probes of one pass; bounds memory."""
 
 _NAMED = "CounterFact: {}"
 """Relation of true facts that CounterFact teaches otherwise."""
@@ -124,18 +120,6 @@ class Ruler:
         if not file.exists():
             records.write(file, {"right": correct(self.lm, [each.probe for each in asked])}, indent=None)
         return [bool(right) for right in records.read(file)["right"]]
-
-
-def correct(lm: LanguageModel, probes: Sequence[Encoded]) -> list[bool]:
-    """Whether each object is written, with whatever is in use on the model; rows of like length share passes."""
-    right = torch.zeros(len(probes), dtype=torch.bool)
-    for part in _parts(sorted(range(len(probes)), key=lambda i: len(probes[i].ids))):
-        right[part] = score(lm, [probes[i] for i in part]).correct
-    return [bool(each) for each in right]
-
-
-def _parts(places: Sequence[int]) -> Iterable[list[int]]:
-    return (list(places[i : i + _ROWS]) for i in range(0, len(places), _ROWS))
 
 
 def _prompt(lm: LanguageModel, known: Known) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.common.asking import correct
 from sleepgym import SleepingLM
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing import Editor, EditSpec, preset, spec_for
@@ -19,8 +20,7 @@ from sleepgym.editing.base import Base, make_base
 from sleepgym.facts import Fact, World
 from sleepgym.facts.real import RealFacts
 from sleepgym.files import cache_dir
-from sleepgym.lm import load, perplexity, score
-from sleepgym.lm.encoding import Encoded
+from sleepgym.lm import load, perplexity
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.memory.asking import chat_probe, raw_probe
 from sleepgym.memory.owners import EDIT
@@ -31,8 +31,6 @@ Point = dict[str, float]
 """What was measured at one moment, by name."""
 
 EVERYTHING = ("raw", "chat", "questions", "unseen", "kept", "drift")
-_ROWS = 64
-"""Probes of one pass; bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class Bench:
         self.bare = perplexity(self.lm, self.text)
         picks = np.random.default_rng(0).permutation(len(self.teachable))[: plan.known].tolist()
         asked = [self.teachable[i] for i in picks]
-        now = self._correct([raw_probe(self.lm, fact) for fact in asked])
+        now = correct(self.lm, [raw_probe(self.lm, fact) for fact in asked])
         self.known = [fact for fact, recalled in zip(asked, now, strict=True) if recalled]
 
     # ---------------------------------------------------------------- making
@@ -190,7 +188,7 @@ class Bench:
                 if name == "drift":
                     point[name] = perplexity(lm, self.text) / self.bare - 1
                 else:
-                    point[name] = _share(self._correct(probes[name]))
+                    point[name] = _share(correct(self.lm, probes[name]))
         return without_nan(point)
 
     def night(self, learner: SleepingLM, facts: Sequence[Fact], what: Sequence[str] = EVERYTHING) -> Point:
@@ -199,10 +197,6 @@ class Bench:
         report = learner.sleep()
         seconds = time.perf_counter() - started
         return told(report) | {"seconds": seconds} | self.measure(learner, facts, what)
-
-    def _correct(self, probes: Sequence[Encoded]) -> list[bool]:
-        parts = [score(self.lm, probes[i : i + _ROWS]).correct for i in range(0, len(probes), _ROWS)]
-        return torch.cat(parts).tolist() if parts else []
 
 
 @cache

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from benchmarks import keeping_page
-from benchmarks.keeping_ruler import Ruler, correct
+from benchmarks.common.asking import correct
+from benchmarks.keeping_ruler import Ruler
 from sleepgym.memory.overlay import Memory
 
 
