@@ -55,10 +55,9 @@ def _solve_rows(base: Base, state: State, spec: SleepSpec, trained: Sequence[Key
     new = [state.ledger[key].fact for key in trained if row_of(key) not in state.memory.terms]
     if not new:
         return
-    taught = {subject for subject, _ in (*state.ledger, *state.settled)}
     written = {fact.subject for fact in new}
     others = [fact for fact in state.ledger.facts if fact.subject not in written]
-    beside = base.neighbourhood.beside(new, taught, spec.neighbours) if spec.neighbours else []
+    beside = base.neighbourhood.beside(new, state.subjects, spec.neighbours)
     draft = Memory()
     base.editor.write(draft, new, (), [*others, *beside], spec.row_gate)
     for fact in new:

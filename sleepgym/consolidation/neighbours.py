@@ -29,8 +29,7 @@ def neighbours_of(base: Base, state: State, lessons: Sequence[Fact], count: int)
     Returns:
         What is asked about them: most of it what the lessons are asked.
     """
-    taught = {subject for subject, _ in (*state.ledger, *state.settled)}
-    relations = {fact.relation for fact in lessons}
+    taught, relations = state.subjects, {fact.relation for fact in lessons}
     same = base.neighbourhood.beside(lessons, taught, count)
     other = [f for f in base.neighbourhood.given if f.relation not in relations and f.subject not in taught]
     same, other = ([facts[i] for i in state.rng.permutation(len(facts))] for facts in (same, other))

@@ -47,6 +47,8 @@ class Neighbourhood:
             The first given ones of each relation, or made-up ones with the prompt, the questions and, untrue as it may
             be, the object of a taught fact.
         """
+        if not count:
+            return []
         by_relation: dict[str, list[Fact]] = {}
         for fact in facts:
             by_relation.setdefault(fact.relation, []).append(fact)

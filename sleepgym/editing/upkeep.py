@@ -68,10 +68,8 @@ def write(base: Base, state: State, facts: Sequence[Fact], protected: Sequence[F
     for fact in facts:
         if row_of(fact.key) in state.memory.terms:
             state.memory.remove(row_of(fact.key))
-    count, others = base.editor.spec.neighbours, list[Fact]()
-    if count:
-        taught = {subject for subject, _ in (*state.ledger, *state.settled)} | {fact.subject for fact in facts}
-        others = base.neighbourhood.beside(facts, taught, count)
+    taught = state.subjects | {fact.subject for fact in facts}
+    others = base.neighbourhood.beside(facts, taught, base.editor.spec.neighbours)
     return base.editor.write(state.memory, facts, protected, others)
 
 

@@ -236,8 +236,6 @@ class _InUse:
         """Stacks the gates of all groups, ``[groups, 1, rank]``; None if no group has any."""
         if all(each is None for each in gates):
             return None
-        stacked = like.new_full((len(gates), 1, rank), -math.inf)
-        for row, each in zip(stacked, gates, strict=True):
-            if each is not None:
-                row[0, : len(each)] = each
-        return stacked
+        present = [like.new_empty(0) if each is None else each for each in gates]
+        pad = torch.nn.functional.pad
+        return torch.stack([pad(each, (0, rank - len(each)), value=-math.inf) for each in present])[:, None]

@@ -48,6 +48,11 @@ class State:
         """
         return cls(Memory(), Ledger(capacity), np.random.default_rng(seed))
 
+    @property
+    def subjects(self) -> set[str]:
+        """Subjects of all facts that it was taught and still holds."""
+        return {subject for subject, _ in (*self.ledger, *self.settled)}
+
     def scale_of(self, key: Key) -> float:
         """Returns the scale of a fact's edit, which falls as its stage rises; 0 if it is switched off or absent."""
         term = self.memory.terms.get(edit_of(key))
