@@ -29,6 +29,7 @@ from benchmarks.common import records, timing
 from sleepgym.editing import EditError, Editor, EditSpec, preset, statistics_for
 from sleepgym.editing.calibrate import quality, spec_for
 from sleepgym.editing.measure import EditProbes
+from sleepgym.editing.neighbourhood import Neighbourhood
 from sleepgym.facts import Fact, World, load_facts
 from sleepgym.facts.real import RealFacts
 from sleepgym.facts.source import with_neighbours
@@ -115,8 +116,10 @@ class Bench:
             self.base = spec_for(self.lm)
         if args.site == "down_proj":
             self.base = replace(self.base, site="down_proj")
-        self.base = replace(self.base, **args.changes)  # type: ignore[arg-type]  # checked by EditSpec itself
+        changes = {name: type(getattr(self.base, name))(value) for name, value in args.changes.items()}
+        self.base = replace(self.base, **changes)
         self.statistics = statistics_for(self.lm, self.base.layers)
+        self.neighbourhood = Neighbourhood(self.overlay, text=self.statistics.rehearsal)
         self.text = self.statistics.held_out[: args.held_out]
         self.bare = perplexity(self.lm, self.text)
 
@@ -134,9 +137,11 @@ class Bench:
             seconds = dict.fromkeys(writers, 0.0)
             for n, fact in enumerate(facts, start=1):
                 protected = facts[: n - 1] if spec.protect else ()
+                taught = {earlier.subject for earlier in facts[:n]}
                 try:
                     for way, (editor, written) in writers.items():
-                        seconds[way] += timing.seconds(partial(editor.write, written, [fact], protected))
+                        others = self.neighbourhood.beside([fact], taught, spec.neighbours)
+                        seconds[way] += timing.seconds(partial(editor.write, written, [fact], protected, others))
                 except EditError as error:
                     points.append({"facts": n, "broken": 1.0})
                     Console().print(f"broke at fact {n}: {error}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 
-from sleepgym.lm.language_model import LanguageModel, hooked
+from sleepgym.lm.language_model import LanguageModel, StopForward, hooked
 
 
 @torch.no_grad()
@@ -30,7 +31,7 @@ def second_moments(
         progress: Called with the number of rows done after each pass.
 
     Returns:
-        Matrix ``[d_in, d_in]`` by layer, float32 on the CPU (accumulated in float64).
+        Matrix ``[d_in, d_in]`` by layer, float32 on the CPU (passes are added up in float64).
     """
     sums: dict[int, Tensor] = {}
     tokens = 0
@@ -42,13 +43,16 @@ def second_moments(
 
         def catch(layer: int, mask: Tensor = mask):  # type: ignore[no-untyped-def]  # torch types hooks as Callable
             def add(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-                keys = args[0].reshape(*mask.shape, -1)[mask.to(args[0].device)].double()
-                sums[layer] = sums.get(layer, 0) + (keys.T @ keys).cpu()
+                keys = args[0].reshape(*mask.shape, -1)[mask.to(args[0].device)].float()
+                sums[layer] = sums.get(layer, 0) + (keys.T @ keys).double().cpu()
+                if layer == max(layers):
+                    raise StopForward
 
             return add
 
         with (
             lm.guard.exclusive(),
+            suppress(StopForward),
             hooked(*(lm.linear(lm.blocks[i].down_proj).register_forward_pre_hook(catch(i)) for i in layers)),
         ):
             lm.model(input_ids=input_ids, use_cache=False)

@@ -28,7 +28,8 @@ class NamedModel:
         origin: Where its weights come from, in Markdown.
         imports: Lines of Python that the expression needs.
         expression: Python that makes the transformers model; ``{dtype}`` stands for the name of its floating type.
-        statistics: File of its statistics, if it ships.
+        statistics: File of its statistics, if it ships, or of its text alone: moments are then measured when they are
+            first needed, in a small part of the time that sampling takes.
         calibration: File of its calibration, if it ships.
     """
 
@@ -68,7 +69,8 @@ def _gemma_gguf() -> Path:
         return Path(package.assemble(target, overwrite=True))
 
 
-_TINY = Path(str(resources.files("sleepgym.lm"))) / "tiny"
+_SHIPPED = Path(str(resources.files("sleepgym.lm")))
+_TINY = _SHIPPED / "tiny"
 
 CATALOGUE: Mapping[str, NamedModel] = MappingProxyType(
     {
@@ -87,6 +89,7 @@ CATALOGUE: Mapping[str, NamedModel] = MappingProxyType(
             origin="gemma-3-270m, from a Python package: `pip install 'sleepgym[gemma]'`",
             imports=("import torch", "", "from sleepgym.lm import load"),
             expression='load("gemma-3-270m", dtype=torch.{dtype}).model',
+            statistics=_SHIPPED / "gemma-3-270m" / "statistics.safetensors",
         ),
     }
 )
