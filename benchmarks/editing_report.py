@@ -21,10 +21,11 @@ from matplotlib.figure import Figure
 from benchmarks import editing_cost, editing_speed
 from benchmarks.common import markdown, plots, records
 from benchmarks.common.records import Record
-from sleepgym.env.render.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION
+from sleepgym.env.render.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 
 COLOURS = {
     "sleepgym": BLUE,
+    "sleepgym, no gates": SKY,
     "alphaedit": ORANGE,
     "memit-prev": GREEN,
     "memit": VERMILION,
@@ -132,6 +133,8 @@ def settings(record: Record) -> str:
     spec, layers = record["spec"], record["spec"]["layers"]
     parts = [f"lambda {spec['covariance_weight']:g}"] if spec["covariance_weight"] else []
     parts += [f"null space {spec['null_space']:g}"] if spec["null_space"] else []
+    parts += [f"clamp {spec['clamp']:g}", f"step {spec['learning_rate']:g}"]
+    parts += [f"gate {spec['gate']:g}"] if spec.get("gate") else []
     blocks = f"block {layers[0]}" if len(layers) == 1 else f"blocks {layers[0]}-{layers[-1]}"
     how = "tuned on other facts" if record["tuning"] else "not tuned here"
     return f"{record['preset']} {', '.join(parts)}, {blocks}, {spec['site']}, {len(record['runs'])} seeds ({how})"

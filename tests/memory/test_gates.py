@@ -1,5 +1,6 @@
 """Gated terms: they act on keys like their own, and leave every other input alone bit for bit."""
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,9 @@ from sleepgym.editing import Editor
 from sleepgym.lm import score
 from sleepgym.memory import checkpoint
 from sleepgym.memory.asking import raw_probe
+from sleepgym.memory.export.adapter import export_adapter
+from sleepgym.memory.export.gates import GatesLostWarning
+from sleepgym.memory.export.merged import export_merged
 from sleepgym.memory.overlay import Memory, OverlayError
 from sleepgym.memory.owners import owner_of
 from sleepgym.memory.state import State
@@ -129,3 +133,13 @@ def test_gates_that_fit_no_row_are_refused(written, facts, gate):
     with pytest.raises(OverlayError, match=r"expected gates \[1\] without NaN"):
         memory.put("one", term.factors, gates=dict.fromkeys(term.factors, gate))
     assert not memory.terms
+
+
+def test_an_export_warns_of_gates_and_of_nothing_else(base, written, tmp_path):
+    plain, with_gates = written
+    for export in (export_adapter, export_merged):
+        with pytest.warns(GatesLostWarning, match=r"5 of 5 terms .* gate=0\.0"):
+            export(base.lm, with_gates, tmp_path / "gated")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", GatesLostWarning)
+            export(base.lm, plain, tmp_path / "plain")

@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from sleepgym import files
 from sleepgym.facts.fact import Fact
 from sleepgym.lm.language_model import LanguageModel
+from sleepgym.memory.export.gates import warn_of_gates
 from sleepgym.memory.export.readme import model_card
 from sleepgym.memory.overlay import Memory
 
@@ -35,6 +36,7 @@ def export_adapter(lm: LanguageModel, memory: Memory, folder: Path, facts: Seque
         ValueError: The memory has no terms, and PEFT has no adapter without targets.
         FileExistsError: The folder has a README that is not of an adapter.
     """
+    warn_of_gates(memory)
     # Imported here, since it takes long to load and episodes do not need it.
     from peft import LoraConfig
 

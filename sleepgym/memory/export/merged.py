@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from sleepgym import files
 from sleepgym.lm.generation import plain_configuration
 from sleepgym.lm.language_model import LanguageModel
+from sleepgym.memory.export.gates import warn_of_gates
 from sleepgym.memory.overlay import Memory
 
 
@@ -32,6 +33,7 @@ def export_merged(lm: LanguageModel, memory: Memory, folder: Path, beside: Mappi
         ValueError: The base is quantized, and its weights cannot represent the sum.
     """
     _require_unquantized(lm)
+    warn_of_gates(memory)
     tensors = dict(lm.model.state_dict())
     for block in lm.blocks:
         for name in block.linears:

@@ -15,6 +15,7 @@ from sleepgym.lm import load
 from sleepgym.lm.architecture import features
 from sleepgym.memory.export import adapter
 from sleepgym.memory.export.adapter import export_adapter
+from sleepgym.memory.export.gates import GatesLostWarning
 from sleepgym.memory.overlay import Memory, Overlay
 from sleepgym.memory.owners import owner_of
 
@@ -262,7 +263,8 @@ def test_the_code_for_a_folder_and_for_a_gguf_file_names_them(small, tmp_path):
 def test_readme_says_that_gates_are_lost(base, facts, tmp_path):
     memory = Memory()
     base.editor.write(memory, facts[:2], gate=0.5)
-    export_adapter(base.lm, memory, tmp_path / "gated")
+    with pytest.warns(GatesLostWarning):
+        export_adapter(base.lm, memory, tmp_path / "gated")
     text = (tmp_path / "gated/README.md").read_text()
     assert "| Terms whose gates are left out | 2 |" in text and "PEFT has no gates" in text
     base.editor.write(memory, facts[:2])
