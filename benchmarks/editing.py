@@ -5,8 +5,8 @@
 Facts of CounterFact and of Hernandez et al.'s relations are not shipped: name a file or a folder with ``--data``.
 
 Recipes whose targets belong to the frozen base are timed twice: with targets that were cached before and, over the
-first ten facts, with a fresh cache, so that each target is optimised within the clock. The others optimise on the edited
-model and have nothing to cache.
+first ten facts, with a fresh cache, so that each target is optimised within the clock. The others optimise on the
+edited model and have nothing to cache.
 """
 
 from __future__ import annotations

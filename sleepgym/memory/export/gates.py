@@ -18,7 +18,7 @@ def warn_of_gates(memory: Memory) -> None:
         warnings.warn(
             f"{gated} of {len(memory.terms)} terms act on their own subjects only, which neither an adapter nor "
             "weights can express: there they act everywhere, and answers about others move. A memory that is to be "
-            "exported is best taught without gates (SleepingLM.from_pretrained(..., gate=0.0)); checkpoints (save) keep them",
+            "exported is best taught without gates (SleepingLM.from_pretrained(..., gate=0.0)); checkpoints keep them",
             GatesLostWarning,
             stacklevel=4,
         )
