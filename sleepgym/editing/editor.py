@@ -28,6 +28,10 @@ from sleepgym.memory.terms import acting, gates_of
 _WEIGHT_FACTOR = 4.0
 """Factor of a fact's weight for the next solve if it was not recalled after this one."""
 
+_EASING = -0.25
+"""Power of a fact's weight that its gate is multiplied by: what is not recalled may be held back by its gate. At most,
+a fact of 64 times the weight acts from about a third of the usual gate on."""
+
 _CACHED_SYSTEMS = 64
 """Maximum number of cached systems: as many (learner, layer) pairs can alternate without factoring anew."""
 
@@ -177,7 +181,8 @@ class Editor:
             protected: Facts whose terms are in the memory and whose keys are held fixed; what their terms add at the
                 new keys is subtracted from the residuals. Empty for a naive edit.
             neighbours: Facts about others, at whose keys the new terms put out as little as can be.
-            gate: Gate of the new terms; None for that of the settings, see :class:`EditSpec`.
+            gate: Gate of the new terms; None for that of the settings, which is eased for facts that would otherwise
+                not be recalled, see :class:`EditSpec`.
 
         Returns:
             Margin of each fact on its own prompt after the write, ``[n]`` (nats; positive means recalled).
@@ -187,7 +192,8 @@ class Editor:
             FactError: A fact cannot be tokenised as needed.
         """
         with self.lm.guard.usual():
-            return self._write(memory, facts, protected, neighbours, self.spec.gate if gate is None else gate)
+            easing = _EASING if gate is None else 0.0
+            return self._write(memory, facts, protected, neighbours, self.spec.gate if gate is None else gate, easing)
 
     def _write(
         self,
@@ -196,6 +202,7 @@ class Editor:
         protected: Sequence[Fact],
         neighbours: Sequence[Fact],
         gate: float,
+        easing: float,
     ) -> Tensor:
         # All work is done on drafts: a failed solve leaves the memory as it was.
         start = memory.without([owner_of(fact) for fact in facts])
@@ -203,7 +210,8 @@ class Editor:
         probes = [raw_probe(self.lm, fact) for fact in facts]
         weights = {subject.name: 1.0 for subject in plan.subjects}
         while True:
-            draft = self._solved_for(start, plan, weights, gate)
+            gates = {name: gate * weight**easing for name, weight in weights.items()}
+            draft = self._solved_for(start, plan, weights, gates)
             margins = score(self.lm, probes, self.overlay.asked(draft)).margin
             missed = {fact.subject for fact, margin in zip(facts, margins.tolist(), strict=True) if not margin > 0}
             heavier = {name for name in missed if weights[name] * _WEIGHT_FACTOR <= self.spec.max_weight}
@@ -215,7 +223,9 @@ class Editor:
             memory.put(owner_of(fact), term.factors, weight=term.weight, gates=term.gates)
         return margins
 
-    def _solved_for(self, start: Memory, plan: _Plan, weights: Mapping[str, float], gate: float) -> Memory:
+    def _solved_for(
+        self, start: Memory, plan: _Plan, weights: Mapping[str, float], gate_of: Mapping[str, float]
+    ) -> Memory:
         """Returns a copy of the memory with the new terms, solved layer by layer (Meng et al. 2023, algorithm 1)."""
         draft = start.copy()
         factors: dict[Fact, dict[str, tuple[Tensor, Tensor]]] = {fact: {} for fact in plan.targets}
@@ -226,10 +236,11 @@ class Editor:
             keys = self._keys(draft, plan.subjects, depth, frozen)
             A = self._solve(draft, plan, keys, weights, depth, frozen)
             R = self._residuals(draft, plan, keys, depth)
-            if gate:
+            if any(gate_of.values()):
                 # What is off elsewhere need not be weak here: 1 at its own key.
                 A = A / (A * keys).sum(1, keepdim=True)
             for subject, a, of_facts in zip(plan.subjects, A, R, strict=True):
+                gate = gate_of[subject.name]
                 for fact, r in zip(subject.facts, of_facts, strict=True):
                     factors[fact][module] = (a[None].to(self.lm.dtype), r[:, None].to(self.lm.dtype))
                     if gate:

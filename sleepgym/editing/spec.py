@@ -67,7 +67,8 @@ class EditSpec:
             without output (weight 1 each), see :class:`~sleepgym.editing.neighbourhood.Neighbourhood`; 0 for none.
         gate: Share of its activation ``A x`` at its own key that a term has to reach to act; 0 for terms that always
             act. A gated term leaves other subjects alone, so that its output at its own key is its target in full,
-            however near others are. It cannot be exported without loss.
+            however near others are. A fact that is given more weight is given a lower gate as well, by the fourth root
+            of it. A gated term cannot be exported without loss.
         protect: Whether an injection protects the keys of the facts already written and, with ``frozen``, compensates
             for what their terms add at the new keys. If false, edits are naive: faster, and more harmful to earlier
             facts.

@@ -215,7 +215,7 @@ def test_weights_are_part_of_what_later_facts_hold_still(base, facts):
     weights = {fact.subject: grown.terms[owner_of(fact)].weight for fact in facts}
     assert len(set(weights.values())) > 1
     plan = editor._plan(Memory(), facts, (), ())
-    joint = editor._solved_for(Memory(), plan, weights, 0.0)
+    joint = editor._solved_for(Memory(), plan, weights, dict.fromkeys(weights, 0.0))
     module = base.lm.blocks[spec.layers[0]].down_proj
     (a, b), (c, d) = joint.stacked(module), grown.stacked(module)
     torch.testing.assert_close(d @ c, b @ a, atol=1e-5, rtol=1e-4)

@@ -86,6 +86,20 @@ def test_gated_edit_is_in_full_at_its_own_key(base, written, facts):
             assert float(a @ key) == pytest.approx(1.0, rel=1e-4) and term.gates[module].tolist() == [0.5]
 
 
+def test_gate_is_eased_for_facts_that_are_hard_to_recall(base, facts):
+    # Targets so short that no weight makes up for it.
+    spec = replace(base.editor.spec, gate=0.5, clamp=0.02, max_weight=64.0)
+    editor, eased, given = Editor(base.overlay, base.statistics, spec), Memory(), Memory()
+    editor.write(eased, facts[:3])
+    editor.write(given, facts[:3], gate=0.5)
+    weights = [eased.terms[owner_of(fact)].weight for fact in facts[:3]]
+    assert max(weights) == 64.0
+    for fact, weight in zip(facts[:3], weights, strict=True):
+        gates = [float(gate) for gate in eased.terms[owner_of(fact)].gates.values()]
+        assert gates == pytest.approx([0.5 * weight**-0.25] * len(gates))
+        assert {float(gate) for gate in given.terms[owner_of(fact)].gates.values()} == {0.5}
+
+
 def test_gated_facts_are_recalled_and_other_subjects_are_left_alone(base, written, probes):
     plain, with_gates = written
     margins = score(base.lm, probes, base.overlay.asked(with_gates)).margin
