@@ -86,8 +86,9 @@ class SleepingLM:
             name_or_path: ``"tiny"``, ``"gemma-3-270m"``, a folder, a GGUF file or a hub id.
             edit: How facts are written; by default what was calibrated for the model, see
                 :func:`sleepgym.editing.spec_for`.
-            gate: Gate of edits in place of that of ``edit``, see :class:`sleepgym.editing.EditSpec`. Pretrained models
-                keep far more of what they know with 0.5, and their memory can then no longer be exported without loss.
+            gate: Gate of edits in place of that of ``edit``, see :class:`sleepgym.editing.EditSpec`. Models that are
+                not calibrated get 0.5, with which they keep far more of what they know; a memory that is to be exported
+                is best taught with 0.
             sleep: How nights go; by default gated if edits are.
             capacity: Largest number of facts.
             seed: Seed of the learner.

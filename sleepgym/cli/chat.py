@@ -29,8 +29,9 @@ class Args:
     memory: Path | None = None
     """folder of a saved memory to start with"""
     gate: float | None = None
-    """from 0 to 1: what is taught acts on its own subject only, from this share of its full effect on; 0.5 lets a
-    pretrained model keep what it knows of others. By default what the model's settings say"""
+    """from 0 to 1: what is taught acts on its own subject only, from this share of its full effect on, so that a
+    pretrained model keeps what it knows of others; 0 for a memory that is to be exported. By default 0.5, but for tiny
+    and models that were calibrated"""
     seed: int = 0
     """seed of the nights"""
     device: str | None = None
