@@ -113,7 +113,7 @@ def spec_for(lm: LanguageModel) -> EditSpec:
     """Settings for a model: calibrated here, else those of an exported model's base, else shipped ones, else a default.
 
     The default edits the blocks from a sixth to half of the depth, where Meng et al. 2023 find factual recall, with
-    gated terms: what is off elsewhere leaves alone what a pretrained model knows of others, whatever lambda is.
+    gated terms and made-up neighbours: what is off elsewhere leaves alone what a pretrained model knows of others.
 
     Raises:
         ValueError: A calibration file is malformed.
@@ -130,7 +130,7 @@ def spec_for(lm: LanguageModel) -> EditSpec:
                 return calibration.spec
     depth = len(lm.blocks)
     layers = tuple(range(depth // 6, max(depth // 6 + 1, depth // 2)))
-    return EditSpec(layers=layers, prefixes=3, clamp=0.8, covariance_weight=2000.0, gate=0.5)
+    return EditSpec(layers=layers, prefixes=3, clamp=0.8, covariance_weight=2000.0, gate=0.5, neighbours=64)
 
 
 RECIPE = "sleepgym_edit.json"
