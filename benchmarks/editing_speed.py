@@ -7,9 +7,13 @@ Each pair is timed in turns, and the ratio is that of the medians, so that a bus
 
 from __future__ import annotations
 
+import multiprocessing
+import resource
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 from unittest import mock
 
@@ -155,15 +159,35 @@ class Bench:
             rows.append(self.pair(f"fact {n}: solving from scratch / incrementally", scratch, nth, "cost flat in n"))
         return rows
 
-    def memory(self) -> Row:
+    def memory(self) -> list[Row]:
+        """What a fact takes, and what writing a batch takes at its peak, in a process of its own."""
         memory = Memory()
         self.editor.write(memory, self.facts)
         size = torch.finfo(self.lm.dtype).bits // 8
-        return {"what": "memory per fact (kB)", "kB": memory.parameters * size / len(self.facts) / 1000}
+        rows: list[Row] = [
+            {"what": "memory per fact (kB)", "value": memory.parameters * size / len(self.facts) / 1000, "goal": ""}
+        ]
+        if self.lm.device.type == "cpu":
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                added = pool.submit(batch_memory, self.args).result()
+            what = f"peak memory of writing {len(self.facts)} facts at once, over that of writing one (MB)"
+            rows.append({"what": what, "value": added, "goal": "<= 100"})
+        return rows
+
+
+def batch_memory(args: Args) -> float:
+    """Megabytes that a process grows by while it optimises and writes a batch of facts, after it wrote one."""
+    bench = Bench(args)
+    with TemporaryDirectory() as folder:
+        editor = Editor(bench.overlay, bench.statistics, bench.spec, Path(folder))
+        editor.write(Memory(), bench.facts[:1])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        editor.write(Memory(), bench.facts)
+        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
 def cells(rows: Sequence[Row]) -> list[list[str]]:
-    """Rows of pairs as text, and the memory of a fact last."""
+    """Rows of pairs as text, and single values last."""
     pairs = [
         [
             str(row["what"]),
@@ -174,7 +198,8 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
         for row in rows
         if "ratio" in row
     ]
-    return [*pairs, *([str(row["what"]), f"{row['kB']:.1f}", "", "", ""] for row in rows if "kB" in row)]
+    singles = [[str(row["what"]), f"{row['value']:.1f}", "", "", str(row["goal"])] for row in rows if "value" in row]
+    return [*pairs, *singles]
 
 
 COLUMNS = ("", "first (ms)", "second (ms)", "ratio (range)", "goal")
@@ -189,7 +214,7 @@ def main(args: Args) -> None:
     bench = Bench(args)
     record = records.circumstances(device=bench.lm.device.type)
     record["machine"] += f", {args.dtype}"
-    rows = [*bench.targets(), bench.prefix(), *bench.injection(), *bench.solve(), bench.memory()]
+    rows = [*bench.targets(), bench.prefix(), *bench.injection(), *bench.solve(), *bench.memory()]
     shown = Table(*COLUMNS, title=f"{args.model}: {record['machine']}, medians of {args.repeats}")
     for row in cells(rows):
         shown.add_row(*row)
