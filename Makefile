@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,gemma,minari]'
 	touch $@
 
-demo: $(STAMP) ## watch one episode
+demo: $(STAMP) ## watch a rule and a policy live through one episode
 	$(BIN)/python agents/demo.py
 
 docs: $(STAMP) ## write the environments' pages from the code and the cards

@@ -1,9 +1,15 @@
-"""Runs one episode with a hand-written scheduler, and saves its picture and tensorboard logs."""
+"""Lets a hand-written rule and a trained policy live through the same stream, and makes a film of both, side by side.
+
+    python agents/demo.py
+    python agents/demo.py night-owl runs/ppo/best.zip --env-id SleepLLM-Night-v0 --seed 3
+
+Leaves `film.gif`, the last picture as `hypnogram.png`, and tensorboard logs in the folder `--out`.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +17,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import tyro
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -19,67 +25,143 @@ from rich.table import Table
 import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.evaluation import EpisodeResult, run_episode
 from sleepgym.facts.world import Split
-from sleepgym.schedulers import scheduler_named
-from sleepgym.schedulers.named import spelled_out
+from sleepgym.leaderboard.players import Player, player_named
+from sleepgym.leaderboard.submission import folder_name
 from sleepgym.training.dashboard import Dashboard, figures_of_result
+
+CAPTION = 24
+"""Height of the line with the players' names, in pixels."""
+
+SHIPPED = str(Path(__file__).parent / "pretrained" / "ppo-1.zip")
 
 
 @dataclass
 class Args:
+    players: tyro.conf.Positional[tuple[str, ...]] = ("pressure-rule", SHIPPED)
+    """schedulers, with optional fields after a colon as in night-owl:load_at=0.05, and paths of policies. A policy file
+    is code: name only those that you trust"""
     env_id: str = "SleepLLM-v0"
     """id of the environment"""
     seed: int = 0
     """seed of the episode"""
-    split: Split = "train"
+    split: Split = "validation"
     """split that facts are drawn from"""
-    scheduler: str = "rounds"
-    """scheduler to evaluate, with optional fields after a colon as in night-owl:load_at=0.05"""
+    every: int = 2
+    """ticks between pictures of the film"""
     out: Path = Path("runs/demo")
-    """folder of the picture and the tensorboard logs"""
+    """folder of the film, the last picture and the tensorboard logs"""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What a player did, and how it looked.
+
+    Attributes:
+        name: Name of the player.
+        result: How its episode ended.
+        pictures: Pictures by tick.
+        seconds: How long it took.
+    """
+
+    name: str
+    result: EpisodeResult
+    pictures: Mapping[int, Image.Image]
+    seconds: float
 
 
 def main(args: Args) -> None:
-    console, started = Console(), time.perf_counter()
+    console = Console()
     args.out.mkdir(parents=True, exist_ok=True)
-    env = gym.make(args.env_id, split=args.split, render_mode="rgb_array")
-    dashboard = Dashboard(args.out)
-    dashboard.card(env.unwrapped.card)  # type: ignore[attr-defined]
-    dashboard.policy(spelled_out(args.scheduler))
+    played = []
+    for text in args.players:
+        env = gym.make(args.env_id, split=args.split, render_mode="rgb_array")
+        played.append(play(args, player_named(text, env), env, console))
+        env.close()
+    frames = film({episode.name: episode.pictures for episode in played})
+    frames[-1].save(args.out / "hypnogram.png")
+    shades = [frame.quantize(64, dither=Image.Dither.NONE) for frame in frames]
+    shades[0].save(
+        args.out / "film.gif",
+        save_all=True,
+        append_images=shades[1:],
+        duration=[120] * (len(shades) - 1) + [3000],
+        loop=0,
+    )
+    console.print(summary(played))
+    console.print(f"film: {args.out / 'film.gif'}   logs: tensorboard --logdir {args.out}")
+
+
+def play(args: Args, player: Player, env: gym.Env[Any, Any], console: Console) -> Episode:
+    """Lets a player live through the stream, and logs it."""
+    started, name = time.perf_counter(), called(player)
+    card = env.unwrapped.card  # type: ignore[attr-defined]
+    dashboard = Dashboard(args.out / folder_name(name))
+    dashboard.card(card)
+    dashboard.policy(player.about)
     dashboard.arguments(asdict(args), ("eval/mean_score",))
+    pictures: dict[int, Image.Image] = {}
     columns = (TextColumn("tick {task.completed}/{task.total}"), BarColumn(), TextColumn("{task.description}"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        task = progress.add_task("", total=env.unwrapped.card.horizon)  # type: ignore[attr-defined]
+        task = progress.add_task(name, total=card.horizon)
 
         def on_step(info: Mapping[str, Any]) -> None:
-            for name in ("recall", "score", "edits_left", "ppl_ratio", "pending", "sleeps", "naps"):
-                dashboard.writer.add_scalar(f"episode/{name}", info[name], info["tick"])
-            for name in ("served", "drift", "invalid"):
-                dashboard.writer.add_scalar(f"reward/{name}", info[f"reward_{name}"], info["tick"])
-            dashboard.writer.add_scalar("time/seconds", time.perf_counter() - started, info["tick"])
-            words = f"recall {info['recall']:.2f}  score {info['score']:.2f}  sleeps {info['sleeps']}"
-            progress.update(task, completed=info["tick"], description=words)
+            tick = int(info["tick"])
+            for figure in ("recall", "score", "edits_left", "ppl_ratio", "pending", "sleeps", "naps"):
+                dashboard.writer.add_scalar(f"episode/{figure}", info[figure], tick)
+            for figure in ("served", "drift", "invalid"):
+                dashboard.writer.add_scalar(f"reward/{figure}", info[f"reward_{figure}"], tick)
+            dashboard.writer.add_scalar("time/seconds", time.perf_counter() - started, tick)
+            if tick - max(pictures, default=-args.every) >= args.every or tick >= card.horizon:
+                pictures[tick] = Image.fromarray(np.asarray(env.render(), dtype=np.uint8))
+            words = f"{name}: recall {info['recall']:.2f}  score {info['score']:.2f}  sleeps {info['sleeps']}"
+            progress.update(task, completed=tick, description=words)
 
-        result = run_episode(env, scheduler_named(args.scheduler), args.seed, on_step)
-    picture = np.asarray(env.render(), dtype=np.uint8)
+        result = run_episode(player.wrap(env), player.scheduler, args.seed, on_step)
+    seconds = time.perf_counter() - started
     dashboard.episode(figures_of_result(result), step=0)
-    dashboard.evaluation([result], time.perf_counter() - started, step=0)
-    dashboard.picture(picture, step=0)
+    dashboard.evaluation([result], seconds, step=0)
+    dashboard.picture(np.asarray(pictures[max(pictures)]), step=0)
     dashboard.close()
-    Image.fromarray(picture).save(args.out / "hypnogram.png")
-    env.close()
-    console.print(summary(args.scheduler, result, time.perf_counter() - started))
-    console.print(f"picture: {args.out / 'hypnogram.png'}   logs: tensorboard --logdir {args.out}")
+    return Episode(name, result, pictures, seconds)
 
 
-def summary(scheduler: str, result: EpisodeResult, seconds: float) -> Table:
-    out = Table("measure", "value", title=f"one episode of {scheduler}")
-    out.add_row("questions answered correctly", f"{result.score:.1%}")
-    out.add_row("facts recalled at the end", f"{result.recall:.1%}")
-    out.add_row("edits spent", f"{result.edits_used} of {result.budget}")
-    out.add_row("nights, naps", f"{result.sleeps}, {result.naps}")
-    out.add_row("perplexity drift", f"{result.ppl_ratio - 1:+.1%}")
-    out.add_row("forbidden or failed steps", str(result.invalid))
-    out.add_row("seconds", f"{seconds:.1f}")
+def called(player: Player) -> str:
+    """Name of a player in tables and folders."""
+    return Path(player.name).stem if player.policy else player.name
+
+
+def film(episodes: Mapping[str, Mapping[int, Image.Image]]) -> list[Image.Image]:
+    """Pictures of several episodes side by side below their names, each as of the same tick.
+
+    Args:
+        episodes: Pictures by tick, by the name of the player.
+    """
+    font, frames = ImageFont.load_default(16), []
+    for tick in sorted({tick for pictures in episodes.values() for tick in pictures}):
+        shown = [
+            pictures[max((t for t in pictures if t <= tick), default=min(pictures))] for pictures in episodes.values()
+        ]
+        size = sum(each.width for each in shown), CAPTION + max(each.height for each in shown)
+        frame, left = Image.new("RGB", size, "white"), 0
+        for name, each in zip(episodes, shown, strict=True):
+            frame.paste(each, (left, CAPTION))
+            ImageDraw.Draw(frame).text((left + each.width // 2, CAPTION // 2), name, "black", font, anchor="mm")
+            left += each.width
+        frames.append(frame)
+    return frames
+
+
+def summary(played: Sequence[Episode]) -> Table:
+    """A column for each player."""
+    results = [episode.result for episode in played]
+    out = Table("measure", *(episode.name for episode in played), title="the same stream")
+    out.add_row("questions answered correctly", *(f"{result.score:.1%}" for result in results))
+    out.add_row("facts recalled at the end", *(f"{result.recall:.1%}" for result in results))
+    out.add_row("edits spent", *(f"{result.edits_used} of {result.budget}" for result in results))
+    out.add_row("nights, naps", *(f"{result.sleeps}, {result.naps}" for result in results))
+    out.add_row("perplexity drift", *(f"{result.ppl_ratio - 1:+.1%}" for result in results))
+    out.add_row("forbidden or failed steps", *(str(result.invalid) for result in results))
+    out.add_row("seconds", *(f"{episode.seconds:.1f}" for episode in played))
     return out
 
 

@@ -9,13 +9,17 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 
-def test_demo_leaves_a_picture_and_logs(
+def test_demo_leaves_a_film_and_logs(
     run_script: Callable[..., str], dashboard_of: Callable[[Path], EventAccumulator], tmp_path: Path
 ) -> None:
-    shown = run_script("agents/demo.py", "--env-id", "SleepLLM-Mini-v0", cwd=tmp_path)
-    assert "edits spent" in shown
-    with Image.open(tmp_path / "runs" / "demo" / "hypnogram.png") as picture:
-        assert picture.size == (640, 480)
-    events = dashboard_of(tmp_path / "runs" / "demo")
-    assert {"episode/recall", "reward/served", "time/seconds"} <= set(events.Tags()["scalars"])
-    assert events.Scalars("sleepgym/score")[0].value == events.Scalars("episode/score")[-1].value
+    names = ("night-owl", "never-sleep")
+    shown = run_script("agents/demo.py", *names, "--env-id", "SleepLLM-Mini-v0", cwd=tmp_path)
+    assert "edits spent" in shown and all(name in shown for name in names)
+    out = tmp_path / "runs" / "demo"
+    with Image.open(out / "hypnogram.png") as picture, Image.open(out / "film.gif") as film:
+        assert picture.size == film.size == (1280, 504)
+        assert film.n_frames > 2
+    for name in names:
+        events = dashboard_of(out / name)
+        assert {"episode/recall", "reward/served", "time/seconds"} <= set(events.Tags()["scalars"])
+        assert events.Scalars("sleepgym/score")[0].value == events.Scalars("episode/score")[-1].value
