@@ -9,7 +9,7 @@ from typing import Protocol
 import tyro
 
 from sleepgym._version import __version__
-from sleepgym.cli import chat, leaderboard, notes, replay
+from sleepgym.cli import calibrate, chat, envs, inspect, leaderboard, notes, replay
 from sleepgym.cli.signals import terminating_cleanly
 from sleepgym.cli.streams import write_anything
 
@@ -25,7 +25,10 @@ class Command(Protocol):
 # A further subcommand is a module with such a dataclass, and a line here. Its heavy imports belong into `run`, so that
 # `--help` answers at once.
 COMMANDS: dict[str, Callable[..., Command]] = {
+    "calibrate": calibrate.Args,
     "chat": chat.Args,
+    "envs": envs.Args,
+    "inspect": inspect.Args,
     "leaderboard": leaderboard.Args,
     "notes": notes.Args,
     "replay": replay.Args,

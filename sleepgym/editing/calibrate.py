@@ -110,10 +110,25 @@ def calibration_path(lm: LanguageModel) -> Path:
 
 
 def spec_for(lm: LanguageModel) -> EditSpec:
-    """Settings for a model: calibrated here, else those of an exported model's base, else shipped ones, else a default.
+    """Settings for a model: those of :func:`calibrated`, else a default.
 
     The default edits the blocks from a sixth to half of the depth, where Meng et al. 2023 find factual recall, with
     gated terms and made-up neighbours: what is off elsewhere leaves alone what a pretrained model knows of others.
+
+    Raises:
+        ValueError: A calibration file is malformed.
+    """
+    depth = len(lm.blocks)
+    layers = tuple(range(depth // 6, max(depth // 6 + 1, depth // 2)))
+    usual = EditSpec(layers=layers, prefixes=3, clamp=0.8, covariance_weight=2000.0, gate=0.5, neighbours=64)
+    return calibrated(lm) or usual
+
+
+def calibrated(lm: LanguageModel) -> EditSpec | None:
+    """Settings that were found for a model: calibrated here, else those of an exported model's base, else shipped ones.
+
+    Returns:
+        The settings; None for a model that nobody has calibrated.
 
     Raises:
         ValueError: A calibration file is malformed.
@@ -128,9 +143,7 @@ def spec_for(lm: LanguageModel) -> EditSpec:
             calibration = Calibration.read(file.read_text(encoding="utf-8"))
             if calibration.fingerprint == lm.fingerprint:
                 return calibration.spec
-    depth = len(lm.blocks)
-    layers = tuple(range(depth // 6, max(depth // 6 + 1, depth // 2)))
-    return EditSpec(layers=layers, prefixes=3, clamp=0.8, covariance_weight=2000.0, gate=0.5, neighbours=64)
+    return None
 
 
 RECIPE = "sleepgym_edit.json"
