@@ -7,8 +7,8 @@ projection onto keys that text does not use (Fang et al. 2025, eq. 11).
 ``D`` is never formed. With ``M^-1 = W W^T`` and whitened keys ``Z = K W``, the push-through identity gives
 ``D = R A`` with ``A = (I + Z Z^T)^-1 Z W^T``: every key owns one row of ``A``, and its term can be reverted or
 scaled alone. ``W`` is computed once per model. The Cholesky factor of ``I + Z Z^T`` grows by a row with each key,
-so the n-th fact costs ``O(d^2 + n d + n^2)`` instead of the ``O(n^2 d + n^3)`` of solving for all again. That one by one
-adds up to the joint solve is recursive least squares, as in RLSEdit (arXiv:2601.15686).
+so the n-th fact costs ``O(d^2 + n d + n^2)`` instead of the ``O(n^2 d + n^3)`` of solving for all again. That this adds
+up to the joint solve is recursive least squares, as in RLSEdit (arXiv:2601.15686).
 
 All computations are in float64: ``I + Z Z^T`` is near singular when the keys of two subjects are similar.
 """
