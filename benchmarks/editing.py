@@ -215,25 +215,25 @@ def main(args: Args) -> None:
             spec = replace(spec, **{name: max(tried, key=lambda each: each["quality"])["value"]})
             tuning += tried
     counts = [n for n in args.counts if n < args.facts] + [args.facts]
-    runs: list[dict[str, Any]] = []
+    record = records.circumstances(args.seeds) | {
+        "command": records.command(places={"DATA": args.data, "OUT": args.out}),
+        "model": args.model,
+        "fingerprint": bench.lm.fingerprint[:16],
+        "dataset": args.dataset,
+        "preset": args.name or args.preset,
+        "dtype": args.dtype,
+        "spec": asdict(spec),
+        "tuning": tuning,
+        "perplexity": bench.bare,
+        "runs": [],
+    }
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         points = bench.run(spec, draw(args, args.facts, seed), counts)
-        runs.append({"seed": seed, "points": points})
+        record["runs"].append({"seed": seed, "points": points})
         for point in points:
             console.print(f"seed {seed} " + "  ".join(f"{k} {v:.3g}" for k, v in point.items()), soft_wrap=True)
-    if args.out:
-        record = records.circumstances(args.seeds) | {
-            "model": args.model,
-            "fingerprint": bench.lm.fingerprint[:16],
-            "dataset": args.dataset,
-            "preset": args.name or args.preset,
-            "dtype": args.dtype,
-            "spec": asdict(spec),
-            "tuning": tuning,
-            "perplexity": bench.bare,
-            "runs": runs,
-        }
-        records.write(args.out, record)
+        if args.out:  # after every draw: what was measured is kept whatever comes
+            records.write(args.out, record)
 
 
 if __name__ == "__main__":

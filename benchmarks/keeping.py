@@ -137,19 +137,11 @@ def said(point: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def command(args: Args) -> str:
-    """Command line, with names in place of the folders and files of this machine."""
-    text = records.command()
-    places = {"RELATIONS": args.relations, "COUNTERFACT": args.counterfact, "CACHE": args.cache, "OUT": args.out}
-    for name, path in places.items():
-        text = text.replace(str(path), name)
-    return text
-
-
 def main(args: Args) -> None:
     console, bench = Console(width=220), Bench(args)
+    places = {"RELATIONS": args.relations, "COUNTERFACT": args.counterfact, "CACHE": args.cache, "OUT": args.out}
     record = records.circumstances(args.seeds) | {
-        "command": command(args),
+        "command": records.command(places=places),
         "name": args.name,
         "model": args.model,
         "fingerprint": bench.lm.fingerprint[:16],

@@ -36,16 +36,20 @@ def machine(device: str = "cpu") -> str:
     return f"{name}, {cores} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def command(arguments: list[str] | None = None) -> str:
+def command(arguments: list[str] | None = None, places: Mapping[str, Path | None] | None = None) -> str:
     """Command line of the running script, as typed from the root of the repository.
 
     Args:
         arguments: Script and arguments; by default those of this process.
+        places: Files and folders of this machine, by the name that stands for each.
     """
     script, *rest = arguments if arguments is not None else sys.argv
     path = Path(script).absolute()
     shown = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
-    return shlex.join(["python", shown, *rest])
+    text = shlex.join(["python", shown, *rest])
+    for name, place in (places or {}).items():
+        text = text.replace(str(place), name)
+    return text
 
 
 def circumstances(seeds: int | None = None, device: str = "cpu") -> Record:

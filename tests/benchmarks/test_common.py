@@ -136,3 +136,9 @@ def test_a_band_is_the_mean_and_the_range_in_order(benchmark: Callable[[str], Mo
     assert {tuple(point) for point in band.get_paths()[0].vertices.tolist()} == {(1.0, 0.0), (2.0, 1.0), (2.0, 3.0)}
     plots.save(figure, tmp_path / "new" / "picture.png")
     assert (tmp_path / "new" / "picture.png").stat().st_size > 1000
+
+
+def test_commands_are_shown_without_places_of_this_machine(tmp_path):
+    arguments = ["benchmarks/editing.py", "--data", str(tmp_path / "facts.json"), "--out", "x.json"]
+    places = {"DATA": tmp_path / "facts.json", "CACHE": None}
+    assert records.command(arguments, places).endswith("--data DATA --out x.json")
