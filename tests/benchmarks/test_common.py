@@ -138,7 +138,7 @@ def test_a_band_is_the_mean_and_the_range_in_order(benchmark: Callable[[str], Mo
     assert (tmp_path / "new" / "picture.png").stat().st_size > 1000
 
 
-def test_commands_are_shown_without_places_of_this_machine(tmp_path):
+def test_commands_are_shown_without_places_of_this_machine(records: ModuleType, tmp_path: Path) -> None:
     arguments = ["benchmarks/editing.py", "--data", str(tmp_path / "facts.json"), "--out", "x.json"]
     places = {"DATA": tmp_path / "facts.json", "CACHE": None}
     assert records.command(arguments, places).endswith("--data DATA --out x.json")
