@@ -29,7 +29,7 @@ from rich.console import Console
 from benchmarks.common import records, timing
 from sleepgym.editing import EditError, Editor, EditSpec, preset, statistics_for
 from sleepgym.editing.calibrate import quality, spec_for
-from sleepgym.editing.measure import EditProbes
+from sleepgym.editing.measure import EditProbes, EditReport
 from sleepgym.editing.neighbourhood import Neighbourhood
 from sleepgym.facts import Fact, World, load_facts
 from sleepgym.facts.real import RealFacts
@@ -136,11 +136,15 @@ class Bench:
         self.bare = perplexity(self.lm, self.text)
 
     def run(self, spec: EditSpec, facts: Sequence[Fact], counts: Sequence[int]) -> list[Point]:
-        """Writes facts one by one; measured after each of the counts. Ends early where the recipe breaks down."""
+        """Writes facts one by one; measured before the first, and after each of the counts.
+
+        Ends early where the recipe breaks down.
+        """
         probes, memory = EditProbes(self.lm, facts), Memory()
         cached = Editor(self.overlay, self.statistics, spec, cache_dir("targets"))
         writers = {"uncached": (cached, memory)}
-        points: list[Point] = []
+        bare = probes.read(facts[:1])
+        points: list[Point] = [{"facts": 0, "kept": bare.kept} | self.readings("neighbourhood", bare)]
         with TemporaryDirectory() as folder:
             if spec.frozen:
                 cached.targets(facts)
@@ -178,9 +182,14 @@ class Bench:
             drift = perplexity(self.lm, self.text) / self.bare - 1
         point = {"early": early, "kept": report.kept, "drift": drift, "norm": self.norm(memory)}
         for name in ("efficacy", "paraphrase", "question", "neighbourhood"):
-            point |= {f"{name} {reading}": value for reading, value in asdict(getattr(report, name)).items()}
+            point |= self.readings(name, report)
         point["peak MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return point
+
+    @staticmethod
+    def readings(name: str, report: EditReport) -> Point:
+        """All readings of one kind of prompts."""
+        return {f"{name} {reading}": value for reading, value in asdict(getattr(report, name)).items()}
 
     def norm(self, memory: Memory) -> float:
         """Frobenius norm of what was added, in units of that of the weights, mean over edited blocks."""

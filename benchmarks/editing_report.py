@@ -93,6 +93,9 @@ def table(found: Sequence[Record], facts: int) -> str:
         for record in found
         if at(record, facts, "efficacy exact")
     ]
+    # Neighbours of all draws are asked whatever was written, so that one row of the bare model goes with all of them.
+    asked = [record for record in found if at(record, 0, "kept")]
+    rows += [["bare model", *(cell(asked[0], 0, key) for key in used.values())]] if asked else []
     return markdown.table([f"{facts} facts", *used], rows)
 
 
@@ -114,7 +117,7 @@ def curves(found: Sequence[Record], title: str) -> Figure:
     shown = (("efficacy exact", "recall"), ("kept", "neighbours kept"), ("drift", "perplexity change (%)"))
     for ax, (key, label) in zip(axes, shown, strict=True):
         for record in found:
-            counts = sorted({p["facts"] for run in record["runs"] for p in run["points"] if key in p})
+            counts = sorted({p["facts"] for run in record["runs"] for p in run["points"] if key in p and p["facts"]})
             scale = 100 if key == "drift" else 1
             values = {n: [scale * v for v in of] for n in counts if (of := at(record, n, key))}
             plots.band(ax, values, record["preset"], COLOURS[record["preset"]])

@@ -28,7 +28,7 @@ def folder(run_script: Callable[..., str], tmp_path_factory: pytest.TempPathFact
 def test_every_reading_is_recorded_after_every_count(folder: Path) -> None:
     record = json.loads((folder / "tiny.world.sleepgym.json").read_text())
     (only,) = record["runs"]
-    assert [point["facts"] for point in only["points"]] == [1, 2]
+    assert [point["facts"] for point in only["points"]] == [0, 1, 2]
     last = only["points"][-1]
     assert last["efficacy exact"] == last["efficacy written"] == 1.0
     assert {"kept", "early", "drift", "norm", "peak MB", "paraphrase exact"} <= last.keys()
