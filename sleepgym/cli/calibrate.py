@@ -36,8 +36,8 @@ class Args:
     """contexts of a target"""
     gate: float = 0.5
     """gate of edits, which is not searched for"""
-    neighbours: int = 64
-    """others of a relation that edits leave alone, where they are gated; not searched for"""
+    neighbours: int = 0
+    """others of a relation that edits leave alone; not searched for"""
     out: Path | None = None
     """JSON file of the settings; by default beside the model's statistics in the cache"""
 
@@ -58,7 +58,7 @@ class Args:
 
         logging.disable_progress_bar()
         try:
-            start = EditSpec(prefixes=self.prefixes, gate=self.gate, neighbours=self.neighbours if self.gate else 0)
+            start = EditSpec(prefixes=self.prefixes, gate=self.gate, neighbours=self.neighbours)
             lm = load(self.model, dtype=getattr(torch, self.dtype))
             source, rng = facts_for(self.model), np.random.default_rng(self.seed)
             facts = with_neighbours(rng, source.new_facts(rng, self.facts, "train"), source.known_facts(), count=4)
