@@ -112,6 +112,12 @@ def test_half_precision_is_rounded_from_what_the_file_says(file: Path) -> None:
     assert lm.fingerprint == load(file).fingerprint
 
 
+def test_a_copy_can_be_spread_over_all_devices(file: Path) -> None:
+    pytest.importorskip("accelerate")
+    expected = weights_of(load(file))
+    assert same(weights_of(load(file, device="auto", dtype=torch.float32)), expected)
+
+
 def test_later_loads_do_not_read_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(file)
     monkeypatch.setattr(gguf.GGUFReader, "__init__", lambda *_: pytest.fail("the file was read again"))
