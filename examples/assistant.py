@@ -160,11 +160,9 @@ def exam(args: Args, watch: Stopwatch) -> tuple[Costs, Exam]:
     known = [probe for probe, right in zip(probes, correct(model, probes), strict=True) if right]
     text = model.base.statistics.held_out[:32]
     bare = model.perplexity(text)
+    recalled = {"told, before": answered(model, kinds(all_told)["told"])}
     model.load(args.out)
-    recalled = {
-        kind: {way: count(correct(model, probes)) for way, probes in asked(model, facts).items()}
-        for kind, facts in kinds(all_told).items()
-    }
+    recalled |= {kind: answered(model, facts) for kind, facts in kinds(all_told).items()}
     found = Exam(recalled, count(correct(model, known)), (bare, model.perplexity(text)))
     watch.lap("asking")
     return Costs("exam", watch.seconds, peak()), found
@@ -179,15 +177,16 @@ def kinds(all_told: Sequence[Told]) -> dict[str, list[Fact]]:
     }
 
 
-def asked(model: SleepingLM, facts: Sequence[Fact]) -> dict[str, list[Encoded]]:
-    """Ways to ask. Prompts and first questions are what nights practise; words of one's own are never practised."""
+def answered(model: SleepingLM, facts: Sequence[Fact]) -> dict[str, tuple[int, int]]:
+    """Right answers by way of asking: nights practise prompts and first questions, and never words of one's own."""
     lm = model.lm
-    return {
+    ways = {
         "as taught": [raw_probe(lm, fact) for fact in facts],
         "in chat": [chat_probe(lm, fact) for fact in facts],
         "own words": [lm.encode(text, fact.object) for fact in facts for text in fact.paraphrases],
         "own words, in chat": [lm.encode(lm.chat(text), fact.object) for fact in facts for text in fact.questions[1:]],
     }
+    return {way: count(correct(model, probes)) for way, probes in ways.items()}
 
 
 def correct(model: SleepingLM, probes: Sequence[Encoded]) -> list[bool]:

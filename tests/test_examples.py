@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from collections.abc import Callable
+from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from sleepgym import World
 
 ASSISTANT = "examples/assistant.py"
 
@@ -40,7 +46,24 @@ def test_the_assistant_is_a_pretrained_model(run_script: Callable[..., str], tmp
     assert answers(shown, "forgotten")[0] == (0, 1)
 
 
-def test_the_assistant_runs_on_a_folder_and_reads_what_it_is_told(load_script: Callable, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_assistant_is_a_folder_and_is_told_what_a_file_says(run_script: Callable[..., str], tmp_path: Path) -> None:
+    folder = shutil.copytree(Path(str(resources.files("sleepgym.lm"))) / "tiny", tmp_path / "model")
+    texts = ("subject", "prompt", "object", "questions", "paraphrases")
+    lines = [
+        {"day": 1 + i % 3} | {name: getattr(fact, name) for name in texts}
+        for i, fact in enumerate(World().new_facts(np.random.default_rng(1), 4))
+    ]
+    lines[0] |= {"forgotten_on": 2}
+    (tmp_path / "facts.jsonl").write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    shown = run_script(ASSISTANT, "--model", str(folder), "--facts", "facts.jsonl", cwd=tmp_path)
+    assert answers(shown, "told")[0] == (3, 3) and answers(shown, "forgotten")[0] == (0, 1)
+
+
+def test_a_pretrained_model_is_told_corrected_and_asked_to_forget_what_the_file_says(
+    load_script: Callable, tmp_path: Path
+) -> None:
     script = load_script(ASSISTANT)
     args = script.Args(model=str(tmp_path), out=tmp_path)
     told = script.conversation(args)
