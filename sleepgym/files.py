@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +50,30 @@ def write(path: Path, data: bytes) -> None:
         OSError: It cannot be written; an earlier file is whole.
     """
     write_all(path.parent, {path.name: data})
+
+
+def write_with(path: Path, writer: Callable[[Path], object]) -> None:
+    """Lets a function write a file that is too large to be held in memory; it is the old one or the new one.
+
+    Args:
+        path: Where to; its folder is made.
+        writer: Writes to the path that it is given.
+
+    Raises:
+        OSError: It cannot be written; an earlier file is whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
+    try:
+        part.touch()
+        usual = part.stat().st_mode
+        writer(part)
+        part.chmod(usual)  # safetensors makes files that only their owner may read
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
 
 
 def write_all(folder: Path, files: Mapping[str, bytes], durable: bool = False) -> None:

@@ -66,6 +66,13 @@ def test_what_was_played_is_summed_up_compared_and_drawn(
     assert (tmp_path / "profiles.png").is_file() and (tmp_path / "intervals.png").is_file()
 
 
+def test_the_page_on_the_assistant_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_blocks("assistant.md", tmp_path, monkeypatch)
+    assert capsys.readouterr().out.strip() == "Porto"
+
+
 def test_the_page_on_notes_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from sleepgym.files import cache_dir
+from sleepgym.lm import unpacked
 from sleepgym.lm.architecture import find_blocks, require_causal
 from sleepgym.lm.catalogue import CATALOGUE, ModelLoadError, named_model
 from sleepgym.lm.fingerprint import fingerprint_of
@@ -79,7 +79,7 @@ def load(
         model_arguments["device_map"] = "auto" if str(device) == "auto" else {"": device}
     try:
         with usual_modes():
-            model = AutoModelForCausalLM.from_pretrained(folder, **model_arguments)
+            model = _model(folder, model_arguments)
             tokenizer = _tokenizer(folder, arguments)
     except Exception as error:
         raise ModelLoadError(
@@ -239,14 +239,19 @@ def _locate(name: str) -> tuple[str, dict[str, Any]]:
     return str(path), {"local_files_only": True} if path.is_dir() else {}
 
 
+def _model(folder: str, arguments: dict[str, Any]) -> PreTrainedModel:
+    """The model; of a GGUF file the copy of its weights, if one can be kept."""
+    if "gguf_file" in arguments:
+        rest = {key: value for key, value in arguments.items() if key != "gguf_file"}
+        copied = partial(AutoModelForCausalLM.from_pretrained, **rest, use_safetensors=True)
+        kept = unpacked.load_weights(Path(folder) / arguments["gguf_file"], copied)
+        if kept is not None:
+            return kept
+    return AutoModelForCausalLM.from_pretrained(folder, **arguments)
+
+
 def _tokenizer(folder: str, arguments: dict[str, Any]) -> PreTrainedTokenizerBase:
-    """The tokenizer; one rebuilt from a GGUF file (minutes for a large vocabulary) is kept in the cache."""
-    if "gguf_file" not in arguments:
-        return AutoTokenizer.from_pretrained(folder, **arguments)
-    file = Path(folder) / arguments["gguf_file"]
-    stat = file.stat()
-    name = hashlib.sha256(f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:32]
-    cached = cache_dir("tokenizers") / name
-    if not (cached / "tokenizer.json").is_file():
-        AutoTokenizer.from_pretrained(folder, **arguments).save_pretrained(cached)
-    return AutoTokenizer.from_pretrained(cached, local_files_only=True)
+    """The tokenizer; one that was rebuilt from a GGUF file (a minute for a large vocabulary) is kept in the cache."""
+    if "gguf_file" in arguments:
+        return unpacked.load_tokenizer(Path(folder) / arguments["gguf_file"])
+    return AutoTokenizer.from_pretrained(folder, **arguments)

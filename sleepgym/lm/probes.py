@@ -16,6 +16,9 @@ from sleepgym.lm.language_model import LanguageModel
 Logits = Callable[[Sequence[tuple[int, ...]], tuple[Tensor, Tensor]], Tensor]
 """Logits ``[n, vocabulary]`` of token rows that follow the tokens at ``(rows, columns)``, ``[n]`` each."""
 
+_LOGITS = 2**24
+"""Logits that are normalised at a time, where a text has more; bounds memory and changes no result."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -118,7 +121,7 @@ def perplexity(
         batch_rows: Rows per forward pass; bounds memory, changes the result by no more than rounding. By default 8 on a
             CPU, where activations that outgrow its caches take half as long again, and 32 elsewhere.
         columns: Per row the positions whose next tokens count; None for all of them.
-        logits: What runs the rows; None for :func:`plain`.
+        logits: What runs the rows, and returns a tensor that may be overwritten; None for :func:`plain`.
 
     Raises:
         ValueError: There is no token that another one precedes.
@@ -140,7 +143,10 @@ def perplexity(
         found = logits([tuple(text) for text in batch], _positions(read))
         targets = [text[column + 1] for text, of_row in zip(batch, read, strict=True) for column in of_row]
         following = torch.tensor(targets, device=found.device)
-        total += float(torch.nn.functional.cross_entropy(found, following, reduction="sum"))
+        # In place and part by part: of a large vocabulary, a second tensor like this one takes hundreds of megabytes.
+        for part in found.split(max(1, _LOGITS // found.shape[1])):
+            part.copy_(part.log_softmax(1))
+        total += float(torch.nn.functional.nll_loss(found, following, reduction="sum"))
         count += len(targets)
     # A ruined model's NLL can be beyond what exp can show.
     return math.exp(total / count) if total / count < 700 else math.inf

@@ -15,6 +15,7 @@ from transformers import (
 
 from sleepgym.facts import Fact, FactError
 from sleepgym.lm import generate, perplexity, score
+from sleepgym.lm.probes import plain as plain_logits
 from sleepgym.memory.overlay import Term
 
 
@@ -85,6 +86,24 @@ def test_perplexity_equals_a_plain_loop_with_the_models_own_loss(base):
     expected = math.exp(total / sum(len(row) - 1 for row in texts))
     assert perplexity(base.lm, texts) == pytest.approx(expected, rel=1e-5)
     assert perplexity(base.lm, texts, batch_rows=2) == pytest.approx(expected, rel=1e-5)
+
+
+def test_perplexity_in_parts_is_that_of_the_whole_bit_for_bit(base, monkeypatch):
+    texts = base.statistics.held_out[:20]
+
+    def cross_entropy(rows, at):
+        found.append(plain_logits(base.lm, narrow=False)(rows, at))
+        targets = torch.tensor(
+            [rows[row][column + 1] for row, column in zip(*map(torch.Tensor.tolist, at), strict=True)]
+        )
+        totals.append(float(torch.nn.functional.cross_entropy(found[-1], targets, reduction="sum")))
+        return found[-1]
+
+    found, totals = [], []
+    whole = perplexity(base.lm, texts, logits=cross_entropy)
+    assert whole == math.exp(sum(totals) / sum(map(len, found)))
+    monkeypatch.setattr("sleepgym.lm.probes._LOGITS", 3 * found[0].shape[1])
+    assert perplexity(base.lm, texts) == whole
 
 
 @pytest.mark.parametrize("texts", [[], [[7]], [[], [7]]], ids=["no rows", "one token", "empty row"])
