@@ -47,7 +47,7 @@ class Args:
     quantization: Quantization | None = None
     """4bit or 8bit weights (extra quant, CUDA)"""
     gate: float | None = None
-    """how near a prompt has to be to a fact for its edit to act; by default 0.5, and none for the bundled model"""
+    """how near a prompt has to be to a fact for its edit to act; by default what suits the model: 0.5, and none for tiny"""
     facts: Path = field(default_factory=lambda: Path(__file__).with_suffix(".jsonl"))
     """what a pretrained model is told, a fact a line; the bundled model is told of people of its own world"""
     out: Path = Path("runs/assistant")
@@ -141,9 +141,7 @@ def day(args: Args, number: int, watch: Stopwatch) -> Costs:
 
 
 def assistant(args: Args) -> SleepingLM:
-    usual = None if isinstance(facts_for(args.model), World) else 0.5
-    gate = usual if args.gate is None else args.gate
-    return SleepingLM.from_pretrained(args.model, gate=gate, device=args.device, quantization=args.quantization)
+    return SleepingLM.from_pretrained(args.model, gate=args.gate, device=args.device, quantization=args.quantization)
 
 
 # -------------------------------------------------------------------------- the exam
