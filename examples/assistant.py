@@ -47,7 +47,7 @@ class Args:
     quantization: Quantization | None = None
     """4bit or 8bit weights (extra quant, CUDA)"""
     gate: float | None = None
-    """how near a prompt has to be to a fact for its edit to act; by default what suits the model: 0.5, and none for tiny"""
+    """how near a prompt has to be to a fact for its edit to act; by default 0.5, and none for tiny"""
     facts: Path = field(default_factory=lambda: Path(__file__).with_suffix(".jsonl"))
     """what a pretrained model is told, a fact a line; the bundled model is told of people of its own world"""
     out: Path = Path("runs/assistant")
