@@ -28,6 +28,9 @@ class Args:
     """"tiny", "gemma-3-270m" (extra: gemma), a folder, a GGUF file or a hub id"""
     memory: Path | None = None
     """folder of a saved memory to start with"""
+    notes: Path | None = None
+    """folder of notes: what is remembered is noted there, answers that the model is unsure of are looked up there, and
+    what a person changes there is taught at the next night; made when something is first noted"""
     gate: float | None = None
     """from 0 to 1: what is taught acts on its own subject only, from this share of its full effect on, so that a
     pretrained model keeps what it knows of others; 0 for a memory that is to be exported. By default 0.5, but for tiny
@@ -57,8 +60,9 @@ class Args:
         with console.status(escape(f"loading {self.model!r}")) as status:
             from transformers.utils import logging
 
+            from sleepgym.cli.notebook import Notebook
             from sleepgym.cli.session import COMMANDS, Session
-            from sleepgym.cli.teaching import PREFIX
+            from sleepgym.cli.teaching import PREFIX, relations_of
             from sleepgym.cli.views import one_line
             from sleepgym.sleeper import SleepingLM
 
@@ -75,12 +79,13 @@ class Args:
                 )
                 if self.memory is not None:
                     learner.load(self.memory)
-            except Exception as error:  # whatever is in a folder that is said to be a model
+                notebook = None if self.notes is None else Notebook(self.notes, relations_of(learner.lm.name))
+                session = Session(learner, console, self.tokens, notebook)
+                session.greet()
+            except Exception as error:  # whatever is in a folder that is said to be a model, or notes
                 console.print(one_line(error), soft_wrap=True)
                 return None
         complete_commands([*(f"/{name}" for name in COMMANDS), PREFIX])
-        session = Session(learner, console, self.tokens)
-        session.greet()
         return session
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sleepgym.memory.state import State
+from sleepgym.notes.store import Change
 
 LEVELS = 50
 """Steps that are kept. A state shares its terms with the next one: it costs little."""
@@ -13,10 +15,11 @@ LEVELS = 50
 
 @dataclass(frozen=True)
 class Step:
-    """A line that changed the memory, and the state before it."""
+    """A line that changed the memory or the notes, the state before it, and what it did to the notes."""
 
     line: str
     before: State
+    notes: tuple[Change, ...] = ()
 
 
 class History:
@@ -28,10 +31,15 @@ class History:
     def __len__(self) -> int:
         return len(self._steps)
 
-    def note(self, line: str, before: State, after: State) -> None:
-        """Keeps a line if the memory is another than before it; what an audit notes in the ledger does not count."""
-        if _memory(before) != _memory(after):
-            self._steps.append(Step(line, before))
+    def note(self, line: str, before: State, after: State, notes: Sequence[Change] = ()) -> None:
+        """Keeps a line if the memory or the notes are others than before it; what an audit puts down does not count."""
+        if notes or _memory(before) != _memory(after):
+            self._steps.append(Step(line, before, tuple(notes)))
+
+    @property
+    def last(self) -> Step | None:
+        """The latest step; None if there is none."""
+        return self._steps[-1] if self._steps else None
 
     def pop(self) -> Step | None:
         """Takes out the latest step; None if there is none."""

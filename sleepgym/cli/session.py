@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,16 +13,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sleepgym.cli import teaching, views
+from sleepgym.cli import reading, teaching, views
 from sleepgym.cli.history import History
+from sleepgym.cli.notebook import Notebook
 from sleepgym.cli.streams import write_anything
 from sleepgym.cli.views import counted
+from sleepgym.errors import SleepGymError
+from sleepgym.facts.fact import Fact
 from sleepgym.facts.rows import HUB
 from sleepgym.facts.texts import tidy
 from sleepgym.lm import perplexity
 from sleepgym.memory.ledger import Entry, Key
 from sleepgym.memory.overlay import Memory
 from sleepgym.memory.owners import owner_of
+from sleepgym.memory.state import State
+from sleepgym.notes.fact_notes import Noted
+from sleepgym.notes.store import Change
 from sleepgym.sleeper import SleepingLM
 
 
@@ -33,12 +39,16 @@ class Session:
         learner: Who is talked to.
         console: Where answers go.
         max_new_tokens: Length of an answer of the model at most.
+        notebook: Where what is remembered is noted, and answers are looked up; None: nowhere.
     """
 
-    def __init__(self, learner: SleepingLM, console: Console, max_new_tokens: int = 32) -> None:
+    def __init__(
+        self, learner: SleepingLM, console: Console, max_new_tokens: int = 32, notebook: Notebook | None = None
+    ) -> None:
         self.learner = learner
         self.console = console
         self.max_new_tokens = max_new_tokens
+        self.notebook = notebook
         self.relations = teaching.relations_of(learner.lm.name)
         self.history = History()
         self._open = True
@@ -47,6 +57,8 @@ class Session:
     def greet(self) -> None:
         """Says who is there and how to begin."""
         self._say(f"{self.learner.lm.name} is awake, with {counted(len(self.learner.state.ledger), 'fact')} in memory.")
+        if self.notebook is not None:
+            self._say(views.notes_summary(self.notebook.folder, list(self.notebook.listed(self.learner.state))))
         self._say(f"Ask something, teach with '{teaching.SYNTAX}', or see /help.")
 
     def handle(self, line: str) -> bool:
@@ -61,19 +73,29 @@ class Session:
             Whether the session goes on.
         """
         before, steps = self.learner.state.copy(), len(self.history)
-        try:
-            self._dispatch(line.strip())
-        except KeyboardInterrupt:
-            # The operators undo themselves; this is for an interrupt that comes just after one has finished.
-            self.learner.state = before
-            self._say("Cancelled: the memory is as it was.", "yellow")
-        except Exception as error:  # models, templates and files bring errors of every kind
-            self.learner.state = before
-            self._print(views.one_line(error))
-        else:
-            if len(self.history) >= steps:  # undoing is no step
-                self.history.note(line.strip(), before, self.learner.state)
+        with nullcontext(list[Change]()) if self.notebook is None else self.notebook.keeping() as noted:
+            try:
+                self._dispatch(line.strip())
+            except KeyboardInterrupt:
+                # The operators undo themselves; this is for an interrupt that comes just after one has finished.
+                self._restore(before, noted)
+                self._say("Cancelled: the memory is as it was.", "yellow")
+            except Exception as error:  # models, templates and files bring errors of every kind
+                self._restore(before, noted)
+                self._print(views.one_line(error))
+            else:
+                if len(self.history) >= steps:  # undoing is no step
+                    self.history.note(line.strip(), before, self.learner.state, noted)
         return self._open
+
+    def _restore(self, before: State, noted: list[Change]) -> None:
+        """Puts memory and notes back to what they were before a line."""
+        self.learner.state = before
+        if self.notebook is not None and noted:
+            try:
+                self.notebook.take_back(list(noted))
+            except (SleepGymError, OSError) as error:  # an editor was quicker
+                self._print(views.one_line(error))
 
     def _dispatch(self, line: str) -> None:
         if line.startswith("/"):
@@ -85,9 +107,7 @@ class Session:
         elif line.lower().startswith(teaching.PREFIX):
             self._teach(line[len(teaching.PREFIX) :])
         elif line:
-            with self._busy("answering"):
-                text = self.learner.ask(line, self.max_new_tokens)
-            self._answer(text)
+            self._ask(line)
 
     def _command(self, line: str) -> None:
         name, _, argument = line[1:].partition(" ")
@@ -99,6 +119,19 @@ class Session:
             usage = f"/{name} {command.argument}".strip()
             raise ValueError(f"expected '{usage}', found {line!r}")
         command.run(self, argument)
+
+    def _ask(self, question: str) -> None:
+        """Answers from the weights, or with notes before the question; then says which."""
+        with self._busy("answering"):
+            text = self.learner.ask(question, self.max_new_tokens)
+            read = (
+                None
+                if self.notebook is None
+                else reading.read(self.notebook, self.learner, question, text, self.max_new_tokens)
+            )
+        self._answer(text if read is None else read.answer)
+        for sentence in () if read is None else read.sentences:
+            self._say(f"  noted: {sentence}", "dim")
 
     # --------------------------------------------------------------- commands
 
@@ -113,6 +146,16 @@ class Session:
             self._say(f"Remembered: {fact.statement} (margin {views.margin(margin)} nats)", "green")
         else:
             self._say(f"Written, but not recalled: {fact.statement} (margin {views.margin(margin)} nats)", "yellow")
+        self._note([fact])
+
+    def _note(self, facts: Sequence[Fact]) -> None:
+        """Notes what was taught, if there is a folder of notes."""
+        if self.notebook is None or not facts:
+            return
+        done = self.notebook.remember(facts)
+        parts = (("added", done.added), ("changed", done.superseded), ("there already", done.kept))
+        said = ", ".join(f"{len(some)} {what}" for what, some in parts if some)
+        self._say(f"Notes in {self.notebook.folder}: {said}.", "dim")
 
     def teach(self, argument: str) -> None:
         """Teaches the facts of a file, as many as there is room for."""
@@ -122,25 +165,44 @@ class Session:
         with self._busy(f"writing {counted(len(lesson.facts), 'fact')}"):
             report = self.learner.inject(lesson.facts) if lesson.facts else None
         self._print(*views.lesson_lines(lesson, report))
+        self._note(lesson.facts)
 
     def undo(self, _: str = "") -> None:
         """Puts the memory back to what it was before the last line that changed it."""
-        step = self.history.pop()
+        step = self.history.last
         if step is None:
             self._say("Nothing to undo: no line of this session has changed the memory.")
             return
+        if self.notebook is not None:
+            self.notebook.take_back(step.notes)
         self.learner.state = step.before
+        self.history.pop()
         facts = counted(len(self.learner.state.ledger), "fact")
         self._say(f"Undone: {step.line}")
         self._say(f"{facts} in memory; {len(self.history)} more can be undone.", "dim")
 
     def sleep(self, _: str = "") -> None:
-        """One night, with a progress bar."""
+        """One night, with a progress bar. What notes tell and the weights were not taught is taught before it."""
+        if self.notebook is not None:
+            with self._busy("teaching what is noted"):
+                lesson = reading.teach(self.notebook, self.learner)
+            self._print(*views.notes_lines(lesson.report, lesson.forgotten, lesson.left))
         if not self._has_facts():
             return
         with views.progress_bar(self.console) as progress:
             report = self.learner.sleep(progress)
         self._print(*views.night_lines(report))
+        if self.notebook is not None:
+            self.notebook.remember(lesson.facts)
+            self._mark(self.notebook)
+
+    def _mark(self, notebook: Notebook) -> None:
+        """Marks the notes of facts that slow weights hold alone."""
+        state, last = self.learner.state, self.learner.sleep_spec.last_stage
+        held = {*state.settled, *(key for key, entry in state.ledger.items() if entry.stage == last)}
+        changed = notebook.mark(held)
+        if changed:
+            self._say(f"Notes: {changed} marked anew, {len(held)} held by slow weights alone.", "dim")
 
     def nap(self, _: str = "") -> None:
         """An audit."""
@@ -183,16 +245,31 @@ class Session:
         Settled facts about the subject are then held no longer.
         """
         entries, subject = self._about(argument), tidy(argument)
+        noted = self._noted_about(argument)
         settled = [each for key, each in self.learner.state.settled.items() if key[0] == subject]
-        if not entries and not settled:
+        if not entries and not settled and not noted:
             raise ValueError(f"expected a subject of the ledger, found no fact about {argument!r}; see /status")
-        self.learner.prune([*(key for key, _ in entries), *(each.key for each in settled)])
+        held = [*(key for key, _ in entries), *(each.key for each in settled)]
+        if held:
+            self.learner.prune(held)
         for _, entry in entries:
             self._say(f"Forgotten: {entry.fact.statement}")
         for each in settled:
             self._say(f"Held no longer: {each.prompt} ...")
-        if self._adapter_rank():
+        if self.notebook is not None:
+            gone = self.notebook.forget(noted, dict.fromkeys([*held, *(one.key for one in noted)]))
+            self._say(f"Notes in {self.notebook.folder}: {gone} deleted.", "dim")
+        if held and self._adapter_rank():
             self._say("Their edits are gone; what the adapter may have learnt of them asleep stays.", "dim")
+
+    def notes(self, _: str = "") -> None:
+        """Lists the notes, and where the weights have what they tell."""
+        if self.notebook is None:
+            raise ValueError("expected a folder of notes, found none; start with `sleepgym chat --notes DIR`")
+        rows = list(self.notebook.listed(self.learner.state))
+        if rows:
+            self.console.print(views.notes_table(rows))
+        self._say(views.notes_summary(self.notebook.folder, rows))
 
     def save(self, argument: str) -> None:
         """Writes the memory to a folder."""
@@ -245,6 +322,18 @@ class Session:
         subject, _, words = argument.partition("|")
         about = [(key, entry) for key, entry in ledger.items() if key[0] == tidy(subject)]
         return [(key, entry) for key, entry in about if teaching.says(entry.fact, words, self.relations)]
+
+    def _noted_about(self, argument: str) -> list[Noted]:
+        """Facts that notes tell of ``SUBJECT``, or of ``SUBJECT | words``."""
+        if self.notebook is None:
+            return []
+        argument = tidy(argument)
+        found = self.notebook.about(argument)
+        if found or "|" not in argument:
+            return found
+        subject, _, words = argument.partition("|")
+        about = ((one, one.taught or one.fact) for one in self.notebook.about(tidy(subject)))
+        return [one for one, fact in about if fact is not None and teaching.says(fact, words, self.relations)]
 
     def _edits(self) -> set[str]:
         """Owners of the facts' edits that are in the memory, at whatever scale."""
@@ -302,6 +391,7 @@ COMMANDS = {
     "sleep": SlashCommand(Session.sleep, "a night: audit, refresh, train the adapter, dissolve edits, validate"),
     "nap": SlashCommand(Session.nap, "an audit: which facts are still recalled"),
     "refresh": SlashCommand(Session.refresh, "write again what the last audit found degraded"),
+    "notes": SlashCommand(Session.notes, "every note, and where the weights have what it tells"),
     "status": SlashCommand(Session.status, "every fact, and how the memory is doing"),
     "forget": SlashCommand(
         Session.forget, "forget all facts about a subject, or the one with these words", "SUBJECT [| words]"

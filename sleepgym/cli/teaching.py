@@ -102,11 +102,11 @@ def read_lesson(source: str, lm: LanguageModel, ledger: Ledger, relations: Relat
         if old.object != fact.object:  # in other words of one relation
             contradictions.append(f"{old.statement} - {fact.statement}")
         facts[fact.key] = fact
-    refused = list(_refused(facts.values(), lm, ledger))
+    cannot = list(refused(facts.values(), lm, ledger))
     return Lesson(
         source,
-        tuple(fact for key, fact in facts.items() if key not in {fact.key for fact, _ in refused}),
-        (*map(str, found.skipped), *(f"{fact.statement} - {reason}" for fact, reason in refused)),
+        tuple(fact for key, fact in facts.items() if key not in {fact.key for fact, _ in cannot}),
+        (*map(str, found.skipped), *(f"{fact.statement} - {reason}" for fact, reason in cannot)),
         tuple(map(str, found.dropped)),
         tuple(contradictions),
         len(found) - len(facts) - len(contradictions),
@@ -114,8 +114,14 @@ def read_lesson(source: str, lm: LanguageModel, ledger: Ledger, relations: Relat
     )
 
 
-def _refused(facts: Iterable[Fact], lm: LanguageModel, ledger: Ledger) -> Iterator[tuple[Fact, str]]:
-    """Facts that the model cannot write or the ledger has no room for, each with the reason."""
+def refused(facts: Iterable[Fact], lm: LanguageModel, ledger: Ledger) -> Iterator[tuple[Fact, str]]:
+    """Facts that a model cannot write or a ledger has no room for, each with the reason.
+
+    Args:
+        facts: At most one object per ``(subject, relation)``.
+        lm: The model that is to be taught.
+        ledger: What it was taught before.
+    """
     room = ledger.capacity - len(ledger)
     for fact in facts:
         try:

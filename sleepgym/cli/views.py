@@ -6,6 +6,7 @@ import math
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -23,6 +24,10 @@ if TYPE_CHECKING:  # or a command without a model would wait for torch
 
 _LISTED = 10
 """Items of a list that are shown."""
+NEWS = ("not yet taught", "changed since it was taught")
+"""Where the weights have a fact that a note tells: not at all, or with another object."""
+_ROWS = 50
+"""Notes of a table that are shown."""
 
 
 def shown(text: str, style: str = "") -> Text:
@@ -87,6 +92,34 @@ def ledger_table(state: State) -> Table:
         numbers = str(entry.stage), f"{state.scale_of(key):g}", margin(entry.margin)
         table.add_row(shown(entry.fact.statement), *numbers, recalled, str(entry.writes))
     return table
+
+
+def notes_table(rows: Sequence[tuple[str, str, str]]) -> Table:
+    """The first notes: what they say, their files, and where the weights have it."""
+    table = Table()
+    table.add_column("note", overflow="fold")
+    table.add_column("file", overflow="fold")
+    table.add_column("in the weights")
+    for row in rows[:_ROWS]:
+        table.add_row(*map(shown, row))
+    if len(rows) > _ROWS:
+        table.caption = f"and {len(rows) - _ROWS} more"
+    return table
+
+
+def notes_summary(folder: Path, rows: Sequence[tuple[str, str, str]]) -> str:
+    """How many notes there are, and how many of them tell what the weights were not taught."""
+    new = sum(where in NEWS for _, _, where in rows)
+    return f"{folder}: {counted(len(rows), 'note')}" + (f", {new} of them for the next night to teach." if new else ".")
+
+
+def notes_lines(report: InjectReport | None, forgotten: Sequence[str], left: Sequence[str]) -> Iterator[Text]:
+    """What a night took from the notes: what was taught, what was forgotten, and what could not be taught."""
+    if report is not None:
+        yield from _listed("Taught from notes", [fact.statement for fact in report.written], "green")
+        yield from _listed("Replaced", [fact.statement for fact in report.superseded])
+    yield from _listed("Forgotten, since the notes no longer tell it", forgotten)
+    yield from _listed("Left as notes", left, "yellow")
 
 
 def lesson_lines(lesson: Lesson, report: InjectReport | None) -> Iterator[Text]:

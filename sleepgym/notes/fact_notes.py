@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sleepgym.facts.fact import Fact, FactError
+from sleepgym.facts.world import Relation
 from sleepgym.facts.writing import ends_sentence, joiner_between
 from sleepgym.notes.bullet import Bullet, Source, bullet, stamp
 from sleepgym.notes.document import Block, Document
+from sleepgym.notes.index import Found
 from sleepgym.notes.paths import SUFFIX, file_key
 from sleepgym.notes.scoring import strength
 from sleepgym.notes.store import NoteStore
 from sleepgym.notes.taught import Taught, read_taught, taught, taught_files, taught_name, written_taught
+from sleepgym.notes.terms import terms
 from sleepgym.notes.texts import note_text, same_words
 
 RELATION = "relation"
 """The field that says which fact about the subject a note is. It stays with the line when a person edits the text."""
+
+HELD, BY_WEIGHTS = "held", "weights"
+"""The field that says where else than in the note a fact is, and its value for slow weights alone. The note stays
+current: what it tells holds, and look-ups find it."""
 
 _STOPS = ".\u3002\u0964\u104b\u0589"  # of Latin, Han, Devanagari, Burmese and Armenian
 
@@ -53,6 +61,29 @@ class Edit:
     taught: Fact
     text: str | None
     fact: Fact | None
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A fact in a folder of notes, taught or not.
+
+    Attributes:
+        path: The file.
+        text: What the note says; None: there was one when the fact was taught, and there is none any more.
+        fact: The fact that it tells; None where it is told in words that no statement of the fact begins with.
+        taught: The fact as it was taught last; None: this one never was.
+    """
+
+    path: str
+    text: str | None
+    fact: Fact | None
+    taught: Fact | None
+
+    @property
+    def key(self) -> Key:
+        """Subject and relation of the fact, as it was taught or as it is told."""
+        fact = self.taught or self.fact
+        return fact.key if fact is not None else ("", "")
 
 
 class FactNotes:
@@ -159,6 +190,87 @@ class FactNotes:
                 edits += (edit for one in told.values() if (edit := _edit(document, one)) is not None)
         return edits
 
+    def told(self, relations: Collection[Relation] = (), paths: Collection[str] | None = None) -> list[Noted]:
+        """The facts that notes tell now, in the order of the files: those that were taught, then what people added.
+
+        What nobody taught is a fact if its line has the words of a known relation and is in the file of its subject, of
+        whom nothing of that relation was taught.
+
+        Args:
+            relations: Relations whose words are known.
+            paths: Files to look at; None: all.
+
+        Raises:
+            NotesError: A file cannot be used.
+            OSError: A file cannot be read.
+        """
+        found: list[Noted] = []
+        with self._store.changing("look") as change:
+            for path in self._paths() if paths is None else sorted(paths):
+                document = change.document(path)
+                told = read_taught(change.text(taught_name(path)), taught_name(path))
+                found += (_noted(path, document, one) for one in told.values())
+                subject = "" if document is None else document.title
+                if document is None or not subject or path != self.path(subject):
+                    continue
+                left = [relation for relation in relations if relation.name not in told]
+                for fact, text in _added(document, subject, left):
+                    found.append(Noted(path, text, fact, None))
+        return found
+
+    def about(self, question: str, notes: Iterable[Found]) -> list[Found]:
+        """Those notes of a look-up that are of a subject that the question names with all its words, or of no subject.
+
+        What is noted of others misleads a model more than no note at all.
+
+        Args:
+            question: What is asked.
+            notes: What was found for it.
+
+        Raises:
+            NotesError: A file cannot be used.
+            OSError: A file cannot be read.
+        """
+        asked = set(terms(question))
+        return [note for note in notes if asked.issuperset(terms(self._subject(note.path)))]
+
+    def _subject(self, path: str) -> str:
+        """The subject of a file; empty if it has none."""
+        return self._store.read(path).title if path.startswith(f"{self._folder}/") else ""
+
+    def mark(self, held: Collection[Key], among: Iterable[Key]) -> int:
+        """Marks notes of facts that slow weights hold alone, takes the mark from others, and returns how many changed.
+
+        A marked note stays where it is, and current: a person still reads it, and so do look-ups.
+
+        Args:
+            held: Those facts.
+            among: Facts whose notes are looked at.
+
+        Raises:
+            NotesError: A file cannot be used; nothing is changed.
+            OSError: A file cannot be read or written; nothing is changed.
+        """
+        changed = 0
+        with self._store.changing("mark") as change:
+            for subject, relation in among:
+                path = self.path(subject)
+                document = change.document(path)
+                told = read_taught(change.text(taught_name(path)), taught_name(path)).get(relation)
+                if document is None or told is None:
+                    continue
+                value = BY_WEIGHTS if (subject, relation) in held else None
+                for block, one in _telling(document, told.fact, told)[:1]:
+                    if one.get(HELD) != value:
+                        change.put(path, document.changed(block, one.having(**{HELD: value})))
+                        changed += 1
+        return changed
+
+    def _paths(self) -> list[str]:
+        """Files of facts: those of which something was taught, and what else is in the folder."""
+        inside = (path for path in self._store.files() if path.startswith(f"{self._folder}/"))
+        return sorted({*taught_files(self._store.folder), *inside})
+
     def _by_path(self, facts: Iterable[Fact]) -> dict[str, list[Fact]]:
         latest = {fact.key: fact for fact in facts}
         groups: dict[str, list[Fact]] = {}
@@ -207,6 +319,37 @@ def _edit(document: Document | None, told: Taught) -> Edit | None:
         return None
     new = _restated(fact, text)
     return None if new is not None and new.object == fact.object else Edit(fact, text, new)
+
+
+def _noted(path: str, document: Document | None, told: Taught) -> Noted:
+    """A taught fact as its note tells it now."""
+    edit = _edit(document, told)
+    if edit is None:
+        telling = [] if document is None else _telling(document, told.fact, told)
+        return Noted(path, telling[0][1].words, told.fact, told.fact)
+    return Noted(path, edit.text, edit.fact, told.fact)
+
+
+def _added(document: Document, subject: str, relations: Iterable[Relation]) -> Iterator[tuple[Fact, str]]:
+    """Facts that a document tells of its subject in the words of relations, one of each, and their notes' texts."""
+    current = sorted(document.current(), key=lambda pair: strength(pair[1]), reverse=True)
+    for relation in relations:
+        wanted = (None, relation.name)
+        found = (
+            (fact, one.words)
+            for _, one in current
+            if one.get(RELATION) in wanted and (fact := _worded(relation, subject, one.words)) is not None
+        )
+        yield from itertools.islice(found, 1)
+
+
+def _worded(relation: Relation, subject: str, text: str) -> Fact | None:
+    """The fact that a text tells in the words of a relation, in that phrasing; None if it does not."""
+    for phrasing in sorted(range(len(relation.statements)), key=lambda i: len(relation.statements[i]), reverse=True):
+        found = _restated(replace(relation.fact(subject, "something", phrasing), paraphrases=()), text)
+        if found is not None:
+            return relation.fact(subject, found.object, phrasing)
+    return None
 
 
 def _tells(text: str, fact: Fact) -> bool:

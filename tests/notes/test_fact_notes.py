@@ -207,3 +207,45 @@ def test_every_fact_of_the_world_survives_a_life_of_changes(store: NoteStore, tm
     for fact in facts.values():
         best = retriever.retrieve(fact.statement, 5).notes
         assert any(note.said.rstrip(".").endswith(fact.object) and fact.subject in note.said for note in best)
+
+
+def test_what_notes_tell_is_what_was_taught_then_what_a_person_added(notes: FactNotes, store: NoteStore) -> None:
+    relations = World().relations.values()
+    edit(store, "lives in Oslo", "lives in Lima")
+    edit(store, "Aria Nakamura works as a baker.", "She bakes.")
+    edit(
+        store,
+        "## History",
+        "- Aria Nakamura plays the cello!\n- Aria Nakamura lives in Riga\n- likes fog\n\n## History",
+    )
+    (store.folder / "facts" / "Bo.md").write_text("# Bo\n\n- Ann lives in Riga\n- The home of Bo is in Quito\n")
+    city, job, cello, bo = notes.told(relations)
+    assert (city.taught, city.fact and city.fact.object, city.text) == (CITY, "Lima", "Aria Nakamura lives in Lima.")
+    assert (job.taught, job.fact, job.text) == (JOB, None, "She bakes.")
+    assert (cello.taught, cello.key, cello.fact and cello.fact.object) == (None, (CITY.subject, "instrument"), "cello!")
+    assert bo.path == "facts/Bo.md" and bo.fact is not None and bo.fact.statement == "The home of Bo is in Quito."
+    assert notes.told(relations, ["facts/Bo.md"]) == [bo] and len(notes.told()) == 2
+
+
+def test_what_was_taken_away_is_told_without_a_text(notes: FactNotes, store: NoteStore) -> None:
+    (store.folder / FILE).unlink()
+    assert [(one.taught, one.text, one.fact) for one in notes.told()] == [(CITY, None, None), (JOB, None, None)]
+
+
+def test_notes_of_a_subject_are_about_questions_that_name_it_whole(
+    notes: FactNotes, store: NoteStore, retriever: Retriever
+) -> None:
+    notes.record([Fact("Aria Stone", "Aria Stone lives in", "Riga", "city")])
+    (store.folder / "plain.md").write_text("# Plain\n\n- Aria is a name\n")
+    found = retriever.retrieve("Where does Aria Nakamura live?", 10).notes
+    assert {note.path for note in found} == {FILE, "facts/Aria Stone.md", "plain.md"}
+    assert {note.path for note in notes.about("Where does Aria Nakamura live?", found)} == {FILE, "plain.md"}
+    assert {note.path for note in notes.about("Where is Aria?", found)} == {"plain.md"}
+
+
+def test_marks_change_one_field_and_come_off_again(notes: FactNotes, store: NoteStore) -> None:
+    before = (store.folder / FILE).read_text()
+    assert notes.mark({CITY.key}, [CITY.key, JOB.key, ("nobody", "city")]) == 1
+    assert (store.folder / FILE).read_text() == before.replace("relation=city", "relation=city | held=weights")
+    assert notes.edited() == [] and notes.mark({CITY.key}, [CITY.key]) == 0
+    assert notes.mark(set(), [CITY.key]) == 1 and (store.folder / FILE).read_text() == before
