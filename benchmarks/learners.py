@@ -116,12 +116,13 @@ def rllib_policy_of(folder: Path) -> tuple[Predictor, int]:
     return load_rllib_policy(found[max(found)]), max(found)
 
 
-def minutes(run: Run) -> float:
-    """Minutes from the first to the last value that was logged."""
+def minutes(run: Run, steps: int) -> float:
+    """Minutes from the first to the last value that was logged, up to the steps of the policy."""
     if run.folder is None:
         return 0.0
     log = EventAccumulator(str(run.folder), size_guidance={"scalars": 0}).Reload()
-    times = [event.wall_time for tag in log.Tags()["scalars"] for event in log.Scalars(tag)]
+    events = (event for tag in log.Tags()["scalars"] for event in log.Scalars(tag))
+    times = [event.wall_time for event in events if event.step <= steps]
     return (max(times) - min(times)) / 60
 
 
@@ -135,7 +136,7 @@ def played(run: Run) -> dict[str, Any]:
         "learner": run.learner,
         "seed": run.seed,
         "steps": steps,
-        "minutes": round(minutes(run), 2),
+        "minutes": round(minutes(run, steps), 2),
         "invalid": float(np.mean([result.invalid for result in results])),
         "scores": [round(result.score, 5) for result in results],
     }

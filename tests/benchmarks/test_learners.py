@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 
 @pytest.fixture
@@ -30,6 +31,14 @@ def test_runs_are_folders_that_are_called_by_learner_and_seed(learners: ModuleTy
 def test_a_rule_plays_and_costs_nothing(learners: ModuleType) -> None:
     (one, other) = (learners.played(learners.Run("pressure-rule", 0, None, range(3))) for _ in range(2))
     assert one == other and len(one["scores"]) == 3 and one["steps"] == one["minutes"] == one["invalid"] == 0
+
+
+def test_minutes_are_those_until_the_policy_was_saved(learners: ModuleType, tmp_path: Path) -> None:
+    with SummaryWriter(str(tmp_path)) as writer:
+        for step, second in ((0, 0.0), (500, 60.0), (1000, 300.0)):
+            writer.add_scalar("time/fps", 1.0, step, walltime=1e9 + second)
+    run = learners.Run("dqn", 1, tmp_path, range(2))
+    assert [learners.minutes(run, steps) for steps in (500, 1000)] == [1, 5]
 
 
 def test_gains_are_over_all_runs_of_ppo(learners: ModuleType) -> None:
