@@ -1,7 +1,8 @@
 """Trains a policy with RLlib's PPO, on one machine or on a Ray cluster; see docs/rllib.md.
 
 Each env runner is a process with its own base model, whose episodes share forward passes. The learner does not use a
-base model; validation, in the learner's process, loads another one. Needs the extra `rllib`.
+base model; validation, in the learner's process, loads another one. In the sim (`--env-id SleepSim-v0`) there are no
+base models. Needs the extra `rllib`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from ray.tune import register_env
 
 from sleepgym import files
 from sleepgym.episode.card import load_card
-from sleepgym.evaluation import evaluate
+from sleepgym.evaluation import evaluate, simulate
+from sleepgym.sim.maker import setting_and_response
 from sleepgym.training import EnvSpec
 from sleepgym.training.dashboard import Dashboard, Spectator, means_of
 from sleepgym.training.rllib import (
@@ -38,8 +40,10 @@ from sleepgym.training.rllib import (
     RLlibPolicy,
     figures_of_update,
     flat_and_masked,
+    make_sim_vector,
     make_vector,
 )
+from sleepgym.training.sim_vector import is_sim
 
 RESUMED = ("env_id", "card", "units", "reward_scale")
 """Arguments that must be the same on resuming, since they determine the network or the task."""
@@ -48,7 +52,7 @@ RESUMED = ("env_id", "card", "units", "reward_scale")
 @dataclass
 class Args:
     env_id: str = "SleepLLM-v0"
-    """id of the training environment"""
+    """id of the training environment, real or simulated"""
     card: str = ""
     """path of a card that replaces the environment's own; on a cluster, it must exist on every node"""
     seed: int = 1
@@ -111,6 +115,11 @@ class Args:
     patience: int = 0
     """validations without a higher score after which training stops; 0 for no early stopping"""
 
+    @property
+    def played_card(self) -> str:
+        """Card of the environment: its path, or its id."""
+        return self.card or str(gym.spec(self.env_id).kwargs["card"])
+
 
 class PolicyOfRun(BaseModel):
     """Metadata of a policy; best.json has that of the best checkpoint."""
@@ -122,6 +131,7 @@ class PolicyOfRun(BaseModel):
     steps: int
     checkpoint: str | None = None
     validation_score: float | None = None
+    simulated_score: float | None = None
 
     def about(self) -> str:
         return self.model_dump_json(indent=1, exclude_none=True)
@@ -129,7 +139,7 @@ class PolicyOfRun(BaseModel):
 
 def configure(args: Args, seed: int) -> PPOConfig:
     episodes_at_once = max(args.num_env_runners, 1) * args.num_envs_per_env_runner
-    played = {"card": args.card or args.env_id, "split": "train", "reward_scale": args.reward_scale}
+    played = {"card": args.played_card, "split": "train", "reward_scale": args.reward_scale}
     return (
         PPOConfig()
         .environment("sleepgym", env_config=played)
@@ -211,16 +221,24 @@ def save(algo: Algorithm, args: Args, steps: int) -> Path:
 
 
 class Validation:
-    """Evaluates the policy on validation streams at intervals, and records the best checkpoint in best.json."""
+    """Scores the policy at intervals, and records the best checkpoint in best.json.
+
+    On real environments it plays validation streams, with a picture of the first; in the sim, simulated streams.
+    """
 
     def __init__(self, args: Args, dashboard: Dashboard, steps: int) -> None:
         self.args, self.dashboard = args, dashboard
+        self.play, self.field, self.best_tag = (
+            (self._simulated, "simulated_score", "eval/best_simulated_score")
+            if is_sim(args.env_id)
+            else (self._played, "validation_score", "eval/best_score")
+        )
         self.policy = PolicyOfRun(env_id=args.env_id, card=args.card, seed=args.seed, steps=steps)
         self.path = args.out / "best.json"
         found = None
         if args.resume and self.path.is_file():
             # A resumed run has to exceed the best score so far.
-            found = PolicyOfRun.model_validate_json(self.path.read_bytes()).validation_score
+            found = getattr(PolicyOfRun.model_validate_json(self.path.read_bytes()), self.field)
         self.best = -np.inf if found is None else found
         self.next, self.without_gain = steps + args.eval_every, 0
         dashboard.policy(self.policy.about(), steps)
@@ -230,27 +248,36 @@ class Validation:
 
     def run(self, algo: Algorithm, steps: int) -> bool:
         """Runs a validation; returns whether training should continue."""
-        args, started = self.args, time.perf_counter()
-        self.next = steps + args.eval_every
-        spec = EnvSpec(args.env_id, args.card)
-        seeds = range(args.eval_seed, args.eval_seed + args.eval_episodes)
-        spectator = Spectator(lambda: flat_and_masked(spec.make("validation", "rgb_array")), seeds[0])
-        results = evaluate(spectator.make, RLlibPolicy(algo.get_module()), seeds, on_episode=spectator)
-        score = means_of(results)["score"]
+        self.next = steps + self.args.eval_every
+        seeds = range(self.args.eval_seed, self.args.eval_seed + self.args.eval_episodes)
+        score = self.play(RLlibPolicy(algo.get_module()), seeds, steps)
         self.without_gain = 0 if score > self.best else self.without_gain + 1
         if score > self.best:
             self.best = score
-            kept = save(algo, args, steps).relative_to(args.out.resolve()).as_posix()
-            known = {"steps": steps, "checkpoint": kept, "validation_score": score}
-            policy = self.policy.model_copy(update=known)
+            kept = save(algo, self.args, steps).relative_to(self.args.out.resolve()).as_posix()
+            policy = self.policy.model_copy(update={"steps": steps, "checkpoint": kept, self.field: score})
             files.write_json(self.path, policy)
             self.dashboard.policy(policy.about(), steps)
+        self.dashboard.writer.add_scalar(self.best_tag, self.best, steps)
+        print(f"{steps} steps   {self.field.replace('_', ' ')} {score:.3f}   best {self.best:.3f}", flush=True)
+        return not (self.args.patience and self.without_gain >= self.args.patience)
+
+    def _played(self, policy: RLlibPolicy, seeds: range, steps: int) -> float:
+        """Returns the mean score on streams of the real environment."""
+        started, spec = time.perf_counter(), EnvSpec(self.args.env_id, self.args.card)
+        spectator = Spectator(lambda: flat_and_masked(spec.make("validation", "rgb_array")), seeds[0])
+        results = evaluate(spectator.make, policy, seeds, on_episode=spectator)
         self.dashboard.evaluation(results, time.perf_counter() - started, steps)
-        self.dashboard.writer.add_scalar("eval/best_score", self.best, steps)
         if spectator.picture is not None:
             self.dashboard.picture(spectator.picture, steps, "eval/hypnogram")
-        print(f"{steps} steps   validation score {score:.3f}   best {self.best:.3f}", flush=True)
-        return not (args.patience and self.without_gain >= args.patience)
+        return means_of(results)["score"]
+
+    def _simulated(self, policy: RLlibPolicy, seeds: range, steps: int) -> float:
+        """Returns the mean simulated score."""
+        setting, response = setting_and_response(self.args.played_card, None, {})
+        score = float(np.mean([result.score for result in simulate(setting, response, policy, seeds)]))
+        self.dashboard.writer.add_scalar("eval/simulated_score", score, steps)
+        return score
 
 
 def losses_of(result: dict[str, Any]) -> dict[str, float]:
@@ -275,12 +302,12 @@ def main(args: Args) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     here: dict[str, Any] = {"include_dashboard": False, "object_store_memory": args.object_store_mb * 2**20}
     ray.init(**({"address": args.address} if args.address else here))
-    register_env("sleepgym", make_vector)
+    register_env("sleepgym", make_sim_vector if is_sim(args.env_id) else make_vector)
     # A resumed run gets new seeds, so that it does not repeat its first episodes.
     seed = int(np.random.SeedSequence([args.seed, first]).generate_state(1)[0] // 2)
     algo = configure(args, seed).build_algo()
     dashboard = Dashboard(args.out)
-    dashboard.card(load_card(args.card or args.env_id))
+    dashboard.card(load_card(args.played_card))
     dashboard.arguments(asdict(args), ("eval/mean_score", "sleepgym/score", "rollout/ep_rew_mean"))
     validation = Validation(args, dashboard, first)
     try:

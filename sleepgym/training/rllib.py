@@ -7,7 +7,8 @@ of the package since every node of a cluster has to import it. ``agents/rllib_pp
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
@@ -26,9 +28,11 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 
 from sleepgym.env.vector import SleepVectorEnv
 from sleepgym.env.wrappers import ACTION_MASK, OBSERVATIONS, FlattenLedger, RecordSleepStatistics, RLlibActionMask
+from sleepgym.sim.vector import SimVectorEnv
 from sleepgym.training.dashboard import figures_of_info
 from sleepgym.training.envs import EndAtHorizon, ScaleReward
 from sleepgym.training.policy_card import PolicyError
+from sleepgym.training.sim_vector import EpisodeSums
 
 FIGURES = "sleepgym"
 """Key of the metrics of :class:`FiguresCallback` in the env runners' results."""
@@ -61,9 +65,69 @@ class RLlibVectorEnv(SleepVectorEnv):
                 runners consecutive seeds; with consecutive seeds of environments, runners would share episodes.
             options: See :meth:`SleepEnv.reset`.
         """
-        if isinstance(seed, int):
-            seed = [int(state) for state in np.random.SeedSequence(seed).generate_state(self.num_envs)]
-        return super().reset(seed=seed, options=options)
+        return super().reset(seed=_hashed(seed, self.num_envs), options=options)
+
+
+class RLlibSimVectorEnv(SimVectorEnv):
+    """Vector environment of one env runner in the sim, which looks like :class:`RLlibVectorEnv` of the same card.
+
+    Infos are empty but for the last one of an episode, since RLlib takes them apart one by one.
+
+    Args:
+        num_envs: Number of episodes.
+        reward_scale: Factor of rewards; infos have unscaled ones.
+        **arguments: Card and the like; see :class:`~sleepgym.sim.vector.SimVectorEnv`.
+    """
+
+    def __init__(self, num_envs: int = 1, reward_scale: float = 1.0, **arguments: Any) -> None:
+        super().__init__(num_envs, flat=True, **arguments)
+        self.reward_scale = reward_scale
+        mask = spaces.Box(0, 1, (int(spaces.flatdim(self.single_action_space)),), np.float32)
+        self.single_observation_space = spaces.Dict({OBSERVATIONS: self.single_observation_space, ACTION_MASK: mask})
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self._sums = EpisodeSums(num_envs)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Starts an episode in each environment.
+
+        Args:
+            seed: See :meth:`RLlibVectorEnv.reset`.
+            options: See :meth:`SimVectorEnv.reset`.
+        """
+        observations, infos = super().reset(seed=_hashed(seed, self.num_envs), options=options)
+        self._sums.forget(infos["_tick"])
+        return observations, {}
+
+    def step(
+        self, actions: Any
+    ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Performs an action in each environment; the horizon terminates an episode.
+
+        Raises:
+            ActionError: Actions are not in the action space; no environment has moved.
+        """
+        started, begun = time.perf_counter(), self._ended
+        observations, rewards, terminated, truncated, infos = super().step(actions)
+        operators = np.asarray(actions).reshape(self.num_envs, -1)[:, 0]
+        self._sums.add(operators, rewards, infos, time.perf_counter() - started)
+        # Where an episode has just begun, the action was none of its own.
+        self._sums.forget(begun)
+        ended, last = terminated | truncated, dict[str, Any]()
+        for row in np.flatnonzero(ended).tolist():
+            last = self._add_info(last, self._sums.last_info(infos, row), row)
+        return observations, rewards * self.reward_scale, ended, np.zeros_like(ended), last
+
+    def _observed(self) -> dict[str, NDArray[np.float32]]:
+        return {OBSERVATIONS: super()._observed(), ACTION_MASK: self.action_masks().astype(np.float32)}
+
+
+def _hashed(seed: int | Sequence[int | None] | None, count: int) -> list[int | None] | None:
+    """Returns a seed per environment, hashed from one if one is given."""
+    if isinstance(seed, int):
+        return list(np.random.SeedSequence(seed).generate_state(count).tolist())
+    return None if seed is None else list(seed)
 
 
 def flat_and_masked(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
@@ -79,6 +143,15 @@ def make_vector(context: Mapping[str, Any]) -> RLlibVectorEnv:
             ``gym_env_vectorize_mode`` is ``VECTOR_ENTRY_POINT``.
     """
     return RLlibVectorEnv(**context)
+
+
+def make_sim_vector(context: Mapping[str, Any]) -> RLlibSimVectorEnv:
+    """Makes the vector environment of an env runner in the sim, as :func:`make_vector` that of the card itself.
+
+    Args:
+        context: The ``env_config``, with arguments of :class:`RLlibSimVectorEnv`.
+    """
+    return RLlibSimVectorEnv(**context)
 
 
 class MaskedPPOModule(DefaultPPOTorchRLModule):
@@ -183,17 +256,23 @@ def figures_of_update(result: Mapping[str, Any]) -> dict[str, float]:
 class RLlibPolicy:
     """Adapter of an RLlib module for :func:`~sleepgym.evaluation.evaluate`, in environments of :func:`flat_and_masked`.
 
+    It plays flat observations as well, if it is given masks, as :func:`~sleepgym.evaluation.simulate` does.
+
     Args:
         module: Module such as ``Algorithm.get_module()``, which later training changes in place.
         sha256: SHA-256 of the file of its weights, for a leaderboard.
+
+    Attributes:
+        observation_space: Space of an observation without its mask.
     """
 
     def __init__(self, module: RLModule, sha256: str = "") -> None:
         self.module, self.sha256 = module, sha256
+        self.observation_space = module.observation_space[OBSERVATIONS]
 
     def predict(
         self,
-        observation: Mapping[str, NDArray[Any]],
+        observation: Mapping[str, NDArray[Any]] | NDArray[Any],
         state: Any = None,
         episode_start: Any = None,
         deterministic: bool = True,
@@ -202,7 +281,7 @@ class RLlibPolicy:
         """Chooses an action for each row of a batch.
 
         Args:
-            observation: ``{"observations": [rows, numbers], "action_mask": [rows, actions]}``.
+            observation: ``{"observations": [rows, numbers], "action_mask": [rows, actions]}``, or the former alone.
             state: Returned unchanged, since the module has no recurrent state.
             episode_start: Ignored, for the same reason.
             deterministic: Whether to take the likeliest action instead of sampling.
@@ -210,9 +289,15 @@ class RLlibPolicy:
 
         Returns:
             Actions ``[rows, ...]``, and the state.
+
+        Raises:
+            ValueError: There are no masks.
         """
-        masks = observation[ACTION_MASK] if action_masks is None else action_masks
-        inputs = {OBSERVATIONS: observation[OBSERVATIONS], ACTION_MASK: masks}
+        inputs = dict(observation) if isinstance(observation, Mapping) else {OBSERVATIONS: observation}
+        if action_masks is not None:
+            inputs[ACTION_MASK] = action_masks
+        if ACTION_MASK not in inputs:
+            raise ValueError("expected a mask for each row, found flat observations alone; pass action_masks")
         tensors = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in inputs.items()}
         outputs = self.module.forward_inference({Columns.OBS: tensors})
         actions = self.module.get_inference_action_dist_cls().from_logits(outputs[Columns.ACTION_DIST_INPUTS])

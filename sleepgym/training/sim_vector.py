@@ -1,8 +1,9 @@
-"""SimSB3VecEnv: simulated episodes for Stable-Baselines3."""
+"""SimSB3VecEnv: simulated episodes for Stable-Baselines3; EpisodeSums, which vectors of any library need."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -20,6 +21,70 @@ from sleepgym.sim.vector import SimVectorEnv
 def is_sim(env_id: str) -> bool:
     """Returns whether an id is that of a simulated environment."""
     return gym.spec(env_id).vector_entry_point == "sleepgym.sim.vector:SimVectorEnv"
+
+
+class EpisodeSums:
+    """Sums over the running episodes of a vector: what wrappers around single environments would add to a last info.
+
+    Args:
+        count: Number of episodes.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._started = time.perf_counter()
+        self._chosen = np.zeros((count, len(Action)), np.int64)
+        self._invalid, self._rolled_back, self._tick = np.zeros((3, count), np.int64)
+        self._recall, self._return, self._seconds = np.zeros((3, count))
+
+    def add(
+        self,
+        operators: NDArray[np.integer],
+        rewards: NDArray[np.float64],
+        infos: Mapping[str, NDArray[Any]],
+        seconds: float,
+    ) -> None:
+        """Adds a step of every episode.
+
+        Args:
+            operators: What was chosen, ``[count]``.
+            rewards: Unscaled rewards.
+            infos: Infos of :class:`SimVectorEnv` after the step, of the same episodes.
+            seconds: Measured time of the step, which is divided evenly.
+        """
+        self._chosen[np.arange(len(operators)), operators] += 1
+        self._invalid += infos["invalid_action"]
+        self._rolled_back += infos["rolled_back"]
+        self._recall += infos["recall"] * (infos["tick"] - self._tick)
+        self._tick = infos["tick"].copy()
+        self._return += rewards
+        self._seconds += seconds / len(operators)
+
+    def last_info(self, infos: Mapping[str, NDArray[Any]], row: int) -> dict[str, Any]:
+        """Returns the last info of an episode, with ``episode`` as of ``Monitor`` and ``sleep``.
+
+        Args:
+            infos: Infos of the vector after the episode's last step.
+            row: The episode.
+        """
+        info = {name: values[row] for name, values in infos.items() if not name.startswith("_")}
+        counts = Counts(
+            chosen=self._chosen[row].tolist(),
+            invalid=int(self._invalid[row]),
+            rolled_back=int(self._rolled_back[row]),
+            recall=float(self._recall[row]),
+            tick=int(self._tick[row]),
+        )
+        total, length, since = float(self._return[row]), sum(counts.chosen), time.perf_counter() - self._started
+        return info | {
+            "episode": {"r": round(total, 6), "l": length, "t": round(since, 6)},
+            "sleep": counts.summary(info, float(self._seconds[row])),
+        }
+
+    def forget(self, rows: NDArray[Any]) -> None:
+        """Begins anew for some episodes, given by index or by truth value."""
+        own = (self._chosen, self._invalid, self._rolled_back, self._tick, self._recall, self._return, self._seconds)
+        for counted in own:
+            counted[rows] = 0
 
 
 class SimSB3VecEnv(VecEnv):
@@ -44,11 +109,7 @@ class SimSB3VecEnv(VecEnv):
             raise ValueError(f"expected a card without parameters, found actions in {envs.single_action_space}")
         self.envs, self.reward_scale = envs, reward_scale
         self._actions = np.zeros(envs.num_envs, np.int64)
-        self._started = time.perf_counter()
-        count = envs.num_envs
-        self._chosen = np.zeros((count, len(Action)), np.int64)
-        self._invalid, self._rolled_back, self._tick = np.zeros((3, count), np.int64)
-        self._recall, self._return, self._seconds = np.zeros((3, count))
+        self._sums = EpisodeSums(envs.num_envs)
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
     def reset(self) -> VecEnvObs:
@@ -57,7 +118,7 @@ class SimSB3VecEnv(VecEnv):
         observations, _ = self.envs.reset(seed=seeds)
         self._reset_seeds()
         self._reset_options()
-        self._forget(np.arange(self.num_envs))
+        self._sums.forget(np.arange(self.num_envs))
         return observations
 
     def step_async(self, actions: NDArray[Any]) -> None:
@@ -74,19 +135,13 @@ class SimSB3VecEnv(VecEnv):
         if dones.any():
             names = ("recall", "tick", "invalid_action", "rolled_back")
             after = {name: np.where(dones, infos["final_info"][name], infos[name]) for name in names}
-        rows = np.arange(self.num_envs)
-        self._chosen[rows, self._actions] += 1
-        self._invalid += after["invalid_action"]
-        self._rolled_back += after["rolled_back"]
-        self._recall += after["recall"] * (after["tick"] - self._tick)
-        self._tick = after["tick"].copy()
-        self._return += rewards
-        self._seconds += (time.perf_counter() - started) / self.num_envs
-        of_each: list[dict[str, Any]] = [{} for _ in rows]
+        self._sums.add(self._actions, rewards, after, time.perf_counter() - started)
+        of_each: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         ended = np.flatnonzero(dones)
         for row in ended.tolist():
-            of_each[row] = self._summary(infos, row)
-        self._forget(ended)
+            last = {"terminal_observation": infos["final_obs"][row], "TimeLimit.truncated": False}
+            of_each[row] = self._sums.last_info(infos["final_info"], row) | last
+        self._sums.forget(ended)
         return observations, (rewards * self.reward_scale).astype(np.float32), dones, of_each
 
     def close(self) -> None:
@@ -120,27 +175,3 @@ class SimSB3VecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Any = None) -> list[bool]:
         """Returns False for each: there are no wrappers."""
         return [False for _ in self._get_indices(indices)]
-
-    def _summary(self, infos: dict[str, Any], row: int) -> dict[str, Any]:
-        """The last info of an episode."""
-        info = {name: values[row] for name, values in infos["final_info"].items() if not name.startswith("_")}
-        counts = Counts(
-            chosen=self._chosen[row].tolist(),
-            invalid=int(self._invalid[row]),
-            rolled_back=int(self._rolled_back[row]),
-            recall=float(self._recall[row]),
-            tick=int(self._tick[row]),
-        )
-        total, length, since = float(self._return[row]), sum(counts.chosen), time.perf_counter() - self._started
-        return info | {
-            "terminal_observation": infos["final_obs"][row],
-            "TimeLimit.truncated": False,
-            "episode": {"r": round(total, 6), "l": length, "t": round(since, 6)},
-            "sleep": counts.summary(info, float(self._seconds[row])),
-        }
-
-    def _forget(self, rows: NDArray[np.int64]) -> None:
-        """Counts anew in some environments."""
-        own = (self._chosen, self._invalid, self._rolled_back, self._tick, self._recall, self._return, self._seconds)
-        for counted in own:
-            counted[rows] = 0

@@ -23,8 +23,9 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 import sleepgym
 from sleepgym.episode.actions import Action
 from sleepgym.episode.card import load_card
-from sleepgym.evaluation import EpisodeResult, evaluate
+from sleepgym.evaluation import EpisodeResult, evaluate, simulate
 from sleepgym.leaderboard.submission import Submission
+from sleepgym.sim.maker import setting_and_response
 from sleepgym.training import EnvSpec
 from sleepgym.training.dashboard import EPISODE_TAGS, LAYOUT
 
@@ -229,3 +230,31 @@ def test_a_resumed_run_goes_on_until_patience_ends_and_keeps_a_better_policy_of_
     assert values_of(events, "eval/best_score")[3:] == [1.0, 1.0]
     assert best_of(copied) == perfect
     assert checkpoints(copied) == [*before, steps[-1]]
+
+
+def test_in_the_sim_it_trains_without_a_model_and_keeps_the_best_simulated_score(
+    run_script: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    numbers = {
+        "--num-env-runners": "1",
+        "--num-envs-per-env-runner": "16",
+        "--num-steps": "16",
+        "--minibatch-size": "64",
+    }
+    numbers |= {"--total-steps": "2048", "--eval-every": "1000", "--eval-episodes": "8", "--object-store-mb": "100"}
+    words = [word for pair in numbers.items() for word in pair]
+    out = tmp_path / "run"
+    run_script(SCRIPT, "--env-id", "SleepSim-v0", "--out", str(out), *words, cwd=tmp_path)
+    events, best = events_of(out), best_of(out)
+    scores = {event.step: event.value for event in events.Scalars("eval/simulated_score")}
+    assert len(scores) == 2 and best["env_id"] == "SleepSim-v0" and best["validation_score"] is None
+    assert best["simulated_score"] == pytest.approx(max(scores.values())) == scores[best["steps"]]
+    assert values_of(events, "eval/best_simulated_score")[-1] == pytest.approx(best["simulated_score"])
+    assert set(values_of(events, "sleepgym/invalid")) == {0}
+    # Rewards are the environment's, not those that were scaled for learning.
+    assert values_of(events, "rollout/ep_rew_mean")[-1] > 1
+    setting, response = setting_and_response("SleepLLM-v0", None, {})
+    results = simulate(setting, response, load_rllib_policy(out / best["checkpoint"]), range(1000, 1008))
+    assert np.mean([result.score for result in results]) == pytest.approx(best["simulated_score"])

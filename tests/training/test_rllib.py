@@ -7,10 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv
 
 pytest.importorskip("ray", reason="needs the extra rllib; `make test-rllib` has it")
 
@@ -20,10 +22,15 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from sleepgym.env.sleep_env import SleepEnv
+from sleepgym.env.wrappers import RecordSleepStatistics
 from sleepgym.episode.actions import Action
-from sleepgym.evaluation import evaluate
+from sleepgym.evaluation import evaluate, simulate
 from sleepgym.schedulers import Predictor
+from sleepgym.sim.env import SimEnv
+from sleepgym.sim.maker import setting_and_response
 from sleepgym.training import PolicyError
+from sleepgym.training.dashboard import figures_of_info
+from sleepgym.training.envs import EndAtHorizon, ScaleReward
 from sleepgym.training.rllib import (
     MaskedPPOModule,
     MeasuredPPOLearner,
@@ -31,10 +38,11 @@ from sleepgym.training.rllib import (
     RLlibVectorEnv,
     flat_and_masked,
     load_rllib_policy,
+    make_sim_vector,
     make_vector,
 )
 
-MINI = "SleepLLM-Mini-v0"
+MINI, CARD = "SleepLLM-Mini-v0", "SleepLLM-v0"
 QUICK: dict[str, Any] = {
     "edit": {"steps": 3},
     "sleep": {"steps": 1, "validation_rows": 2, "rehearsal_rows": 1},
@@ -155,6 +163,71 @@ def test_env_runners_with_neighbouring_seeds_do_not_play_each_others_episodes() 
     assert first == again
     assert all(stream not in neighbour for stream in first)
     assert first[0] != first[1] != first[2]
+
+
+def of_last_step(infos: dict[str, Any], row: int) -> dict[str, float]:
+    """Figures of an episode that ended, but for the measured time."""
+    summary = {name: part[row] for name, part in infos["sleep"].items() if name != "actions"}
+    shares = {name: part[row] for name, part in infos["sleep"]["actions"].items()}
+    info = {name: part[row] for name, part in infos.items() if isinstance(part, np.ndarray)}
+    return figures_of_info(info | {"sleep": summary | {"actions": shares, "seconds": 0.0}})
+
+
+def test_simulated_vectors_are_those_of_environments_one_by_one() -> None:
+    short: dict[str, Any] = {"card": CARD, "episode": {"days": 1}}
+
+    def make() -> gym.Env[Any, Any]:
+        return flat_and_masked(ScaleReward(EndAtHorizon(RecordSleepStatistics(SimEnv(**short))), 0.5))
+
+    together, apart = make_sim_vector({"num_envs": 3, "reward_scale": 0.5, **short}), SyncVectorEnv([make] * 3)
+    assert together.single_observation_space == apart.single_observation_space
+    assert together.metadata["autoreset_mode"] == apart.metadata["autoreset_mode"]
+    seeds: Any = [5, 6, 7]
+    (found, _), (expected, _) = together.reset(seed=seeds), apart.reset(seed=seeds)
+    rng, ends = np.random.default_rng(0), 0
+    for _ in range(60):
+        np.testing.assert_equal(found, expected)
+        # Now and then something that is forbidden.
+        actions = np.array([rng.choice(6) if rng.random() < 0.1 else rng.choice(np.flatnonzero(mask))
+                            for mask in found["action_mask"]])  # fmt: skip
+        found, rewards, terminated, truncated, infos = together.step(actions)
+        expected, others, over, _, told = apart.step(actions)
+        np.testing.assert_array_equal(terminated, over)
+        np.testing.assert_allclose(rewards, others, rtol=1e-6)
+        assert not truncated.any() and bool(infos) == terminated.any()
+        for row in np.flatnonzero(terminated).tolist():
+            ends += 1
+            assert of_last_step(infos, row) == of_last_step(told, row)
+    assert ends >= 9
+
+
+def test_simulated_env_runners_with_neighbouring_seeds_play_other_episodes() -> None:
+    envs = make_sim_vector({"num_envs": 3, "card": CARD})
+    first, neighbour, again = (envs.reset(seed=seed)[0]["observations"] for seed in (7, 8, 7))
+    assert np.array_equal(first, again)
+    assert len({row.tobytes() for row in (*first, *neighbour)}) == 6
+
+
+def test_a_policy_plays_the_sim_and_is_given_the_masks_there() -> None:
+    env = flat_and_masked(SimEnv(CARD))
+    torch.manual_seed(0)
+    module = RLModuleSpec(
+        module_class=MaskedPPOModule,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        model_config=DefaultModelConfig(fcnet_hiddens=[16]),
+    ).build()
+    policy = RLlibPolicy(module)
+    results = simulate(*setting_and_response(CARD, None, {}), policy, range(4))
+    assert [result.invalid for result in results] == [0] * 4
+    # The first actions are those that it chooses in the environment itself.
+    observations, infos = SyncVectorEnv([lambda: flat_and_masked(SimEnv(CARD))] * 4).reset(seed=0)
+    assert policy.predict(observations)[0].tolist() == [result.actions[0] for result in results]
+    flat = observations["observations"]
+    masked = policy.predict(flat, action_masks=infos["action_mask"])[0]
+    assert np.array_equal(masked, policy.predict(observations)[0])
+    with pytest.raises(ValueError, match="expected a mask for each row"):
+        policy.predict(flat)
 
 
 def observed(batch: dict[str, Any]) -> dict[str, Any]:
