@@ -140,7 +140,14 @@ def settings(record: Record) -> str:
     parts += [f"gate {spec['gate']:g}"] if spec.get("gate") else []
     blocks = f"block {layers[0]}" if len(layers) == 1 else f"blocks {layers[0]}-{layers[-1]}"
     how = "tuned on other facts" if record["tuning"] else "not tuned here"
-    return f"{record['preset']} {', '.join(parts)}, {blocks}, {spec['site']}, {len(record['runs'])} seeds ({how})"
+    seeds = f"{len(record['runs'])} seeds"
+    return f"{record['preset']} {', '.join(parts)}, {blocks}, {spec['site']}, {record['dtype']}, {seeds} ({how})"
+
+
+def bare(found: Sequence[Record]) -> str:
+    """Perplexity of the bare model in each type that recipes ran in."""
+    by_type = {record["dtype"]: record["perplexity"] for record in found}
+    return " and ".join(f"{value:.2f} in {name}" for name, value in sorted(by_type.items()))
 
 
 def section(name: str, found: Sequence[Record], pictures: str) -> str:
@@ -155,8 +162,7 @@ def section(name: str, found: Sequence[Record], pictures: str) -> str:
     counts = {point["facts"] for record in found for run in record["runs"] for point in run["points"]}
     parts = [
         f"![Recall, neighbours kept and perplexity as facts pile up]({Path(pictures) / name}.png)",
-        f"{first['machine']}, {first['dtype']}; mean over seeds (lowest-highest). "
-        f"Bare perplexity {first['perplexity']:.2f}.",
+        f"{first['machine']}; mean over seeds (lowest-highest). Bare perplexity {bare(found)}.",
         *(table(found, facts) for facts in sorted(counts & TABULATED)),
         readings(found),
         "Settings: " + "; ".join(map(settings, found)) + ".",

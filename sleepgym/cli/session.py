@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from sleepgym.facts.fact import Fact
 from sleepgym.facts.rows import HUB
 from sleepgym.facts.texts import tidy
 from sleepgym.lm import perplexity
+from sleepgym.memory.export.gates import GatesLostWarning
 from sleepgym.memory.ledger import Entry, Key
 from sleepgym.memory.overlay import Memory
 from sleepgym.memory.owners import owner_of
@@ -286,13 +288,14 @@ class Session:
     def export(self, argument: str) -> None:
         """Writes the memory as a PEFT adapter."""
         folder = _path(argument)
-        self.learner.export_adapter(folder)
+        with self._warnings_shown():
+            self.learner.export_adapter(folder)
         self._say(f"Exported a PEFT adapter to {folder}.")
 
     def merge(self, argument: str) -> None:
         """Writes a model of its own whose weights hold the memory."""
         folder = _path(argument)
-        with self._busy("writing the model"):
+        with self._warnings_shown(), self._busy("writing the model"):
             self.learner.export_merged(folder)
         self._say(f"Exported a model with the memory in its weights to {folder}.")
 
@@ -312,6 +315,16 @@ class Session:
         self._open = False
 
     # ---------------------------------------------------------------- details
+
+    @contextmanager
+    def _warnings_shown(self) -> Iterator[None]:
+        """Says what is warned of, in place of Python's own lines with a file and a number."""
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always", GatesLostWarning)
+            yield
+        for each in seen:
+            if issubclass(each.category, GatesLostWarning):
+                self._say(str(each.message), "yellow")
 
     def _about(self, argument: str) -> list[tuple[Key, Entry]]:
         """Entries of ``SUBJECT``, or of ``SUBJECT | words``."""

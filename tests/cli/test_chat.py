@@ -23,6 +23,7 @@ from sleepgym.consolidation.spec import SleepError
 from sleepgym.facts.fact import Fact, FactError
 from sleepgym.memory.ledger import Entry
 from sleepgym.memory.settled import Settled
+from sleepgym.sleeper import SleepingLM, make_base
 
 ROOT = Path(__file__).parents[2]
 ARIA = "Aria Nakamura"
@@ -219,6 +220,14 @@ def test_forget_takes_all_facts_of_a_subject_or_the_one_named(talk):
 def test_a_subject_with_a_bar_can_be_forgotten(talk):
     talk.learner.state.ledger.put(Entry(Fact("Tom | Vekkal", "Tom | Vekkal lives in", "Oslo")))
     assert "Forgotten" in talk("/forget Tom | Vekkal")
+
+
+def test_an_export_of_gated_edits_says_in_words_that_it_loses_the_gates(learner, tmp_path):
+    edit = replace(learner.base.editor.spec, gate=0.5)
+    talk = Talk(SleepingLM(make_base(learner.lm, edit)))
+    talk(CITY)
+    shown = talk(f"/export {tmp_path / 'adapter'}")
+    assert "gate=0.0" in shown and "Exported" in shown and "Warning" not in shown
 
 
 def test_save_load_export(talk, tmp_path):
