@@ -25,6 +25,7 @@ from sleepgym.env.render.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY,
 
 COLOURS = {
     "sleepgym": BLUE,
+    "sleepgym, gates": SKY,
     "sleepgym, no gates": SKY,
     "alphaedit": ORANGE,
     "memit-prev": GREEN,
