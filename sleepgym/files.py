@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,18 +62,13 @@ def write_with(path: Path, writer: Callable[[Path], object]) -> None:
     Raises:
         OSError: It cannot be written; an earlier file is whole.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
-    try:
+    with _parts(path.parent, [path.name]) as parts:
+        part = parts[path.name]
         part.touch()
         usual = part.stat().st_mode
         writer(part)
         part.chmod(usual)  # safetensors makes files that only their owner may read
         part.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
 
 
 def write_all(folder: Path, files: Mapping[str, bytes], durable: bool = False) -> None:
@@ -90,10 +85,7 @@ def write_all(folder: Path, files: Mapping[str, bytes], durable: bool = False) -
     Raises:
         OSError: They cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    # Parallel processes may write the same file.
-    parts = {name: folder / f"{name}.{os.getpid()}{PART}" for name in files}
-    try:
+    with _parts(folder, files) as parts:
         for name, data in files.items():
             with parts[name].open("wb") as file:
                 file.write(data)
@@ -104,6 +96,16 @@ def write_all(folder: Path, files: Mapping[str, bytes], durable: bool = False) -
             part.replace(folder / name)
             if durable:
                 sync(folder)
+
+
+@contextmanager
+def _parts(folder: Path, names: Iterable[str]) -> Iterator[dict[str, Path]]:
+    """Paths to write to before files take their names; none of them is left behind by an error."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Parallel processes may write the same file.
+    parts = {name: folder / f"{name}.{os.getpid()}{PART}" for name in names}
+    try:
+        yield parts
     except BaseException:
         for part in parts.values():
             with suppress(OSError):

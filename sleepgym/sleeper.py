@@ -376,8 +376,7 @@ class SleepingLM:
 
     def _settle(self, state: State) -> tuple[Key, ...]:
         """Takes the facts of the last stage out of the ledger and keeps their questions; returns their keys."""
-        last = self.sleep_spec.last_stage
-        chosen = tuple(key for key, entry in state.ledger.items() if entry.stage == last)
+        chosen = tuple(state.ledger.of_stage(self.sleep_spec.last_stage))
         for key in chosen:
             entry = _remove(state, key)
             state.settled[key] = Settled.of(entry.fact, entry.trained_at)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +33,8 @@ from sleepgym.memory.state import State
 from sleepgym.notes.fact_notes import Noted
 from sleepgym.notes.store import Change
 from sleepgym.sleeper import SleepingLM
+
+_Item = TypeVar("_Item")
 
 
 class Session:
@@ -200,8 +203,8 @@ class Session:
 
     def _mark(self, notebook: Notebook) -> None:
         """Marks the notes of facts that slow weights hold alone."""
-        state, last = self.learner.state, self.learner.sleep_spec.last_stage
-        held = {*state.settled, *(key for key, entry in state.ledger.items() if entry.stage == last)}
+        state = self.learner.state
+        held = {*state.settled, *state.ledger.of_stage(self.learner.sleep_spec.last_stage)}
         changed = notebook.mark(held)
         if changed:
             self._say(f"Notes: {changed} marked anew, {len(held)} held by slow weights alone.", "dim")
@@ -328,25 +331,30 @@ class Session:
 
     def _about(self, argument: str) -> list[tuple[Key, Entry]]:
         """Entries of ``SUBJECT``, or of ``SUBJECT | words``."""
-        ledger, argument = self.learner.state.ledger, tidy(argument)
-        found = [(key, entry) for key, entry in ledger.items() if key[0] == argument]
-        if found or "|" not in argument:
-            return found
-        subject, _, words = argument.partition("|")
-        about = [(key, entry) for key, entry in ledger.items() if key[0] == tidy(subject)]
-        return [(key, entry) for key, entry in about if teaching.says(entry.fact, words, self.relations)]
+        ledger = self.learner.state.ledger
+        return self._meant(
+            argument,
+            lambda subject: [pair for pair in ledger.items() if pair[0][0] == subject],
+            lambda pair: pair[1].fact,
+        )
 
     def _noted_about(self, argument: str) -> list[Noted]:
         """Facts that notes tell of ``SUBJECT``, or of ``SUBJECT | words``."""
         if self.notebook is None:
             return []
+        return self._meant(argument, self.notebook.about, lambda one: one.taught or one.fact)
+
+    def _meant(
+        self, argument: str, about: Callable[[str], list[_Item]], fact_of: Callable[[_Item], Fact | None]
+    ) -> list[_Item]:
+        """What there is about ``SUBJECT``; if nothing is, that of ``SUBJECT | words`` whose facts have these words."""
         argument = tidy(argument)
-        found = self.notebook.about(argument)
+        found = about(argument)
         if found or "|" not in argument:
             return found
         subject, _, words = argument.partition("|")
-        about = ((one, one.taught or one.fact) for one in self.notebook.about(tidy(subject)))
-        return [one for one, fact in about if fact is not None and teaching.says(fact, words, self.relations)]
+        facts = ((each, fact_of(each)) for each in about(tidy(subject)))
+        return [each for each, fact in facts if fact is not None and teaching.says(fact, words, self.relations)]
 
     def _edits(self) -> set[str]:
         """Owners of the facts' edits that are in the memory, at whatever scale."""

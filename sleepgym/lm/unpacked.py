@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
 
 import torch
 import transformers
@@ -30,7 +29,6 @@ LARGEST_COPY_GIB = 8.0
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
 _TOKENIZER = "tokenizer.json"
-_Loaded = TypeVar("_Loaded")
 
 
 def load_weights(file: Path, load: Callable[[Path], PreTrainedModel]) -> PreTrainedModel | None:

@@ -104,6 +104,10 @@ class Ledger(Mapping[Key, Entry]):
         }
         return sorted(worst, key=lambda key: worst[key])
 
+    def of_stage(self, stage: int) -> list[Key]:
+        """Keys of the entries of a stage, oldest first."""
+        return [key for key, entry in self._entries.items() if entry.stage == stage]
+
     def require_room(self, facts: Sequence[Fact]) -> None:
         """Checks that the facts fit into the ledger; facts that it has already need no room.
 

@@ -88,6 +88,11 @@ class Memory:
         return max(map(self.rank, {module for term in self._terms.values() for module in term.factors}), default=0)
 
     @property
+    def gated(self) -> int:
+        """Number of terms with gates that are not switched off."""
+        return sum(bool(term.gates) and term.scale != 0 for term in self._terms.values())
+
+    @property
     def parameters(self) -> int:
         """Number of elements in the factors of all terms."""
         return sum(a.numel() + b.numel() for t in self._terms.values() for a, b in t.factors.values())

@@ -14,7 +14,7 @@ from sleepgym.notes.document import Block, Document
 from sleepgym.notes.index import Found
 from sleepgym.notes.paths import SUFFIX, file_key
 from sleepgym.notes.scoring import strength
-from sleepgym.notes.store import NoteStore
+from sleepgym.notes.store import Change, NoteStore
 from sleepgym.notes.taught import Taught, read_taught, taught, taught_files, taught_name, written_taught
 from sleepgym.notes.terms import terms
 from sleepgym.notes.texts import note_text, same_words
@@ -127,7 +127,7 @@ class FactNotes:
         with self._store.changing("record") as change:
             for path, group in self._by_path(facts).items():
                 document = change.document_or_new(path, group[0].subject)
-                told = read_taught(change.text(taught_name(path)), taught_name(path))
+                told = _taught_of(change, path)
                 for fact in group:
                     told_before = _telling(document, fact, told.get(fact.relation))
                     same = next((block for block, one in told_before if _tells(one.words, fact)), None)
@@ -157,7 +157,7 @@ class FactNotes:
         with self._store.changing("forget") as change:
             for subject, relation in keys:
                 path = self.path(subject)
-                told = read_taught(change.text(taught_name(path)), taught_name(path))
+                told = _taught_of(change, path)
                 before = told.pop(relation, None)
                 change.put_text(taught_name(path), written_taught(told.values()))
                 document = change.document(path)
@@ -186,7 +186,7 @@ class FactNotes:
         with self._store.changing("look") as change:
             for path in taught_files(self._store.folder):
                 document = change.document(path)
-                told = read_taught(change.text(taught_name(path)), taught_name(path))
+                told = _taught_of(change, path)
                 edits += (edit for one in told.values() if (edit := _edit(document, one)) is not None)
         return edits
 
@@ -208,7 +208,7 @@ class FactNotes:
         with self._store.changing("look") as change:
             for path in self._paths() if paths is None else sorted(paths):
                 document = change.document(path)
-                told = read_taught(change.text(taught_name(path)), taught_name(path))
+                told = _taught_of(change, path)
                 found += (_noted(path, document, one) for one in told.values())
                 subject = "" if document is None else document.title
                 if document is None or not subject or path != self.path(subject):
@@ -256,7 +256,7 @@ class FactNotes:
             for subject, relation in among:
                 path = self.path(subject)
                 document = change.document(path)
-                told = read_taught(change.text(taught_name(path)), taught_name(path)).get(relation)
+                told = _taught_of(change, path).get(relation)
                 if document is None or told is None:
                     continue
                 value = BY_WEIGHTS if (subject, relation) in held else None
@@ -284,6 +284,12 @@ class FactNotes:
             note_text(same_words(fact.statement), "the statement of a fact"), topic=relation, tier="long_term",
             status="active", source=self._source, confidence="high", updated_at=now, relation=relation,
         )  # fmt: skip
+
+
+def _taught_of(change: Change, path: str) -> dict[str, Taught]:
+    """What was taught of the notes of a file, by relation."""
+    name = taught_name(path)
+    return read_taught(change.text(name), name)
 
 
 def _is_of(one: Bullet, relation: str) -> bool:

@@ -58,6 +58,11 @@ def build(action_space: Any) -> Any:
         {"observations": spaces.Box(-1.0, 1.0, (WIDTH,)), "action_mask": spaces.Box(0.0, 1.0, (flat,))}
     )
     torch.manual_seed(0)
+    return module_for(observation_space, action_space)
+
+
+def module_for(observation_space: Any, action_space: Any) -> Any:
+    """A small module, with weights of torch's own random state."""
     return RLModuleSpec(
         module_class=MaskedPPOModule,
         observation_space=observation_space,
@@ -211,12 +216,7 @@ def test_simulated_env_runners_with_neighbouring_seeds_play_other_episodes() -> 
 def test_a_policy_plays_the_sim_and_is_given_the_masks_there() -> None:
     env = flat_and_masked(SimEnv(CARD))
     torch.manual_seed(0)
-    module = RLModuleSpec(
-        module_class=MaskedPPOModule,
-        observation_space=env.observation_space,
-        action_space=env.action_space,
-        model_config=DefaultModelConfig(fcnet_hiddens=[16]),
-    ).build()
+    module = module_for(env.observation_space, env.action_space)
     policy = RLlibPolicy(module)
     results = simulate(*setting_and_response(CARD, None, {}), policy, range(4))
     assert [result.invalid for result in results] == [0] * 4
@@ -268,12 +268,7 @@ def test_a_policy_plays_together_as_it_plays_alone() -> None:
         return flat_and_masked(SleepEnv(MINI, "validation", **QUICK))
 
     env = make()
-    module = RLModuleSpec(
-        module_class=MaskedPPOModule,
-        observation_space=env.observation_space,
-        action_space=env.action_space,
-        model_config=DefaultModelConfig(fcnet_hiddens=[16]),
-    ).build()
+    module = module_for(env.observation_space, env.action_space)
     together, alone = (evaluate(make, RLlibPolicy(module), [1, 2], slots) for slots in (2, 1))
     assert [result.actions for result in together] == [result.actions for result in alone]
 

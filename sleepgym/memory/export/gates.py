@@ -13,10 +13,9 @@ class GatesLostWarning(UserWarning):
 
 def warn_of_gates(memory: Memory) -> None:
     """Warns if a memory has terms with a gate that are not switched off."""
-    gated = sum(bool(term.gates) and term.scale != 0 for term in memory.terms.values())
-    if gated:
+    if memory.gated:
         warnings.warn(
-            f"{gated} of {len(memory.terms)} terms act on their own subjects only, which neither an adapter nor "
+            f"{memory.gated} of {len(memory.terms)} terms act on their own subjects only, which neither an adapter nor "
             "weights can express: there they act everywhere, and answers about others move. A memory that is to be "
             "exported is best taught without gates (SleepingLM.from_pretrained(..., gate=0.0)); checkpoints keep them",
             GatesLostWarning,

@@ -36,7 +36,7 @@ def model_card(lm: LanguageModel, memory: Memory, pairs: Factors, facts: Sequenc
     """
     owners = [owner for owner, term in memory.terms.items() if term.factors and term.scale != 0]
     edits = sum(owner.startswith(EDIT) for owner in owners)
-    off, gated = len(memory.terms) - len(owners), sum(bool(memory.terms[owner].gates) for owner in owners)
+    off = len(memory.terms) - len(owners)
     ranks = {name: a.shape[0] for name, (a, _) in pairs.items()}
     tensors = [tensor for pair in pairs.values() for tensor in pair]
     origin, code = _base(lm)
@@ -55,7 +55,7 @@ def model_card(lm: LanguageModel, memory: Memory, pairs: Factors, facts: Sequenc
             "",
             "A LoRA adapter that holds what a language model was taught by sleepgym: facts written as edits, and what",
             "sleep made of them. On the untouched base model it gives the logits of the model that was taught.",
-            *(_GATED if gated else []),
+            *(_GATED if memory.gated else []),
             "",
             *_table(
                 "|",
@@ -64,7 +64,7 @@ def model_card(lm: LanguageModel, memory: Memory, pairs: Factors, facts: Sequenc
                     ("Fingerprint of the base", f"`{lm.fingerprint}`"),
                     ("Terms", f"{len(owners)}: {edits} of edits, {len(owners) - edits} of sleep's adapter"),
                     ("Terms switched off and left out", str(off)),
-                    *([("Terms whose gates are left out", str(gated))] if gated else []),
+                    *([("Terms whose gates are left out", str(memory.gated))] if memory.gated else []),
                     ("Rank", f"at most {max(ranks.values())} on a module, {sum(ranks.values())} in total"),
                     ("Size", f"{sum(t.numel() for t in tensors):,} numbers, {sum(t.nbytes for t in tensors):,} bytes"),
                     ("Written for", f"PEFT {version('peft')}"),
