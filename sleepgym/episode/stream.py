@@ -86,7 +86,7 @@ class Stream:
         rhythm: Sampled parameters.
         arrivals: Arriving facts by tick.
         traffic: Number of questions by tick, relative to the peak.
-        known: Pretrained facts that are asked; the bare model recalls all of them.
+        known: Pretrained facts that are asked, none of which an arrival changes; the bare model recalls all of them.
     """
 
     rhythm: Rhythm
@@ -157,9 +157,10 @@ def draw_stream(
                 now.append(Arrival(source.update(rng, old.fact), tick, old.popularity, is_update=True))
         current.update({arrival.fact.key: arrival for arrival in now})
         arrivals.append(tuple(now))
+    # What is about to change is not asked as it was: learning the change would count as forgetting.
     keys = list(source.truth)
-    candidates = (source.known_fact(*keys[i]) for i in rng.permutation(len(keys)))
-    known = tuple(islice(filter(is_known, candidates), spec.known_facts))
+    unchanged = (keys[i] for i in rng.permutation(len(keys)) if keys[i] not in current)
+    known = tuple(islice(filter(is_known, (source.known_fact(*key) for key in unchanged)), spec.known_facts))
     return Stream(rhythm, tuple(arrivals), tuple(traffic), known)
 
 

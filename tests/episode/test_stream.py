@@ -11,6 +11,7 @@ from sleepgym.episode.card import Card, CardError, load_card
 from sleepgym.episode.inbox import Inbox
 from sleepgym.episode.stream import Arrival, Rhythm, Stream, draw_stream
 from sleepgym.facts import Fact, World
+from sleepgym.facts.real import RealFacts
 from sleepgym.facts.world import SPLITS
 
 
@@ -46,6 +47,15 @@ def test_only_what_the_model_knows_is_asked_of_pretrained_facts(card: Card, sour
     assert stream.known[: len(everything.known) // 2] == everything.known[1::2]
     assert stream.arrivals == everything.arrivals
     assert draw_stream(card, source, "train", np.random.default_rng(1), lambda fact: False).known == ()
+
+
+def test_what_the_stream_changes_is_not_asked_as_it_was() -> None:
+    card, source = load_card("SleepLLM-Gemma-v0"), RealFacts.read()
+    for seed in range(20):
+        stream = draw_stream(card, source, "train", np.random.default_rng(seed))
+        assert len(stream.known) == card.stream.known_facts
+        changed = {arrival.fact.key for arrival in flat(stream)}
+        assert changed and not changed & {fact.key for fact in stream.known}
 
 
 def test_splits_are_about_different_people(card: Card, source: World) -> None:
