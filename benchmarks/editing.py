@@ -65,7 +65,7 @@ class Args:
     changes: dict[str, float] = field(default_factory=dict)
     """numbers of the recipe to change, such as ``--changes max_weight 1``"""
     tune: bool = True
-    """choose lambda (alphaedit: the null space), clamp and step size on other facts first; else the recipe's own"""
+    """choose lambda (of alphaedit and evoedit the null space), clamp and step size on other facts first"""
     tune_facts: int = 20
     """facts for that"""
     counts: tuple[int, ...] = (1, 2, 5, 10, 20, 30, 50, 70)
@@ -81,6 +81,7 @@ class Args:
 
 
 _LAMBDA = ("covariance_weight", (30.0, 100.0, 600.0, 3000.0, 15000.0))
+_NULL_SPACE = ("null_space", (0.02, 0.1, 0.5, 2.0))
 _REACH = (("clamp", (0.75, 1.5, 3.0)), ("learning_rate", (0.1, 0.2, 0.5)))
 
 SEARCHED: Mapping[str, tuple[tuple[str, tuple[float, ...]], ...]] = MappingProxyType(
@@ -88,7 +89,8 @@ SEARCHED: Mapping[str, tuple[tuple[str, tuple[float, ...]], ...]] = MappingProxy
         "memit": (_LAMBDA, *_REACH, _LAMBDA),
         "memit-prev": (_LAMBDA, *_REACH, _LAMBDA),
         "encore": (_LAMBDA, *_REACH, _LAMBDA),
-        "alphaedit": (("null_space", (0.02, 0.1, 0.5, 2.0)), *_REACH, ("null_space", (0.02, 0.1, 0.5, 2.0))),
+        "alphaedit": (_NULL_SPACE, *_REACH, _NULL_SPACE),
+        "evoedit": (_NULL_SPACE, *_REACH, _NULL_SPACE),
         "sleepgym": (("covariance_weight", (1000.0, 2000.0, 4000.0)),),
     }
 )

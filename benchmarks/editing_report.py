@@ -21,13 +21,14 @@ from matplotlib.figure import Figure
 from benchmarks import editing_cost, editing_speed
 from benchmarks.common import markdown, plots, records
 from benchmarks.common.records import Record
-from sleepgym.env.render.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from sleepgym.env.render.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW
 
 COLOURS = {
     "sleepgym": BLUE,
     "sleepgym, gates": SKY,
     "sleepgym, no gates": SKY,
     "alphaedit": ORANGE,
+    "evoedit": YELLOW,
     "memit-prev": GREEN,
     "memit": VERMILION,
     "encore": PURPLE,

@@ -307,7 +307,7 @@ class Editor:
         # A weight w is equivalent to scaling key and residual by sqrt(w).
         new = [(subject, weights[subject.name]) for subject in plan.subjects]
         protected = [
-            (subject, max(draft.terms[owner].weight for owner in owners))
+            (subject, self.spec.protect_weight * max(draft.terms[owner].weight for owner in owners))
             for subject in plan.protected_subjects
             if (owners := [owner_of(fact) for fact in subject.facts if owner_of(fact) in draft.terms])
         ]

@@ -10,6 +10,8 @@ memit           ``lambda C``                                of the edited model,
 memit-prev      ``lambda C + K_p K_p^T``                    the same
 alphaedit       ``K_p K_p^T + rho I``, all within the null  the same
                 space of ``C``
+evoedit         ``w K_p K_p^T + rho I`` with a huge w,      the same
+                within the same null space
 encore          ``lambda C + K_p K_p^T + rho I``            the same, stopped as soon as the object is the likeliest
 sleeping-llm    ``lambda C`` with a tiny lambda             the same, for the object's first token at the last token
                                                             of the prompt
@@ -19,9 +21,10 @@ sleepgym        ``lambda C + K_p K_p^T + rho I``            of the frozen base, 
 ==============  ==========================================  ==========================================================
 
 Sources: memit: Meng et al. 2023, arXiv:2210.07229. memit-prev: the variant with earlier keys in the normal matrix that
-AlphaEdit's authors compare with. alphaedit: Fang et al. 2025, arXiv:2410.02355, eq. 14. encore: Gupta et al. 2025,
-arXiv:2502.01636 (most-probable early stopping, norm constraint). sleeping-llm: the wake phase of the sleeping language
-model, whose sleep this project started from.
+AlphaEdit's authors compare with. alphaedit: Fang et al. 2025, arXiv:2410.02355, eq. 14. evoedit: arXiv:2510.13851,
+where the span of all earlier keys is taken out of AlphaEdit's projector; a weight that grows without bound has the
+same limit. encore: Gupta et al. 2025, arXiv:2502.01636 (most-probable early stopping, norm constraint). sleeping-llm:
+the wake phase of the sleeping language model, whose sleep this project started from.
 
 Papers give step sizes, thresholds and ridges in the units of the model at hand; here they are dimensionless (see
 :class:`EditSpec`), and ``lambda`` is best chosen for a model by :func:`sleepgym.editing.calibrate`.
@@ -54,6 +57,9 @@ PRESETS: Mapping[str, EditSpec] = MappingProxyType(
         "memit": _MEMIT,
         "memit-prev": replace(_MEMIT, protect=True),
         "alphaedit": replace(_MEMIT, protect=True, covariance_weight=0.0, null_space=0.02, ridge=10.0),
+        "evoedit": replace(
+            _MEMIT, protect=True, covariance_weight=0.0, null_space=0.02, ridge=10.0, protect_weight=1e6
+        ),
         "encore": replace(_MEMIT, protect=True, stop="argmax", ridge=10.0),
         "sleeping-llm": replace(
             _MEMIT, prefixes=0, covariance_weight=0.1, ridge=0.01, key_token="prompt", object_tokens="first"

@@ -97,6 +97,7 @@ class EditSpec:
     neighbours: int = 0
     gate: float = 0.0
     protect: bool = True
+    protect_weight: float = 1.0
 
     def __post_init__(self) -> None:
         layers = list(self.layers)
@@ -105,7 +106,7 @@ class EditSpec:
         at_least(self, 1, "steps", "max_weight")
         at_least(self, 0, "prefixes", "kl_weight", "norm_weight", "covariance_weight", "neighbours", "gate")
         require(self.gate < 1, "gate", "below 1", self.gate)
-        above_zero(self, "learning_rate", "clamp", "stop_nll", "ridge")
+        above_zero(self, "learning_rate", "clamp", "stop_nll", "ridge", "protect_weight")
         if self.null_space is not None:
             above_zero(self, "null_space")
         for name, hint in get_type_hints(EditSpec).items():

@@ -16,7 +16,10 @@ from sleepgym.editing.spec import EditSpec
 from sleepgym.editing.targets import Target
 from sleepgym.facts.fact import Fact
 
-_SOLVING = ("covariance_weight", "ridge", "null_space", "max_weight", "neighbours", "gate", "protect", "frozen")
+_SOLVING = (
+    *("covariance_weight", "ridge", "null_space", "max_weight", "neighbours", "gate"),
+    *("protect", "protect_weight", "frozen"),
+)
 """Fields of :class:`EditSpec` that affect how a target is written, but not the target."""
 
 _CACHED_TARGETS = 4096

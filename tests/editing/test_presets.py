@@ -12,7 +12,7 @@ from sleepgym.memory.owners import owner_of
 from sleepgym.settings import SettingError
 
 WEIGHT = {"covariance_weight": 300.0}  # one that suits the bundled model; the papers' suit theirs
-CHANGES = {"alphaedit": {"null_space": 0.5}, "sleeping-llm": {}, "sleepgym": {}}
+CHANGES = {"alphaedit": {"null_space": 0.5}, "evoedit": {"null_space": 0.5}, "sleeping-llm": {}, "sleepgym": {}}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -52,7 +52,9 @@ def test_impossible_choice_is_refused(field, value):
 
 def test_published_recipes_see_the_edited_model_and_ours_the_frozen_base():
     assert {name for name, spec in PRESETS.items() if spec.frozen} == {"sleepgym"}
-    assert {name for name, spec in PRESETS.items() if spec.protect} == {"memit-prev", "alphaedit", "encore", "sleepgym"}
+    assert {name for name, spec in PRESETS.items() if spec.protect} == {
+        *("memit-prev", "alphaedit", "evoedit", "encore", "sleepgym")
+    }
     assert PRESETS["sleeping-llm"].key_token == "prompt"
     assert PRESETS["encore"].stop == "argmax"
     assert PRESETS["alphaedit"].null_space is not None and PRESETS["alphaedit"].covariance_weight == 0

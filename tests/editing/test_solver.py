@@ -158,6 +158,21 @@ def test_null_space_equals_the_projected_closed_form():
     torch.testing.assert_close(R.T @ A, expected, atol=1e-9, rtol=1e-9)
 
 
+def test_heavy_protected_keys_are_as_good_as_taken_out_of_the_projector(moment):
+    """EvoEdit deflates AlphaEdit's projector by the span of earlier keys (arXiv:2510.13851)."""
+    K, held = random(4, D, seed=2), random(3, D, seed=4)
+    eigenvalues, vectors = torch.linalg.eigh(moment)
+    U = vectors[:, eigenvalues <= 1.0 * moment.diagonal().mean()]
+    P = U @ U.T
+    Q, _ = torch.linalg.qr(P @ held.T)
+    P = P - Q @ Q.T
+    rho = 0.5 * moment.diagonal().mean() * torch.eye(D, dtype=torch.float64)
+    deflated = K @ P @ torch.linalg.inv(K.T @ K @ P + rho)
+    A = NormalMatrix(moment, 0.0, 0.5, null_space=1.0).solve(K, 1e4 * held)
+    torch.testing.assert_close(A, deflated, atol=1e-6, rtol=1e-6)
+    assert (A @ held.T).abs().max() < 1e-6
+
+
 def test_null_space_without_room_is_refused(moment):
     with pytest.raises(EditError, match="raise null_space"):
         NormalMatrix(moment, 1.0, 1.0, null_space=1e-12)
