@@ -316,7 +316,7 @@ class Card(Section):
         return round(self.budget.edits[1] * self.stream.arrival_rate[1] * self.horizon)
 
 
-def load_card(path_or_id: str | Path | Card, **overrides: Mapping[str, Any]) -> Card:
+def load_card(path_or_id: str | Path | Card, /, **overrides: Mapping[str, Any]) -> Card:
     """Reads a card.
 
     Args:

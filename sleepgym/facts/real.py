@@ -89,7 +89,7 @@ class RealFacts:
             split: Draw from a third of the subjects only; None for all.
 
         Raises:
-            FactError: There are fewer than ``n`` subjects.
+            FactError: There are fewer than ``n`` subjects, or a relation has a single object.
         """
         pairs = list(self.truth)
         if split is not None:
@@ -100,9 +100,18 @@ class RealFacts:
         return [self.update(rng, self.relations[name].fact(s, self.truth[s, name])) for s, name in chosen]
 
     def update(self, rng: np.random.Generator, fact: Fact) -> Fact:
-        """The fact with another object of its relation, neither the one it has nor the one that is true."""
+        """The fact with another object of its relation, neither the one it has nor the one that is true.
+
+        Raises:
+            FactError: The relation has no other.
+        """
         objects = {obj for (_, name), obj in self.truth.items() if name == fact.relation}
         others = sorted(objects - {fact.object, self.truth[fact.key]})
+        if not others:
+            raise FactError(
+                f"expected another object of {fact.relation!r} than {fact.object!r} and {self.truth[fact.key]!r}, found "
+                "none; give the relation samples with three objects or more"
+            )
         changed = self.relations[fact.relation].fact(fact.subject, str(rng.choice(others)))
         return replace(changed, true_object=self.truth[fact.key])
 

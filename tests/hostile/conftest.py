@@ -85,12 +85,13 @@ def signed_checkpoint(files: Files) -> Files:
 
 
 @pytest.fixture(scope="session")
-def short() -> Callable[[], SleepEnv]:
+def short() -> Callable[..., SleepEnv]:
     """Makes environments of which edits and nights take a moment."""
 
-    def make() -> SleepEnv:
+    def make(**overrides: Any) -> SleepEnv:
         return SleepEnv(
             MINI,
+            **overrides,
             edit={"prefixes": 2, "steps": 2},
             sleep={"steps": 1, "lessons": 8, "rehearsal_rows": 1, "validation_rows": 2},
             stream={"known_facts": 2},
