@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel, ValidationError
+    from pydantic import BaseModel
 
 PART = ".part"
 """How the names of files end that are not written to the end yet; between the name and this, the process."""
@@ -139,10 +139,3 @@ def write_json(path: Path, content: BaseModel) -> None:
         OSError: It cannot be written.
     """
     write(path, (content.model_dump_json(indent=1) + "\n").encode())
-
-
-def first_mistake(error: ValidationError) -> str:
-    """The first thing that validation found, as ``a mistake in where: what``."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"a mistake{f' in {where}' if where else ''}: {first['msg']}"

@@ -170,3 +170,33 @@ def unchanged() -> Callable[..., AbstractContextManager]:
         assert torch.equal(logits(learner), logits_before)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def assert_consistent() -> Callable:
+    """Checks that inbox, ledger, memory and budget of an environment agree with each other."""
+    from sleepgym.memory.owners import EDIT, owner_of
+
+    def check(env) -> None:
+        episode, state = env.episode, env.episode.learner.state
+        ledger, scales = state.ledger, env.card.sleep.scales
+        assert len(ledger) <= env.card.budget.capacity == ledger.capacity
+        assert episode.edits_left >= 0
+        assert len(episode.inbox.pending) <= env.card.budget.pending
+        owners = [owner_of(entry.fact) for entry in ledger.values()]
+        # An edit is kept, if only at scale 0, as long as its fact is in the ledger, and not a moment longer.
+        assert len(set(owners)) == len(owners)
+        edits = {owner for owner in state.memory.terms if owner.startswith(EDIT)}
+        assert edits == set(owners)
+        for (key, entry), owner in zip(ledger.items(), owners, strict=True):
+            assert entry.fact.key == key
+            assert 0 <= entry.stage <= env.card.sleep.last_stage
+            scale = state.scale_of(key)
+            assert scale == state.memory.terms[owner].scale
+            # At stage 0 an edit is in force, unless it spoilt more than it held.
+            assert scale == scales[entry.stage] or (entry.stage, scale) == (0, 0.0)
+            assert entry.written_at <= episode.tick
+            assert entry.audited_at <= episode.tick
+        assert ledger.keys() <= episode.inbox.current.keys()
+
+    return check

@@ -15,7 +15,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "_version errors",
-        "files settings",
+        "files reading settings",
         "facts",
         "lm notes",
         "memory",

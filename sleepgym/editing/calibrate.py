@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from sleepgym import files
 from sleepgym.editing.editor import Editor
 from sleepgym.editing.measure import EditProbes
 from sleepgym.editing.spec import EditError, EditSpec
 from sleepgym.editing.statistics import statistics_for
+from sleepgym.errors import SleepGymError
 from sleepgym.facts.fact import Fact
 from sleepgym.files import cache_dir
 from sleepgym.lm import LanguageModel, perplexity
 from sleepgym.lm.catalogue import CATALOGUE
 from sleepgym.memory.overlay import Memory, Overlay
+from sleepgym.reading import found_in, read_json
+
+
+class CalibrationError(SleepGymError, ValueError):
+    """A file is no calibration."""
+
 
 DRIFT_WEIGHT = 4.0
 """Weight of relative perplexity drift against recall: one percent of drift counts as four percent of recall."""
@@ -90,18 +99,20 @@ class Calibration:
         files.write(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
     @classmethod
-    def read(cls, text: str) -> Calibration:
-        """Parses the JSON that :meth:`save` writes.
+    def read(cls, path: Path) -> Calibration:
+        """Reads the JSON that :meth:`save` wrote.
 
         Raises:
-            ValueError: The text is not a calibration.
+            CalibrationError: The file is no calibration, or cannot be read.
         """
         try:
-            raw: dict[str, Any] = json.loads(text)
-            spec = EditSpec(**{**raw["spec"], "layers": tuple(raw["spec"]["layers"])})
-            return cls(raw["fingerprint"], spec, tuple(Trial(**trial) for trial in raw["trials"]))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"expected a calibration, found {type(error).__name__}: {error}") from error
+            raw = read_json(path)
+            trials = TypeAdapter(tuple[Trial, ...]).validate_python(raw["trials"])
+            return cls(str(raw["fingerprint"]), _spec_of(raw["spec"]), trials)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CalibrationError(
+                f"expected a calibration in {path}, found {found_in(error)}; delete the file and calibrate again"
+            ) from error
 
 
 def calibration_path(lm: LanguageModel) -> Path:
@@ -116,7 +127,7 @@ def spec_for(lm: LanguageModel) -> EditSpec:
     gated terms: what is off elsewhere leaves alone what a pretrained model knows of others, whatever lambda is.
 
     Raises:
-        ValueError: A calibration file is malformed.
+        CalibrationError: A calibration file is malformed.
     """
     depth = len(lm.blocks)
     layers = tuple(range(depth // 6, max(depth // 6 + 1, depth // 2)))
@@ -131,7 +142,7 @@ def calibrated(lm: LanguageModel) -> EditSpec | None:
         The settings; None for a model that nobody has calibrated.
 
     Raises:
-        ValueError: A calibration file is malformed.
+        CalibrationError: A calibration file is malformed.
     """
     beside = None if lm.folder is None else lm.folder / RECIPE
     here = calibration_path(lm)
@@ -140,7 +151,7 @@ def calibrated(lm: LanguageModel) -> EditSpec | None:
     shipped = [entry.calibration for entry in CATALOGUE.values() if entry.calibration is not None]
     for file in (here, *shipped):
         if file.is_file():
-            calibration = Calibration.read(file.read_text(encoding="utf-8"))
+            calibration = Calibration.read(file)
             if calibration.fingerprint == lm.fingerprint:
                 return calibration.spec
     return None
@@ -162,13 +173,24 @@ def read_recipe(path: Path) -> EditSpec:
         EditError: It is something else.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))["edit"]
-        return EditSpec(**{**raw, "layers": tuple(raw["layers"])})
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return _spec_of(read_json(path)["edit"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EditError(
-            f"expected the recipe of an exported model in {path}, found {type(error).__name__}: {error}; "
+            f"expected the recipe of an exported model in {path}, found {found_in(error)}; "
             "delete the file to have a recipe guessed, or export the model again"
         ) from error
+
+
+def _spec_of(raw: Mapping[str, Any]) -> EditSpec:
+    """Settings as JSON has them.
+
+    Raises:
+        TypeError: A key is unknown.
+        ValueError: A value has another type or is impossible.
+    """
+    spec = EditSpec(**{**raw, "layers": tuple(raw["layers"])})
+    # Dataclasses take whatever they are given; JSON has to be of the types that they name.
+    return TypeAdapter(EditSpec).validate_json(json.dumps(asdict(spec), allow_nan=False), strict=True)
 
 
 def windows(depth: int) -> list[tuple[int, ...]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -71,16 +72,22 @@ class ModelStatistics:
                 if metadata.get("fingerprint") != fingerprint:
                     return None
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return cls._read(tensors, metadata["prefixes"])
         except Exception:  # missing or damaged files are measured anew
             return None
 
+    @classmethod
+    def _read(cls, tensors: Mapping[str, Tensor], prefixes: str) -> ModelStatistics:
         def rows(name: str) -> Rows:
             lengths = tensors[f"{name}.lengths"].tolist()
             return tuple(tuple(part.tolist()) for part in tensors[f"{name}.ids"].split(lengths))
 
         factors = {int(n.removeprefix("factor.")): t.float() for n, t in tensors.items() if n.startswith("factor.")}
         moments = {layer: factor @ factor.T for layer, factor in factors.items()}
-        return cls(moments, rows("rehearsal"), rows("held_out"), tuple(json.loads(metadata["prefixes"])))
+        if not all(moment.isfinite().all() for moment in moments.values()):
+            raise ValueError("second moments that are not finite")
+        texts = TypeAdapter(tuple[str, ...]).validate_json(prefixes)
+        return cls(moments, rows("rehearsal"), rows("held_out"), texts)
 
 
 def statistics_for(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -29,6 +28,7 @@ from sleepgym.editing.spec import EditSpec
 from sleepgym.errors import SleepGymError
 from sleepgym.files import card_paths
 from sleepgym.lm.loading import Quantization
+from sleepgym.reading import UnreadableError, read_toml
 from sleepgym.settings import SettingError, require
 
 
@@ -41,6 +41,14 @@ class UnknownArgumentError(CardError, TypeError):
 
     Also a TypeError, as for any function of Python: libraries that try arguments out go by that.
     """
+
+
+_LARGEST_INTEGER, _LARGEST_FLOAT = 10_000_000, 1e12
+_MAX_TICKS, _MAX_ARRIVALS, _MAX_PLACES = 1_000_000, 1_000_000, 100_000
+_MISTAKES = 20
+"""Mistakes that a message lists."""
+_QUOTED = 200
+"""Characters of a value that a message quotes."""
 
 
 def _ordered(value: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -270,6 +278,23 @@ class Card(Section):
     episode: EpisodeCard
 
     @model_validator(mode="after")
+    def _within_reason(self) -> Self:
+        """Refuses numbers that no machine has room for: cards come with recordings and snapshots of others."""
+        for section, table in self:
+            for key, value in vars(table).items() if table is not None else ():
+                for number in value if isinstance(value, tuple) else (value,):
+                    most = _LARGEST_INTEGER if isinstance(number, int) else _LARGEST_FLOAT
+                    fits = not isinstance(number, int | float) or abs(number) <= most
+                    require(fits, f"{section}.{key}", f"at most {most:g}", number)
+        require(self.horizon <= _MAX_TICKS, "episode.days", f"at most {_MAX_TICKS} ticks in all", self.horizon)
+        arrivals = self.stream.arrival_rate[1] * self.horizon
+        require(arrivals <= _MAX_ARRIVALS, "stream.arrival_rate", f"at most {_MAX_ARRIVALS} expected facts", arrivals)
+        places = max(self.budget.capacity, self.budget.pending)
+        require(places <= _MAX_PLACES, "budget.capacity", f"at most {_MAX_PLACES}, as for budget.pending", places)
+        require(self.stream.burst <= _MAX_PLACES, "stream.burst", f"at most {_MAX_PLACES}", self.stream.burst)
+        return self
+
+    @model_validator(mode="after")
     def _usual_numbers_can_be_chosen(self) -> Self:
         if self.parameters is not None:
             for options, key, usual in (
@@ -291,7 +316,7 @@ class Card(Section):
         return round(self.budget.edits[1] * self.stream.arrival_rate[1] * self.horizon)
 
 
-def load_card(path_or_id: str | Path | Card, **overrides: Mapping[str, Any]) -> Card:
+def load_card(path_or_id: str | Path | Card, /, **overrides: Mapping[str, Any]) -> Card:
     """Reads a card.
 
     Args:
@@ -310,14 +335,14 @@ def load_card(path_or_id: str | Path | Card, **overrides: Mapping[str, Any]) -> 
         raise CardError(f"expected an id ({', '.join(known)}), a TOML file or a Card, found {path_or_id!r}; name one")
     path = known.get(str(path_or_id), Path(path_or_id))
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path)
     except OSError as error:
         raise CardError(
             f"expected an id ({', '.join(known)}) or a TOML file, found {str(path_or_id)!r}, "
             f"which cannot be read ({error.strerror}); check the name"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CardError(f"{path.name}: expected TOML, found a mistake: {error}") from error
+    except UnreadableError as error:
+        raise CardError(f"{path.name}: expected TOML, found {error.found}; correct the file") from error
     return parse_card(data, path.name, overrides)
 
 
@@ -347,7 +372,9 @@ def parse_card(data: Mapping[str, Any], name: str, overrides: Mapping[str, Mappi
         # In JSON mode, strict validation accepts a list for a tuple, but no "3" for a 3.
         return Card.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        raise CardError("; ".join(_message(name, dict(e)) for e in error.errors())) from error
+        found = error.errors()
+        more = [f"and {len(found) - _MISTAKES} more"] if len(found) > _MISTAKES else []
+        raise CardError("; ".join([*(_message(name, dict(e)) for e in found[:_MISTAKES]), *more])) from error
 
 
 def require_sections(overrides: Mapping[str, Any], name: str, others: Iterable[str] = ()) -> None:
@@ -378,10 +405,10 @@ def _require_plain(data: Mapping[str, Any], name: str) -> None:
         for key, value in values.items():
             try:
                 json.dumps(value)
-            except TypeError as error:
+            except (TypeError, ValueError, RecursionError) as error:
                 raise CardError(
-                    f"{name}, key {key}: expected numbers, texts and lists of Python's own, found {value!r}; "
-                    "convert what comes from numpy with .item() or .tolist()"
+                    f"{name}, key {_quoted(key, str)}: expected numbers, texts and lists of Python's own, found "
+                    f"{_quoted(value)}; convert what comes from numpy with .item() or .tolist()"
                 ) from error
 
 
@@ -415,4 +442,15 @@ def _message(file: str, error: dict[str, Any]) -> str:
             expected, found = wrong.expected, wrong.found
         case _:
             expected = str(error["msg"]).replace("Input should be ", "")
-    return f"{file}, key {key}: expected {expected}, found {'nothing' if found is None else repr(found)}"
+    return (
+        f"{file}, key {_quoted(key, str)}: expected {expected}, found {'nothing' if found is None else _quoted(found)}"
+    )
+
+
+def _quoted(value: object, write: Callable[[object], str] = repr) -> str:
+    """A value in a message: in one line, and no more of it than helps."""
+    try:
+        text = " ".join(write(value).split("\n"))
+    except (ValueError, RecursionError):  # a number of thousands of digits, or lists in lists in lists
+        return f"a {type(value).__name__} that is too long to show"
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."

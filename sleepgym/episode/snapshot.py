@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from sleepgym.lm.language_model import LanguageModel
 from sleepgym.memory import checkpoint
 from sleepgym.memory.checkpoint import CheckpointError
 from sleepgym.memory.state import State
+from sleepgym.reading import found_in
 from sleepgym.sleeper import SleepingLM
 
 FORMAT = 2
@@ -170,7 +172,7 @@ class Snapshot:
         found = document.get("format") if isinstance(document, dict) else type(document).__name__
         if found != FORMAT:
             raise CheckpointError(
-                f"expected snapshot format {FORMAT} in {folder}, found {found}; "
+                f"expected snapshot format {FORMAT} in {folder}, found {reprlib.repr(found)}; "
                 "load it with the version of sleepgym that saved it"
             )
         try:
@@ -179,7 +181,7 @@ class Snapshot:
             raise
         except Exception as error:  # a forged file can make the parsers raise anything
             raise CheckpointError(
-                f"expected a well-formed episode in {folder}, found {type(error).__name__}: {error}; use another copy"
+                f"expected a well-formed episode in {folder}, found {found_in(error)}; use another copy"
             ) from error
 
     @classmethod

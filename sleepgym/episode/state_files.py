@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, NonNegativeInt
 
 from sleepgym.episode.card import Card
 from sleepgym.episode.history import History
@@ -19,6 +20,53 @@ from sleepgym.facts.fact import Fact
 from sleepgym.facts.world import Split
 from sleepgym.memory.checkpoint import CheckpointError
 from sleepgym.memory.state import State
+
+
+class _Inbox(BaseModel):
+    current: tuple[NonNegativeInt, ...]
+    pending: tuple[NonNegativeInt, ...]
+    written: tuple[NonNegativeInt, ...]
+    lost: NonNegativeInt
+
+
+class _Answers(BaseModel):
+    version: int
+    ratio: float | None
+    facts: tuple[NonNegativeInt, ...]
+    correct: tuple[bool, ...]
+    forward_passes: NonNegativeInt
+
+
+class _History(BaseModel):
+    doing: list[str]
+    offline: list[bool]
+    arrivals: list[NonNegativeInt]
+    standings: list[str]
+    served: list[float]
+    budget_left: list[float]
+    pressure: list[float]
+    perplexity_ratio: list[float]
+
+
+class _Counts(BaseModel):
+    tick: NonNegativeInt
+    edits_used: NonNegativeInt
+    sleeps: NonNegativeInt
+    naps: NonNegativeInt
+    slept_at: NonNegativeInt
+    audited_at: NonNegativeInt
+    lately_served: float
+    asked: float
+    answered: float
+
+
+class _Document(BaseModel):
+    """What :func:`state_document` writes."""
+
+    counts: _Counts
+    inbox: _Inbox
+    history: _History
+    answers: _Answers
 
 
 def state_document(state: EpisodeState, stream: Stream) -> dict[str, Any]:
@@ -61,18 +109,44 @@ def read_state(document: Mapping[str, Any], card: Card, stream: Stream, learner:
     Raises:
         KeyError: A key is missing; a forged document can raise anything.
     """
+    read = _Document.model_validate(document)
     arrivals, facts = _arrivals(stream), _facts(stream)
-    raw = document["inbox"]
     inbox = Inbox(card.budget.pending)
-    inbox.current = {arrivals[i].fact.key: arrivals[i] for i in raw["current"]}
-    inbox.pending = {arrivals[i].fact.key: arrivals[i] for i in raw["pending"]}
-    inbox.written = {facts[i].key: facts[i] for i in raw["written"]}
-    inbox.lost = int(raw["lost"])
-    raw = document["answers"]
-    correct = {facts[i]: bool(right) for i, right in zip(raw["facts"], raw["correct"], strict=True)}
-    answers = Answers(int(raw["version"]), raw["ratio"], correct, int(raw["forward_passes"]))
-    history = History(stream.rhythm, **document["history"])
-    return EpisodeState(learner, inbox, history, answers, **document["counts"])
+    inbox.current = {arrivals[i].fact.key: arrivals[i] for i in read.inbox.current}
+    inbox.pending = {arrivals[i].fact.key: arrivals[i] for i in read.inbox.pending}
+    inbox.written = {facts[i].key: facts[i] for i in read.inbox.written}
+    inbox.lost = read.inbox.lost
+    raw = read.answers
+    correct = {facts[i]: right for i, right in zip(raw.facts, raw.correct, strict=True)}
+    answers = Answers(raw.version, raw.ratio, correct, raw.forward_passes)
+    state = EpisodeState(learner, inbox, History(stream.rhythm, **vars(read.history)), answers, **vars(read.counts))
+    _require_consistent(state, card, stream)
+    return state
+
+
+def _require_consistent(state: EpisodeState, card: Card, stream: Stream) -> None:
+    """Checks what the parts of a state say about each other, so that a forged one is found out before it is played.
+
+    Raises:
+        ValueError: They contradict each other, the card or the stream.
+    """
+    inbox, ledger = state.inbox, state.learner.ledger
+    arrived = {arrival.fact.key for tick in stream.arrivals[: state.tick + 1] for arrival in tick}
+    for holds, what in (
+        (state.tick == len(state.history) <= card.horizon, "a tick that is not the length of the history"),
+        (state.edits_used <= stream.rhythm.edit_budget, "more edits than the budget"),
+        (len(inbox.pending) <= inbox.size, "an inbox with more facts than it has room for"),
+        (inbox.current.keys() <= arrived, "facts that have not arrived yet"),
+        (
+            inbox.pending.keys() | inbox.written.keys() <= inbox.current.keys(),
+            "pending or written facts without arrival",
+        ),
+        (ledger.keys() <= inbox.written.keys(), "a ledger with facts that were not written"),
+        (ledger.capacity == card.budget.capacity >= len(ledger), "a ledger of another size than the card's"),
+        (all(entry.stage <= card.sleep.last_stage for entry in ledger.values()), "a stage beyond the last one"),
+    ):
+        if not holds:
+            raise ValueError(what)
 
 
 def stream_document(stream: Stream, seed: int) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from sleepgym import files
 from sleepgym.errors import SleepGymError
 from sleepgym.evaluation.episodes import EpisodeResult
+from sleepgym.reading import UnreadableError, read_model
 
 
 class ScoreError(SleepGymError, ValueError):
@@ -135,20 +136,23 @@ class ScoreMatrix:
             raise ScoreError(f"expected to write scores to {path}, found {error}; check the folder") from error
 
     @classmethod
-    def load(cls, path: str | Path) -> ScoreMatrix:
+    def load(cls, path: str | Path, inside: Path | None = None) -> ScoreMatrix:
         """Reads the scores that :meth:`save` wrote.
+
+        Args:
+            path: Their file.
+            inside: Folder that the file has to lie in, wherever links lead; None for anywhere.
 
         Raises:
             ScoreError: The file is missing, or has no scores of this format.
         """
         try:
-            # In JSON mode, strict validation accepts a list for a tuple, but no "3" for a 3.
-            read = _File.model_validate_json(Path(path).read_bytes(), strict=True)
+            read = read_model(Path(path), _File, inside=inside)
         except OSError as error:
             raise ScoreError(f"expected scores, found {error}; check the name") from error
-        except ValidationError as error:
+        except UnreadableError as error:
             raise ScoreError(
-                f"expected scores in {path}, found {files.first_mistake(error)}; write the file with ScoreMatrix.save"
+                f"expected scores in {path}, found {error.found}; write the file with ScoreMatrix.save"
             ) from error
         if len({len(row) for row in read.scores}) > 1:
             raise ScoreError(f"expected rows of equal length in {path}, found {[len(row) for row in read.scores]}")

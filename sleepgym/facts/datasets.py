@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from sleepgym.facts.fact import Fact
-from sleepgym.facts.records import KEYS, RecordForm, fits, form_of, parse, unused_keys
+from sleepgym.facts.records import KEYS, RecordForm, fits, form_of, listed, parse, unused_keys
 from sleepgym.facts.rows import HUB, Form, Row, read_rows
 from sleepgym.facts.texts import FactError, told_apart
 
@@ -150,7 +150,7 @@ def _kind(rows: list[Row], form: Form | None) -> RecordForm:
         kind = form_of(record)
         if kind is None:
             known = "; ".join(f"{name} ({keys})" for name, keys in KEYS.items())
-            raise FactError(f"expected the keys of one of {known}; found {', '.join(record)}; rename the keys")
+            raise FactError(f"expected the keys of one of {known}; found {listed(record)}; rename the keys")
     except FactError as error:
         raise FactError(str(Malformed(first.source, first.line, str(error)))) from error
     return kind

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sleepgym.facts.real import templates_of
-from sleepgym.facts.records import form_of
+from sleepgym.facts.records import form_of, listed
 from sleepgym.facts.texts import FactError
 
 Placed = tuple[int, Any]
@@ -161,7 +161,7 @@ def _wrapped(text: str, whole: dict[str, Any]) -> Iterator[Placed]:
     named = [m for m in members if isinstance(m.value, dict) and form_of(m.value) is not None]
     if len(arrays) > 1:
         raise FactError(
-            f"expected one list of records, found {len(arrays)}: {', '.join(repr(m.key) for m in arrays)}; "
+            f"expected one list of records, found {len(arrays)}: {listed(repr(m.key) for m in arrays)}; "
             "write the one that is meant into a file of its own"
         )
     if arrays and not named:

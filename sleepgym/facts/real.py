@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -15,6 +13,10 @@ import numpy as np
 from sleepgym.facts.fact import Fact, FactError
 from sleepgym.facts.texts import tidy
 from sleepgym.facts.world import SPLITS, Relation, Split
+from sleepgym.reading import found_in, read_json, read_toml
+
+_MAX_BYTES = 64 * 2**20
+"""Size of the largest file of facts about the real world."""
 
 
 class RealFacts:
@@ -40,12 +42,12 @@ class RealFacts:
         """
         file = path or Path(str(resources.files("sleepgym.facts"))) / "real.toml"
         try:
-            raw = tomllib.loads(file.read_text(encoding="utf-8"))
+            raw = read_toml(file, _MAX_BYTES)
             return cls([_relation(name, **table) for name, table in raw.items()])
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise FactError(
-                f"expected tables with statements, questions and samples in {file}, "
-                f"found {type(error).__name__}: {error}"
+                f"expected tables with statements, questions and samples in {file}, found {found_in(error)}; "
+                "write it as facts/real.toml of the package is"
             ) from error
 
     @classmethod
@@ -58,13 +60,13 @@ class RealFacts:
         relations = []
         for file in files:
             try:
-                raw = json.loads(file.read_text(encoding="utf-8"))
+                raw = read_json(file, _MAX_BYTES)
                 samples = {sample["subject"]: sample["object"] for sample in raw["samples"]}
                 relations.append(_relation(file.stem, templates_of(raw), [], samples))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise FactError(
                     f"expected a relation with prompt_templates, prompt_templates_zs and samples in {file}, "
-                    f"found {type(error).__name__}: {error}"
+                    f"found {found_in(error)}; correct the file"
                 ) from error
         return cls(relations)
 
@@ -87,7 +89,7 @@ class RealFacts:
             split: Draw from a third of the subjects only; None for all.
 
         Raises:
-            FactError: There are fewer than ``n`` subjects.
+            FactError: There are fewer than ``n`` subjects, or a relation has a single object.
         """
         pairs = list(self.truth)
         if split is not None:
@@ -98,9 +100,18 @@ class RealFacts:
         return [self.update(rng, self.relations[name].fact(s, self.truth[s, name])) for s, name in chosen]
 
     def update(self, rng: np.random.Generator, fact: Fact) -> Fact:
-        """The fact with another object of its relation, neither the one it has nor the one that is true."""
+        """The fact with another object of its relation, neither the one it has nor the one that is true.
+
+        Raises:
+            FactError: The relation has no other.
+        """
         objects = {obj for (_, name), obj in self.truth.items() if name == fact.relation}
         others = sorted(objects - {fact.object, self.truth[fact.key]})
+        if not others:
+            raise FactError(
+                f"expected another object of {fact.relation!r} than {fact.object!r} and {self.truth[fact.key]!r}, found "
+                "none; give the relation samples with three objects or more"
+            )
         changed = self.relations[fact.relation].fact(fact.subject, str(rng.choice(others)))
         return replace(changed, true_object=self.truth[fact.key])
 

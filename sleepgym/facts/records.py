@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from sleepgym.facts.fact import Fact
@@ -285,4 +286,10 @@ def _nested(record: Record, key: str) -> Record:
 
 
 def _found(record: Record, key: str) -> str:
-    return reprlib.repr(record[key]) if key in record else f"only the keys {', '.join(map(str, record)) or '(none)'}"
+    return reprlib.repr(record[key]) if key in record else f"only the keys {listed(record) or '(none)'}"
+
+
+def listed(keys: Iterable[object]) -> str:
+    """The first of some keys, as a message names them."""
+    named = [" ".join(str(key).split())[:60] for key in islice(keys, 13)]
+    return ", ".join([*named[:12], "..."] if len(named) > 12 else named)

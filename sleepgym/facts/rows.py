@@ -6,17 +6,22 @@ import csv
 import io
 import json
 import reprlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sleepgym.facts.json_rows import json_rows
+from sleepgym.facts.records import listed
 from sleepgym.facts.texts import FactError
+from sleepgym.reading import found_in, read_bytes
 
 Form = Literal["counterfact", "zsre", "relations", "jsonl", "csv", "hub"]
 
 HUB = "hub:"
+MAX_BYTES = 256 * 2**20
+"""Size of the largest file of records; what is parsed takes several times that in memory."""
 _LISTS = ("paraphrases", "questions", "neighbours", "answers", "ground_truth", "rephrase_prompt")
 
 
@@ -47,7 +52,7 @@ def read_rows(source: str, form: Form | None) -> Iterator[Row]:
     for file in found:
         try:
             # The -sig skips the byte order mark that spreadsheets write.
-            text = file.read_bytes().decode("utf-8-sig")
+            text = read_bytes(file, MAX_BYTES).decode("utf-8-sig")
             if form == "csv" or (form is None and file.suffix.lower() == ".csv"):
                 yield from _csv(str(file), text)
             else:
@@ -58,16 +63,18 @@ def read_rows(source: str, form: Form | None) -> Iterator[Row]:
         except FactError:
             raise
         except (OSError, ValueError, RecursionError) as error:
-            raise FactError(f"expected a readable UTF-8 file {file}, found {type(error).__name__}: {error}") from error
+            raise FactError(
+                f"expected a readable UTF-8 file {file}, found {found_in(error)}; check its name and what is in it"
+            ) from error
 
 
 def _csv(source: str, text: str) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        twice = sorted({name for name in header if header.count(name) > 1})
+        twice = sorted(name for name, times in Counter(header).items() if times > 1)
         if twice:
-            raise FactError(f"{source}, line 1: expected each column once, found {', '.join(twice)} twice; rename one")
+            raise FactError(f"{source}, line 1: expected each column once, found {listed(twice)} twice; rename one")
         line = reader.line_num + 1
         for cells in reader:
             if cells:

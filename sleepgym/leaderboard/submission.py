@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from sleepgym import files
 from sleepgym.episode.card import differences, load_card
@@ -18,6 +18,7 @@ from sleepgym.evaluation.scores import ScoreError, ScoreMatrix
 from sleepgym.files import card_paths
 from sleepgym.leaderboard.players import Player
 from sleepgym.leaderboard.playing import SPLIT, Played, frozen_seeds
+from sleepgym.reading import UnreadableError, read_model
 from sleepgym.record.recording import Recording, RecordingError
 from sleepgym.record.replay import replay
 
@@ -69,10 +70,11 @@ class Submission:
 
         Raises:
             ScoreError: The scores cannot be read.
-            RecordingError: A recording is missing or cannot be read.
+            RecordingError: A recording is missing, cannot be read, or is a link that leads out of the folder.
         """
-        scores = ScoreMatrix.load(folder / SCORES)
-        return cls(scores, tuple(Recording.load(folder / RECORDINGS / f"{stream}.json") for stream in scores.streams))
+        scores = ScoreMatrix.load(folder / SCORES, folder)
+        paths = (folder / RECORDINGS / f"{stream}.json" for stream in scores.streams)
+        return cls(scores, tuple(Recording.load(path, folder) for path in paths))
 
     def mistakes(self, tolerance: float = TOLERANCE) -> Iterator[str]:
         """Yields the formal mistakes of the submission, without replaying it.
@@ -161,8 +163,8 @@ def kept(folder: Path, player: Player, env_id: str, streams: int) -> Played | No
     """
     try:
         submission = Submission.load(folder)
-        found = _Episodes.model_validate_json((folder / EPISODES).read_bytes(), strict=True)
-    except (OSError, ScoreError, RecordingError, ValidationError):
+        found = read_model(folder / EPISODES, _Episodes, inside=folder)
+    except (OSError, ScoreError, RecordingError, UnreadableError):
         return None
     ids = {recording.card_id for recording in submission.recordings}
     seeds = tuple(episode.seed for episode in found.episodes)

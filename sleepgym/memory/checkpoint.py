@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -16,18 +17,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from pydantic import BaseModel, NonNegativeInt
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from sleepgym import files
 from sleepgym.errors import SleepGymError
-from sleepgym.facts.fact import Fact
+from sleepgym.lm.architecture import features
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.memory.ledger import Entry, Ledger
 from sleepgym.memory.overlay import Memory
 from sleepgym.memory.settled import Settled
 from sleepgym.memory.state import State
+from sleepgym.reading import MAX_TENSOR_BYTES, UnreadableError, found_in, read_bytes, read_json
 
 FORMAT = 6
 """Format version that :func:`save` writes."""
@@ -38,6 +41,8 @@ Formats before 6 know no gates; those before 5 know no settled facts and count n
 of an edit in its entry too.
 """
 _STATE = "state.json"
+_MAX_STATE_BYTES = 2**28
+"""Size of the largest JSON that is read: a hundred thousand facts with their paraphrases and questions."""
 # Named after a hash of the content, so that new tensors never overwrite those that the JSON on disk still names.
 _TERMS = "terms-" + 16 * "[0-9a-f]" + ".safetensors"
 _TERMS_BEFORE_FORMAT_3 = "terms.safetensors"
@@ -147,18 +152,20 @@ def load_with_notes(folder: Path, lm: LanguageModel) -> tuple[State, dict[str, A
     if fingerprint != lm.fingerprint:
         raise CheckpointError(
             f"expected a checkpoint of {lm.name!r} ({lm.fingerprint[:12]}), found one of "
-            f"{name!r} ({str(fingerprint)[:12]}); load the model it was saved with"
+            f"{reprlib.repr(name)} ({str(fingerprint)[:12]}); load the model it was saved with"
         )
     terms_file = str(document.get("terms_file"))
     # Also keeps a forged checkpoint from naming files outside its folder.
     if not fnmatchcase(terms_file, _TERMS):
         raise CheckpointError(
-            f"expected {_STATE} in {folder} to name a terms file beside it, found {terms_file!r}; use another copy"
+            f"expected {_STATE} in {folder} to name a terms file beside it, found "
+            f"{reprlib.repr(terms_file)}; use another copy"
         )
     try:
-        blob = (folder / terms_file).read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"expected {terms_file} beside {_STATE}, found {error}; copy the whole folder") from error
+        blob = read_bytes(folder / terms_file, MAX_TENSOR_BYTES, inside=folder)
+    except (OSError, UnreadableError) as error:
+        what = error.found if isinstance(error, UnreadableError) else error
+        raise CheckpointError(f"expected {terms_file} beside {_STATE}, found {what}; copy the whole folder") from error
     if hashlib.sha256(blob).hexdigest() != document.get("terms_sha256"):
         raise CheckpointError(
             f"expected {terms_file} in {folder} to match the checksum in {_STATE}, found other content; "
@@ -168,21 +175,21 @@ def load_with_notes(folder: Path, lm: LanguageModel) -> tuple[State, dict[str, A
         return _state(document, load_tensors(blob), lm), dict(document.get("notes", {}))
     except Exception as error:  # a forged file can make the parsers raise anything
         raise CheckpointError(
-            f"expected well-formed entries and terms in {folder}, found {type(error).__name__}: {error}; "
-            "use another copy"
+            f"expected well-formed entries and terms in {folder}, found {found_in(error)}; use another copy"
         ) from error
 
 
 def _document(folder: Path) -> dict[str, Any]:
     """Reads the JSON and checks its format and checksum."""
     try:
-        document = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"expected a checkpoint in {folder}, found {error}; check the folder") from error
+        document = read_json(folder / _STATE, _MAX_STATE_BYTES, inside=folder)
+    except (OSError, UnreadableError) as error:
+        what = error.found if isinstance(error, UnreadableError) else error
+        raise CheckpointError(f"expected a checkpoint in {folder}, found {what}; check the folder") from error
     found = document.get("format") if isinstance(document, dict) else type(document).__name__
-    if found not in READABLE:
+    if not isinstance(found, int) or found not in READABLE:
         raise CheckpointError(
-            f"expected checkpoint format {FORMAT} in {folder}, found {found}; "
+            f"expected checkpoint format {FORMAT} in {folder}, found {reprlib.repr(found)}; "
             "load it with the version of sleepgym that saved it, or teach the learner anew and save that"
         )
     if document.get("sha256") != _digest(document):
@@ -206,43 +213,87 @@ def _delete(folder: Path, *patterns: str, keep: str = "") -> None:
             path.unlink()
 
 
+class _Term(BaseModel):
+    """A term without its factors."""
+
+    owner: str
+    scale: float
+    weight: float
+    modules: tuple[str, ...] | None = None
+
+
+class _Contents(BaseModel):
+    """What the JSON says beside where it belongs."""
+
+    version: NonNegativeInt
+    capacity: NonNegativeInt
+    tick: NonNegativeInt
+    nights: NonNegativeInt
+    undone: NonNegativeInt
+    rng: dict[str, Any]
+    terms: tuple[_Term, ...]
+    entries: tuple[Entry, ...]
+    settled: tuple[Settled, ...] = ()
+
+
 def _state(document: dict[str, Any], tensors: dict[str, Tensor], lm: LanguageModel) -> State:
-    memory = Memory(version=int(document["version"]))
-    factors: list[dict[str, tuple[Tensor, Tensor]]] = [{} for _ in document["terms"]]
-    gates: list[dict[str, Tensor]] = [{} for _ in document["terms"]]
-    for name in sorted(tensors):
-        index, module, part = name.split("|")
-        device = next(lm.linear(module).parameters()).device
-        if part == "gates":
-            gates[int(index)][module] = tensors[name].to(device)
-        if part == "A":
-            factors[int(index)][module] = (tensors[name].to(device), tensors[f"{index}|{module}|B"].to(device))
-    for term, pairs, of_term in zip(document["terms"], factors, gates, strict=True):
+    if document["format"] >= 5:
+        document["settled"]  # older formats know none
+    contents = _Contents.model_validate({**document, "entries": [_entry(raw) for raw in document["entries"]]})
+    if strangers := {name.split("|")[0] for name in tensors} - set(map(str, range(len(contents.terms)))):
+        raise ValueError(f"factors of terms {sorted(strangers)}, which are not listed")
+    memory = Memory(version=contents.version)
+    for index, term in enumerate(contents.terms):
+        factors, gates = _factors(f"{index}|", tensors, lm)
         # Older checkpoints do not list modules; theirs are in the order of their names.
-        ordered = {module: pairs[module] for module in term.get("modules", pairs)}
-        memory.put(term["owner"], ordered, term["scale"], term["weight"], of_term)
-    memory.version = int(document["version"])
-    entries = [_entry(dict(raw)) for raw in document["entries"]]
-    settled = [Settled(**raw) for raw in (document["settled"] if document["format"] >= 5 else [])]
+        modules = factors if term.modules is None else term.modules
+        if sorted(modules) != sorted(factors):
+            raise ValueError(f"factors on {sorted(factors)} of a term on {sorted(modules)}")
+        memory.put(term.owner, {module: factors[module] for module in modules}, term.scale, term.weight, gates)
+    memory.version = contents.version
+    for entry in contents.entries:
+        if min(entry.stage, entry.writes, entry.trained_at, entry.held) < 0:
+            raise ValueError(f"a number below 0 in the entry of {entry.fact.key}")
     rng = np.random.default_rng()
-    rng.bit_generator.state = document["rng"]
+    rng.bit_generator.state = contents.rng
     return State(
         memory,
-        Ledger(document["capacity"], {e.fact.key: e for e in entries}),
+        Ledger(contents.capacity, {entry.fact.key: entry for entry in contents.entries}),
         rng,
-        int(document["tick"]),
-        int(document["nights"]),
-        int(document["undone"]),
-        {each.key: each for each in settled},
+        contents.tick,
+        contents.nights,
+        contents.undone,
+        {each.key: each for each in contents.settled},
     )
 
 
-def _entry(raw: dict[str, Any]) -> Entry:
-    fact = raw.pop("fact")
-    for name in ("paraphrases", "questions"):
-        fact[name] = tuple(fact[name])
-    fact["neighbours"] = tuple((prompt, obj) for prompt, obj in fact["neighbours"])
-    margin = raw.pop("margin")
-    raw.pop("scale", None)  # format 3 only: the scale belongs to the term
-    raw.setdefault("held", raw["stage"])  # before format 5: a fact rose about a stage a night
-    return Entry(Fact(**fact), margin=margin, **raw)
+def _factors(
+    prefix: str, tensors: dict[str, Tensor], lm: LanguageModel
+) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
+    """Factors and gates of a term by module, on the devices of their modules.
+
+    Raises:
+        ValueError: They do not fit the modules.
+    """
+    factors, gates = {}, {}
+    for module in sorted({name.split("|")[1] for name in tensors if name.startswith(prefix)}):
+        linear = lm.linear(module)
+        device, (d_in, d_out) = next(linear.parameters()).device, features(linear)
+        a, b = (tensors[f"{prefix}{module}|{part}"] for part in "AB")
+        gate = tensors.get(f"{prefix}{module}|gates")
+        rank = len(a)
+        if a.shape != (rank, d_in) or b.shape != (d_out, rank) or (gate is not None and gate.shape != (rank,)):
+            raise ValueError(f"factors {list(a.shape)} and {list(b.shape)} of {module}, which has {d_in} to {d_out}")
+        if not all(part.is_floating_point() for part in (a, b, *(() if gate is None else (gate,)))):
+            raise ValueError(f"factors of {module} that are no floating-point numbers")
+        factors[module] = (a.to(device), b.to(device))
+        if gate is not None:
+            gates[module] = gate.to(device)
+    return factors, gates
+
+
+def _entry(raw: dict[str, Any]) -> dict[str, Any]:
+    """An entry as the present format has it."""
+    entry = {name: value for name, value in raw.items() if name != "scale"}  # format 3 only: it belongs to the term
+    entry.setdefault("held", raw["stage"])  # before format 5: a fact rose about a stage a night
+    return entry

@@ -21,6 +21,7 @@ from sleepgym.notes.paths import PRIVATE, TREE, checked_stored, within
 from sleepgym.notes.reading import MAX_FILE_BYTES, read_bytes, read_text
 from sleepgym.notes.tree import refresh_tree
 from sleepgym.notes.writing import delete_file, replace_file
+from sleepgym.reading import first_mistake
 
 PENDING, UNDO = "pending.json", "undo.json"
 _MAX_JOURNAL_BYTES = 2**29
@@ -169,8 +170,7 @@ def _read(path: Path) -> _Journal | None:
         return _Journal.model_validate_json(data)
     except ValidationError as error:
         raise NotesError(
-            f"expected a journal of changes in {path}, found {files.first_mistake(error)}; look at the notes, then "
-            "delete it"
+            f"expected a journal of changes in {path}, found {first_mistake(error)}; look at the notes, then delete it"
         ) from error
 
 

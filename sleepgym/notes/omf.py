@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sleepgym.files import first_mistake
 from sleepgym.notes.bullet import TIERS, Bullet, Tier
 from sleepgym.notes.document import TITLE, Block, closed
 from sleepgym.notes.errors import NotesError
@@ -23,6 +22,7 @@ from sleepgym.notes.paths import SUFFIX, checked, file_key
 from sleepgym.notes.reading import MAX_IMPORT_BYTES
 from sleepgym.notes.store import NoteStore
 from sleepgym.notes.texts import field_name, note_text, one_line
+from sleepgym.reading import first_mistake
 
 VERSION = "1.0"
 MAX_ITEMS = 200_000

@@ -1,13 +1,11 @@
-"""Files of others, read with care: no links, no pipes, nothing larger than expected."""
+"""Files of notes, read with care: no links, no pipes, nothing larger than expected."""
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from pathlib import Path
 from typing import Literal
 
+from sleepgym import reading
 from sleepgym.notes.errors import NotesError
 
 MAX_FILE_BYTES = 16 * 2**20
@@ -29,25 +27,11 @@ def read_bytes(path: Path, limit: int, follow: bool = False) -> bytes | None:
         OSError: It cannot be read.
     """
     try:
-        # Not blocking: to open a pipe would wait for somebody to write.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+        return reading.read_bytes(path, limit, follow_symlinks=follow)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise NotesError(f"expected a file at {path}, found a link; put the file itself there") from error
-        raise
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise NotesError(f"expected a file at {path}, found something else; name another one")
-        if found.st_size > limit:
-            raise NotesError(_too_large(path, limit, found.st_size))
-        # One more than allowed: it may have grown meanwhile.
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise NotesError(_too_large(path, limit, len(data)))
-    return data
+    except reading.UnreadableError as error:
+        raise NotesError(str(error)) from error
 
 
 def read_text(
@@ -73,7 +57,3 @@ def read_text(
             f"expected UTF-8 text in {path}, found byte 0x{error.object[error.start]:02x} at {error.start}; "
             "save the file in that encoding"
         ) from error
-
-
-def _too_large(path: Path, limit: int, size: int) -> str:
-    return f"expected at most {limit} bytes in {path}, found {size}; make several files of it"

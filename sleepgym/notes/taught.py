@@ -8,9 +8,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sleepgym.facts.fact import Fact, FactError
-from sleepgym.files import first_mistake
 from sleepgym.notes.errors import NotesError
 from sleepgym.notes.paths import SUFFIX, TAUGHT, TAUGHT_SUFFIX
+from sleepgym.reading import first_mistake
 
 
 class Taught(BaseModel):

@@ -7,7 +7,7 @@ from typing import Any, Literal, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, model_validator
 
 from sleepgym import files
 from sleepgym._version import __version__
@@ -16,6 +16,7 @@ from sleepgym.env.spaces import Choices
 from sleepgym.episode.card import Card
 from sleepgym.errors import SleepGymError
 from sleepgym.facts.world import Split
+from sleepgym.reading import UnreadableError, read_model
 
 
 class RecordingError(SleepGymError, ValueError):
@@ -85,19 +86,24 @@ class Recording(BaseModel):
             raise RecordingError(f"expected to write a recording to {path}, found {error}") from error
 
     @classmethod
-    def load(cls, path: str | Path) -> Recording:
+    def load(cls, path: str | Path, inside: Path | None = None) -> Recording:
         """Reads a recording that :meth:`save` wrote.
+
+        Args:
+            path: Its file.
+            inside: Folder that the file has to lie in, wherever links lead; None for anywhere.
 
         Raises:
             RecordingError: The file is missing, or not a recording of this format.
         """
         try:
-            # In JSON mode, strict validation accepts a list for a tuple, but no "3" for a 3.
-            return cls.model_validate_json(Path(path).read_bytes(), strict=True)
+            return read_model(Path(path), cls, inside=inside)
         except OSError as error:
             raise RecordingError(f"expected a recording, found {error}; check the name") from error
-        except ValidationError as error:
-            raise RecordingError(f"expected a recording in {path}, found {files.first_mistake(error)}") from error
+        except UnreadableError as error:
+            raise RecordingError(
+                f"expected a recording in {path}, found {error.found}; record the episode again"
+            ) from error
 
 
 class Recorder(gym.Wrapper[Any, Any, Any, Any]):

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from safetensors.numpy import save
 
 from sleepgym import files
 from sleepgym._version import __version__
+from sleepgym.reading import found_in, parsed_json, read_arrays, require_array
+from sleepgym.sim.features import FORMS, expanded
 from sleepgym.sim.fit import FitError, Tried
-from sleepgym.sim.fitted import CHANCES, DAMAGE, MARGINS, PASSING, FittedResponse
+from sleepgym.sim.fitted import CHANCES, DAMAGE, EPISODE, FACT, MARGINS, PASSING, FittedResponse
 from sleepgym.sim.models import Linear, Logistic
-from sleepgym.sim.recorder import Record, metadata
+from sleepgym.sim.recorder import Record
+
+_MAX_BYTES = 64 * 2**20
+"""Size of the largest fit that is read; those that are shipped have 100 kB."""
 
 
 class TriedForm(BaseModel):
@@ -113,18 +119,38 @@ def load_fit(path: Path) -> tuple[FittedResponse, FitCard]:
         FitError: The file is missing, no fit, or one with other features.
     """
     try:
-        data = path.read_bytes()
-        about = metadata(data)
-        card, forms, tensors = FitCard.model_validate_json(about["card"]), json.loads(about["forms"]), load(data)
+        tensors, about = read_arrays(path, _MAX_BYTES)
+        card, forms = FitCard.model_validate_json(about["card"]), parsed_json(about["forms"].encode(), path.name)
         if card.features != PASSING:
             raise ValueError(f"features {card.features} instead of {PASSING}")
-        linear = {
-            name: Linear(forms[name], *(tensors[f"{name}.{part}"] for part in ("weights", "noise", "left")))
-            for name in (*MARGINS, *DAMAGE)
-        }
-        logistic = {name: Logistic(forms[name], tensors[f"{name}.weights"]) for name in CHANCES}
+        linear = {name: _linear(name, forms[name], FACT, tensors) for name in MARGINS}
+        linear |= {name: _linear(name, forms[name], EPISODE, tensors) for name in DAMAGE}
+        logistic = {name: _logistic(name, forms[name], of, tensors) for name, of in CHANCES.items()}
         return FittedResponse(linear, logistic), card
-    except (OSError, SafetensorError, ValidationError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FitError(
-            f"expected a fit in {path}, found {type(error).__name__}: {error}; make one with scripts/fit_sim.py"
+            f"expected a fit in {path}, found {found_in(error)}; make one with scripts/fit_sim.py"
         ) from error
+
+
+def _linear(name: str, form: str, features: tuple[str, ...], tensors: Mapping[str, NDArray[Any]]) -> Linear:
+    def part(kind: str, *shape: int) -> NDArray[Any]:
+        return require_array(tensors[f"{name}.{kind}"], f"{name}.{kind}", np.float32, *shape)
+
+    return Linear(form, part("weights", _inputs(form, features), 2), part("noise", 2, 2), part("left", -1, 2))
+
+
+def _logistic(name: str, form: str, features: tuple[str, ...], tensors: Mapping[str, NDArray[Any]]) -> Logistic:
+    weights = f"{name}.weights"
+    return Logistic(form, require_array(tensors[weights], weights, np.float32, _inputs(form, features)))
+
+
+def _inputs(form: str, features: tuple[str, ...]) -> int:
+    """Number of inputs of a model of a form.
+
+    Raises:
+        ValueError: There is no such form.
+    """
+    if form not in FORMS:
+        raise ValueError(f"a form {form!r} that is none of {FORMS}")
+    return expanded(np.zeros((0, len(features)), np.float32), features, form).shape[1]

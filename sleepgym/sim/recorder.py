@@ -7,15 +7,15 @@ the recorded answers, so that features are computed from the very arrays that th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from pydantic import TypeAdapter
+from safetensors.numpy import save
 
 from sleepgym import files
 from sleepgym._version import __version__
@@ -27,6 +27,7 @@ from sleepgym.errors import SleepGymError
 from sleepgym.memory.asking import chat_probe, margins, raw_probe
 from sleepgym.memory.ledger import Key
 from sleepgym.memory.owners import EDIT
+from sleepgym.reading import found_in, parsed_json, read_arrays, require_array
 from sleepgym.sim.streams import Streams, facts_in_order, max_facts, streams_of
 
 Policy = Callable[[Observation, NDArray[np.bool_]], Any]
@@ -129,22 +130,49 @@ class Record:
             RecordError: The file is missing or no record.
         """
         try:
-            data = path.read_bytes()
-            arrays, about = load(data), json.loads(metadata(data)["about"])
+            arrays, metadata = read_arrays(path)
+            about = parsed_json(metadata["about"].encode(), path.name)
             about["card"] = parse_card(about["card"], path.name)
+            origin = TypeAdapter(About).validate_python(about)
             streams = Streams(**{f.name: arrays[f"stream.{f.name}"] for f in fields(Streams)})
-            return cls(About(**about), streams, **{name: arrays[name] for name in _own()})
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            found = cls(origin, streams, **{name: arrays[name] for name in _own()})
+            found._require_shapes()
+            return found
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RecordError(
-                f"expected a record of an episode in {path}, found {type(error).__name__}: {error}; record it again"
+                f"expected a record of an episode in {path}, found {found_in(error)}; record it again"
             ) from error
 
+    def _require_shapes(self) -> None:
+        """Checks that arrays fit each other and the card.
 
-def metadata(data: bytes) -> Mapping[str, str]:
-    """Returns the metadata of a safetensors file."""
-    length = int.from_bytes(data[:8], "little")
-    found: Mapping[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    return found
+        Raises:
+            ValueError: They do not.
+        """
+        streams, steps, horizon = self.streams, self.action.size, self.about.card.horizon
+        facts, arrivals = max_facts(self.about.card), streams.fact.size
+        of_stream: list[tuple[str, type[np.generic], tuple[int, ...]]] = [
+            *((name, np.int32, (1,)) for name in ("night_start", "night_ticks", "edit_budget", "known")),
+            *((name, np.float64, (1,)) for name in ("arrival_rate", "update_share")),
+            ("traffic", np.float64, (1, horizon)),
+            ("first", np.int32, (1, horizon + 1)),
+            *((name, np.int32, (1, arrivals)) for name in ("fact", "version")),
+            ("popularity", np.float64, (1, facts)),
+        ]
+        own: list[tuple[str, type[np.generic], tuple[int, ...]]] = [
+            *((name, np.int32, (steps,)) for name in ("action", "facts", "ticks")),
+            *((name, np.bool_, (steps,)) for name in ("invalid", "undone")),
+            *((name, np.float64, (steps + 1,)) for name in ("ratio", "known")),
+            ("rank", np.int32, (steps + 1,)),
+            *((name, np.float32, (steps + 1, facts)) for name in ("raw", "chat")),
+            *((name, np.int32, (steps + 1, facts)) for name in ("stage", "held")),
+            ("scale", np.float64, (steps + 1, facts)),
+            ("score", np.float64, (1,)),
+        ]
+        for name, kind, shape in of_stream:
+            require_array(getattr(streams, name), f"stream.{name}", kind, *shape)
+        for name, kind, shape in own:
+            require_array(getattr(self, name), name, kind, *shape)
 
 
 def record_episode(env: SleepEnv, policy: Policy, seed: int, name: str) -> Record:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gymnasium as gym
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, JsonValue, field_validator
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sleepgym import files
 from sleepgym.errors import SleepGymError
+from sleepgym.reading import UnreadableError, read_model
 from sleepgym.training.envs import EnvSpec
 
 Algorithm = Literal["MaskablePPO", "PPO", "RecurrentPPO", "DQN"]
@@ -64,9 +65,9 @@ class PolicyCard(BaseModel):
 
     @field_validator("arguments", mode="before")
     @classmethod
-    def _as_json(cls, arguments: Mapping[str, Any]) -> Any:
+    def _as_json(cls, arguments: Any) -> Any:
         """Converts paths and tuples to JSON types, so that a card equals itself after being written and read."""
-        return json.loads(json.dumps(dict(arguments), default=str))
+        return json.loads(json.dumps(arguments, default=str))
 
     def about(self) -> str:
         """Returns a description as JSON, without arguments."""
@@ -131,14 +132,16 @@ class PolicyCard(BaseModel):
         """
         beside = path.with_suffix(".json")
         try:
-            return cls.model_validate_json(beside.read_bytes())
+            return read_model(beside, cls, strict=False)
         except OSError as error:
             raise PolicyError(
                 f"expected the policy card {beside} beside {path}, found {error.strerror}; "
                 "the scripts in agents/ write one with each policy"
             ) from error
-        except ValidationError as error:
-            raise PolicyError(f"expected a policy card in {beside}, found {files.first_mistake(error)}") from error
+        except UnreadableError as error:
+            raise PolicyError(
+                f"expected a policy card in {beside}, found {error.found}; correct it, or train the policy again"
+            ) from error
 
 
 def load_policy(

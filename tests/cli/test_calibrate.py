@@ -14,7 +14,7 @@ def test_the_best_settings_are_written(tmp_path: Path, capsys: pytest.CaptureFix
     out = tmp_path / "found.json"
     flags = ["--facts", "2", "--layers", "0", "--clamps", "1.0", "--prefixes", "1", "--gate", "0", "--out", str(out)]
     assert main(["calibrate", "tiny", *flags]) == 0
-    found = Calibration.read(out.read_text(encoding="utf-8"))
+    found = Calibration.read(out)
     assert (found.spec.layers, found.spec.clamp, found.spec.prefixes, found.spec.gate) == ((0,), 1.0, 1, 0.0)
     shown = capsys.readouterr().out
     assert str(out) in shown.replace("\n", "") and shown.count("quality") == len(found.trials)

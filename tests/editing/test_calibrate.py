@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sleepgym.editing import Calibration, EditSpec, calibrate, spec_for
-from sleepgym.editing.calibrate import Trial, calibration_path, windows
+from sleepgym.editing.calibrate import CalibrationError, Trial, calibration_path, windows
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_the_best_of_what_was_tried_is_chosen(calibration):
 
 def test_it_survives_the_disk(calibration, tmp_path):
     calibration.save(tmp_path / "c.json")
-    assert Calibration.read((tmp_path / "c.json").read_text()) == calibration
+    assert Calibration.read(tmp_path / "c.json") == calibration
 
 
 def test_calibrated_settings_are_found_again(base, calibration, own_cache):
@@ -52,7 +52,7 @@ def test_calibration_of_another_model_is_not_used(base, calibration, own_cache):
 
 
 def test_bundled_model_ships_with_settings_that_were_calibrated_for_it(base, own_cache):
-    shipped = Calibration.read((base.lm.folder / "calibration.json").read_text())
+    shipped = Calibration.read(base.lm.folder / "calibration.json")
     assert shipped.fingerprint == base.lm.fingerprint and spec_for(base.lm) == shipped.spec
 
 
@@ -64,9 +64,10 @@ def test_unknown_model_gets_blocks_from_a_sixth_to_half_of_its_depth(base, own_c
 
 
 @pytest.mark.parametrize("text", ["{}", '{"fingerprint": "x", "spec": {"layers": [0], "colour": 1}, "trials": []}'])
-def test_something_else_is_refused(text):
-    with pytest.raises(ValueError, match="expected a calibration"):
-        Calibration.read(text)
+def test_something_else_is_refused(text, tmp_path):
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(CalibrationError, match="expected a calibration"):
+        Calibration.read(tmp_path / "c.json")
 
 
 def test_drift_outweighs_recall_and_unknown_shares_do_not_count():

@@ -192,7 +192,8 @@ def test_files_hold_nothing_that_can_run(folder):
 
 # ------------------------------------------------- without a language model: saving only asks for a name and weights
 
-LM = SimpleNamespace(name="stand-in", fingerprint="0" * 64, linear=lambda module: torch.nn.Linear(1, 1))
+LINEAR = torch.nn.Linear(2048, 2048)
+LM = SimpleNamespace(name="stand-in", fingerprint="0" * 64, linear=lambda module: LINEAR)
 
 
 def lived(tick: int) -> State:
@@ -465,7 +466,8 @@ from types import SimpleNamespace
 import torch
 from sleepgym.memory import checkpoint
 
-lm = SimpleNamespace(name="stand-in", fingerprint="0" * 64, linear=lambda module: torch.nn.Linear(1, 1))
+linear = torch.nn.Linear(2048, 2048)
+lm = SimpleNamespace(name="stand-in", fingerprint="0" * 64, linear=lambda module: linear)
 *sources, target = map(Path, sys.argv[1:])
 states = [checkpoint.load(source, lm) for source in sources]
 for line in sys.stdin:
