@@ -126,5 +126,5 @@ def load_fit(path: Path) -> tuple[FittedResponse, FitCard]:
         return FittedResponse(linear, logistic), card
     except (OSError, SafetensorError, ValidationError, ValueError, KeyError) as error:
         raise FitError(
-            f"expected a fit in {path}, found {type(error).__name__}: {error}; make one with scripts/fit_sim.py"
+            f"expected a fit in {path}, found {type(error).__name__}: {error}; make one with sleepgym fit-sim"
         ) from error
