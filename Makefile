@@ -21,14 +21,15 @@ install: $(STAMP) ## make .venv with everything that was tested (pins: constrain
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install $(TORCH_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,gemma,minari]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,docs,gemma,minari]'
 	touch $@
 
 demo: $(STAMP) ## watch a rule and a policy live through one episode
 	$(BIN)/python agents/demo.py
 
-docs: $(STAMP) ## write the environments' pages from the code and the cards
+docs: $(STAMP) ## write the pages that come from code, cards and scripts
 	$(BIN)/python scripts/environment_docs.py
+	$(BIN)/python scripts/tutorials.py
 
 pages: $(STAMP) ## rebuild every generated table and picture of the docs from the committed records
 	$(BIN)/python benchmarks/pages.py
