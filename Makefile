@@ -30,6 +30,7 @@ demo: $(STAMP) ## watch a rule and a policy live through one episode
 docs: $(STAMP) ## write the pages that come from code, cards and scripts
 	$(BIN)/python scripts/environment_docs.py
 	$(BIN)/python scripts/tutorials.py
+	$(BIN)/python scripts/architecture.py
 
 pages: $(STAMP) ## rebuild every generated table and picture of the docs from the committed records
 	$(BIN)/python benchmarks/pages.py
