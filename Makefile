@@ -2,7 +2,8 @@
 # The default torch wheel on Linux brings CUDA (gigabytes). Without a GPU, take the CPU one:
 #   make install TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs pages test test-slow test-rllib test-clients check format dashboard wheel clean
+.PHONY: help install demo docs docs-site pages test test-slow coverage test-rllib test-clients check format dashboard \
+	wheel release-check clean
 
 PYTHON ?= python3
 TORCH_ARGS ?=
@@ -21,14 +22,19 @@ install: $(STAMP) ## make .venv with everything that was tested (pins: constrain
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install $(TORCH_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,gemma,minari]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,docs,gemma,minari]'
 	touch $@
 
 demo: $(STAMP) ## watch a rule and a policy live through one episode
 	$(BIN)/python agents/demo.py
 
-docs: $(STAMP) ## write the environments' pages from the code and the cards
+docs: $(STAMP) ## write the pages that come from code, cards and scripts
 	$(BIN)/python scripts/environment_docs.py
+	$(BIN)/python scripts/tutorials.py
+	$(BIN)/python scripts/architecture.py
+
+docs-site: $(STAMP) ## build the site of the documentation into site/, without a network; a dead link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 pages: $(STAMP) ## rebuild every generated table and picture of the docs from the committed records
 	$(BIN)/python benchmarks/pages.py
@@ -39,6 +45,9 @@ test: $(STAMP) ## run the tests that take seconds, in two processes
 
 test-slow: $(STAMP) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+coverage: $(STAMP) ## run the same tests, and print which lines of the package they run
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov sleepgym --cov-report term-missing:skip-covered
 
 $(RLLIB)/.installed: pyproject.toml constraints.txt constraints-rllib.txt
 	test -x $(RLLIB)/bin/python || $(PYTHON) -m venv $(RLLIB)
@@ -81,6 +90,12 @@ dashboard: $(STAMP) ## tensorboard over runs/, with the demo's logs among them
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
+release-check: check docs-site test-clients ## all that a release needs: checks, site, clients, files, and the wheel in an empty environment
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/test_wheel.py
+
 clean: ## remove what can be rebuilt (not .venv*, not runs)
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site .coverage *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path './.venv*' -prune -o -type d -name __pycache__ -exec rm -rf {} +

@@ -32,12 +32,16 @@ from sleepgym.training.dashboard import Dashboard, figures_of_result
 CAPTION = 24
 """Height of the line with the players' names, in pixels."""
 
-SHIPPED = str(Path(__file__).parent / "pretrained" / "ppo-1.zip")
+POLICY = Path(__file__).parent / "pretrained" / "ppo-1.zip"
+"""The policy of the film. A wheel does not have it: policy files are code."""
 
 
 @dataclass
 class Args:
-    players: tyro.conf.Positional[tuple[str, ...]] = ("pressure-rule", SHIPPED)
+    players: tyro.conf.Positional[tuple[str, ...]] = (
+        "pressure-rule",
+        str(POLICY) if POLICY.is_file() else "never-sleep",
+    )
     """schedulers, with optional fields after a colon as in night-owl:load_at=0.05, and paths of policies. A policy file
     is code: name only those that you trust"""
     env_id: str = "SleepLLM-v0"

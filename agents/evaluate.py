@@ -52,11 +52,13 @@ class Args:
     """folder of the scores, one JSON file per contestant in the format of ScoreMatrix"""
     logdir: Path | None = None
     """folder of the tensorboard logs, with one subfolder per contestant"""
+    json: bool = False
+    """print the table as JSON, for scripts"""
 
 
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
-    console = Console()
+    console = Console(stderr=args.json)
     spec = EnvSpec(args.env_id, args.card)
     try:
         # Loaded before the first evaluation, so that a mistake in any name is reported at once.
@@ -76,7 +78,11 @@ def main(args: Args) -> None:
                 matrix = ScoreMatrix.from_results(name, [rows[label] for label in runs])
                 matrix.save(args.out / f"{folder_name(name)}.json")
     title = f"{args.env_id}, {args.split}, {args.episodes} episodes, mean [95 % interval]"
-    console.print(episodes_sheet(rows, np.random.default_rng(args.seed), title).rich())
+    sheet = episodes_sheet(rows, np.random.default_rng(args.seed), title)
+    if args.json:
+        print(sheet.json(), end="")
+    else:
+        console.print(sheet.rich())
 
 
 def contestants_of(texts: Sequence[str], env: gym.Env[Any, Any]) -> dict[str, dict[str, Player]]:

@@ -90,7 +90,7 @@ class Args:
     """schedulers to tune: night-owl, pressure-rule, budget-aware, drowsiness, rounds, mender, fixed-period,
     never-sleep, look-ahead, and with a fit caretaker; look-ahead takes hours and is not a default"""
     fit: Path | None = None
-    """file of a fit to the card, as scripts/fit_sim.py makes it: the first round is simulated then"""
+    """file of a fit to the card, as `sleepgym fit-sim` makes it: the first round is simulated then"""
     sim_streams: int = 64
     """number of simulated streams per combination in the first round, with a fit"""
     episodes: int = 4
@@ -265,7 +265,7 @@ def page(args: Args, tables: Sequence[Sheet]) -> str:
 
 def command(args: Args) -> str:
     """Returns the command line that repeats a sweep."""
-    parts, usual = ["python agents/tune.py"], vars(Args())
+    parts, usual = ["sleepgym tune"], vars(Args())
     for name, value in vars(args).items():
         if value != usual[name]:
             values = value if isinstance(value, tuple) else [value]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "sleepgym"
+from scripts.architecture import imported, modules, room_of
 
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
@@ -39,36 +37,12 @@ LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 FREE_OF_GYMNASIUM = [name for name in sorted(LEVEL) if LEVEL[name] < LEVEL["env"]]
 
 
-def room_of(module: str) -> str:
-    return module.split(".")[1] if "." in module else ""
-
-
-def imported(path: Path) -> Iterator[str]:
-    """Names of all modules that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            if node.module in ("sleepgym", *(f"sleepgym.{name}" for name in LEVEL)):
-                # What is taken from a package may be a module of it.
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
-
-
-def modules() -> list[tuple[str, Path]]:
-    return [
-        (".".join(("sleepgym", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"), path)
-        for path in sorted(PACKAGE.rglob("*.py"))
-    ]
-
-
 def test_every_room_has_a_layer() -> None:
-    there = {room_of(name) for name, _ in modules()} - {"", "moved"}
+    there = {room_of(name) for name in modules()} - {"", "moved"}
     assert there == set(LEVEL)
 
 
-@pytest.mark.parametrize(("name", "path"), modules(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(("name", "path"), modules().items(), ids=lambda value: value if isinstance(value, str) else "")
 def test_a_module_imports_from_its_own_room_and_those_below(name: str, path: Path) -> None:
     room = room_of(name)
     if room in ("", "moved"):  # the package itself, and the names of what has moved
@@ -83,13 +57,13 @@ def test_a_module_imports_from_its_own_room_and_those_below(name: str, path: Pat
 
 @pytest.mark.parametrize("room", FREE_OF_GYMNASIUM)
 def test_what_lies_below_the_environment_does_not_know_gymnasium(room: str) -> None:
-    for name, path in modules():
+    for name, path in modules().items():
         if room_of(name) == room:
             assert not any(other.split(".")[0] == "gymnasium" for other in imported(path)), name
 
 
 def test_modules_do_not_import_each_other_in_circles() -> None:
-    names = dict(modules())
+    names = modules()
     graph = {
         name: {other for other in imported(path) if other in names and other != name}
         | {parent for other in imported(path) if (parent := other.rpartition(".")[0]) in names and parent != name}

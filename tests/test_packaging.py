@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIRED = [Requirement(line) for line in PROJECT["dependencies"]]
 EXTRAS = {name: [Requirement(line) for line in lines] for name, lines in PROJECT["optional-dependencies"].items()}
+PINNED = ("dev", "docs", "gemma", "minari")
+"""Extras of which `make install` makes one environment."""
 UNIMPORTED = {"tensorboard"}
 """Needed by what is imported: torch writes its logs by `torch.utils.tensorboard`."""
 
@@ -44,13 +46,13 @@ def imported_by_the_package() -> set[str]:
 
 def test_the_package_imports_what_it_requires_and_nothing_else() -> None:
     required = {canonicalize_name(requirement.name) for requirement in REQUIRED}
-    optional = {canonicalize_name(r.name) for extra, rs in EXTRAS.items() if extra != "dev" for r in rs}
+    optional = {canonicalize_name(r.name) for extra, rs in EXTRAS.items() if extra not in ("dev", "docs") for r in rs}
     assert required - imported_by_the_package() == UNIMPORTED
     assert imported_by_the_package() - required <= optional
 
 
 @pytest.mark.parametrize(
-    "requirement", [*REQUIRED, *EXTRAS["dev"], *EXTRAS["gemma"], *EXTRAS["minari"]], ids=lambda r: r.name
+    "requirement", [*REQUIRED, *(r for extra in PINNED for r in EXTRAS[extra])], ids=lambda r: r.name
 )
 def test_what_was_tested_is_allowed(requirement: Requirement) -> None:
     assert requirement.specifier.contains(pins("constraints.txt")[canonicalize_name(requirement.name)])
@@ -62,7 +64,7 @@ def test_rllib_was_tested_with_an_allowed_gymnasium() -> None:
 
 
 def test_constraints_pin_direct_dependencies_and_tokenizers_alone() -> None:
-    direct = {canonicalize_name(r.name) for r in [*REQUIRED, *EXTRAS["dev"], *EXTRAS["gemma"], *EXTRAS["minari"]]}
+    direct = {canonicalize_name(r.name) for r in [*REQUIRED, *(r for extra in PINNED for r in EXTRAS[extra])]}
     assert set(pins("constraints.txt")) == direct | {"tokenizers"}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import sleepgym
+from sleepgym.cli.scripted import SCRIPTS
 
 ROOT = Path(__file__).parents[1]
 MEBIBYTE = 2**20
@@ -25,6 +26,15 @@ env.reset(seed=0)
 env.step(0)
 import sleepgym
 print(sleepgym.__file__)
+"""
+
+SUBCOMMANDS = """
+from importlib import import_module
+from sleepgym.cli.main import main
+from sleepgym.cli.scripted import SCRIPTS
+for script in SCRIPTS.values():
+    import_module(f"sleepgym.cli.scripts.{script.module}")
+print(main(["evaluate", "never-sleep", "--env-id", "SleepLLM-Mini-v0", "--episodes", "1", "--json"]))
 """
 
 
@@ -86,6 +96,22 @@ def test_wheel_ships_the_tiny_model(members: set[str]) -> None:
     assert any(name.startswith("statistics") for name in tiny)
 
 
+def test_wheel_ships_the_scripts_that_are_subcommands(members: set[str]) -> None:
+    scripts = {f"sleepgym/cli/scripts/{script.module}.py" for script in SCRIPTS.values()}
+    assert scripts == {name for name in members if name.startswith("sleepgym/cli/scripts/")} - {
+        "sleepgym/cli/scripts/__init__.py"
+    }
+
+
+def test_an_editable_install_is_the_checkout(tmp_path: Path) -> None:
+    build = f"from hatchling.build import build_editable; build_editable({str(tmp_path)!r})"
+    run(sys.executable, "-c", build, cwd=ROOT)
+    (built,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        assert [name for name in archive.namelist() if ".dist-info/" not in name] == ["_sleepgym.pth"]
+        assert archive.read("_sleepgym.pth").decode().strip() == str(ROOT)
+
+
 def test_wheel_holds_nothing_that_runs_when_loaded(members: set[str]) -> None:
     # An allow-list: a pickle can have any name (.pt, .bin, .npy, ...).
     data = {".toml", ".json", ".jinja", ".safetensors", ".typed", ".py"}
@@ -107,6 +133,7 @@ def test_installed_wheel_makes_its_first_step(wheel: Path, empty_venv: Path, tmp
     borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     Path(own, "borrowed.pth").write_text("\n".join(borrowed))
     assert_first_step_works(empty_venv, tmp_path)
+    assert run(empty_venv / "bin/python", "-c", SUBCOMMANDS, cwd=tmp_path) == "0"
 
 
 @pytest.mark.slow

@@ -22,7 +22,10 @@ PROMPT = "sleepgym> "
 
 @dataclass(frozen=True)
 class Args:
-    """Talk to a model in the terminal: teach it facts, ask it, put it to bed."""
+    """Talk to a model in the terminal: teach it facts, ask it, put it to bed.
+
+    An example: `sleepgym chat --model gemma-3-270m --notes my-notes`.
+    """
 
     model: str = "tiny"
     """"tiny", "gemma-3-270m" (extra: gemma), a folder, a GGUF file or a hub id"""

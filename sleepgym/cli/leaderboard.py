@@ -28,7 +28,8 @@ class Args:
     Streams are those of the split "test" with seeds from 10000000 on, the same for everyone. Some episodes are played
     again from their recordings. Status 0 if they come out alike, 1 if not, 2 if something cannot be played.
 
-    A policy file is code: loading it runs what is in it. Name only files that you or people you trust have made.
+    A policy file is code: loading it runs what is in it. Name only files that you or people you trust have made. An
+    example: `sleepgym leaderboard night-owl --streams 10 --out my-entries`.
     """
 
     entries: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -53,6 +54,8 @@ class Args:
     are not played again"""
     check: Annotated[tuple[Path, ...], tyro.conf.UseAppendAction] = ()
     """an entry's folder to check instead of playing, as --out wrote it; may be given several times"""
+    json: bool = False
+    """print the table as JSON, for scripts"""
 
     def run(self) -> int:
         """Plays or checks."""
@@ -129,7 +132,7 @@ class Args:
         if self.out is not None:
             (self.out / "leaderboard.md").write_text(sheet.markdown(), encoding="utf-8")
             (self.out / "leaderboard.json").write_text(sheet.json(), encoding="utf-8")
-        print(sheet.markdown(), end="")
+        print(sheet.json() if self.json else sheet.markdown(), end="")
         submissions = [(name, Submission(played[name].scores, played[name].recordings)) for name in self.entries]
         return max(
             _validated(name, submission, self.validate, self.tolerance, console) for name, submission in submissions

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import tyro
 
 from sleepgym._version import __version__
-from sleepgym.cli import calibrate, chat, envs, inspect, leaderboard, notes, replay
+from sleepgym.cli import calibrate, chat, envs, inspect, leaderboard, notes, play, replay, scripted
 from sleepgym.cli.signals import terminating_cleanly
 from sleepgym.cli.streams import write_anything
 
@@ -23,7 +24,7 @@ class Command(Protocol):
 
 
 # A further subcommand is a module with such a dataclass, and a line here. Its heavy imports belong into `run`, so that
-# `--help` answers at once.
+# `--help` answers at once. Those that are scripts are in `scripted`.
 COMMANDS: dict[str, Callable[..., Command]] = {
     "calibrate": calibrate.Args,
     "chat": chat.Args,
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "inspect": inspect.Args,
     "leaderboard": leaderboard.Args,
     "notes": notes.Args,
+    "play": play.Args,
     "replay": replay.Args,
 }
 
@@ -53,15 +55,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"sleepgym {__version__}")
         return 0
+    run = _parsed(arguments)
+    with terminating_cleanly():
+        try:
+            return run()
+        except KeyboardInterrupt:
+            return 130
+
+
+def _parsed(arguments: Sequence[str]) -> Callable[[], int]:
+    if arguments and arguments[0] in scripted.SCRIPTS:
+        return partial(scripted.run, arguments[0], arguments[1:])
+    listed = COMMANDS | {name: scripted.placeholder(name) for name in scripted.SCRIPTS}
     command: Command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
+        dict(sorted(listed.items())),
         prog="sleepgym",
         description="A language model that is taught facts while awake and settles them asleep. "
         "`sleepgym --version` says which release this is.",
         args=arguments,
     )
-    with terminating_cleanly():
-        try:
-            return command.run()
-        except KeyboardInterrupt:
-            return 130
+    return command.run

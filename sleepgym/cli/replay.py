@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tyro
@@ -13,16 +14,21 @@ AGREES, DIFFERS, UNUSABLE = 0, 1, 2
 
 @dataclass(frozen=True)
 class Args:
-    """Play recorded episodes again: status 0 if they come out as recorded, 1 if not, 2 if a file cannot be played."""
+    """Play recorded episodes again: status 0 if they come out as recorded, 1 if not, 2 if a file cannot be played.
+
+    An example: `sleepgym replay my-entries/night-owl/recordings/10000000.json`.
+    """
 
     files: tyro.conf.Positional[tuple[Path, ...]]
     """recordings, as sleepgym.record.recording.Recorder writes them"""
     tolerance: float = 1e-6
     """by how much a reward or the score may differ"""
+    json: bool = False
+    """an object per file and line, for scripts; why a file cannot be played is said on standard error"""
 
     def run(self) -> int:
         """Plays one file after the other; the status is the worst of them."""
-        console = Console(highlight=False, soft_wrap=True)
+        console = Console(highlight=False, soft_wrap=True, stderr=self.json)
         if not self.files:
             console.print("expected at least one recording to replay, found none", style="red", markup=False)
             return UNUSABLE
@@ -43,6 +49,9 @@ class Args:
         except (ModelLoadError, ValueError, OSError) as error:
             console.print(shown(f"{path}: "), one_line(error), sep="")
             return UNUSABLE
+        if self.json:
+            print(json.dumps({"file": str(path), "agrees": played.agrees} | asdict(played)))
+            return AGREES if played.agrees else DIFFERS
         if played.note:
             console.print(shown(f"{path}: note: {played.note}", "yellow"))
         if not played.agrees:

@@ -21,6 +21,7 @@ from sleepgym.evaluation.summary import (
     summary_sheet,
 )
 from sleepgym.evaluation.tables import Column, Sheet
+from sleepgym.schedulers.own import Predictor
 
 __all__ = [
     "Band",

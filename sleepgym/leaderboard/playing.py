@@ -20,6 +20,7 @@ from sleepgym.facts.world import Split
 from sleepgym.files import card_paths
 from sleepgym.leaderboard.players import Player
 from sleepgym.record.recording import Recorder, Recording
+from sleepgym.training.policy_card import PolicyCard
 
 SPLIT: Split = "test"
 """Split that facts are drawn from; its subjects occur in no other split."""
@@ -63,6 +64,7 @@ class Played:
         results: Result of each stream, in order.
         recordings: Recording of each stream, in order.
         seconds: Wall time of all episodes, of scheduler and environment, in seconds.
+        card: Policy card; None for a hand-written scheduler or a policy without a card.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Played:
     results: tuple[EpisodeResult, ...]
     recordings: tuple[Recording, ...]
     seconds: float
+    card: PolicyCard | None = None
 
     @property
     def scores(self) -> ScoreMatrix:
@@ -114,7 +117,7 @@ def play(
     results = evaluate(make, player.scheduler, seeds, slots, keep)
     seconds = time.perf_counter() - start
     played = tuple(recordings[seed] for seed in seeds)
-    return Played(player.name, player.policy, player.rule, tuple(results), played, seconds)
+    return Played(player.name, player.policy, player.rule, tuple(results), played, seconds, player.card)
 
 
 def joined(parts: Sequence[Played]) -> Played:
@@ -126,7 +129,8 @@ def joined(parts: Sequence[Played]) -> Played:
     results = tuple(result for part in parts for result in part.results)
     recordings = tuple(recording for part in parts for recording in part.recordings)
     first = parts[0]
-    return Played(first.name, first.policy, first.rule, results, recordings, sum(part.seconds for part in parts))
+    seconds = sum(part.seconds for part in parts)
+    return Played(first.name, first.policy, first.rule, results, recordings, seconds, first.card)
 
 
 def leaderboard_sheet(played: Sequence[Played], rng: np.random.Generator, title: str = "") -> Sheet:

@@ -21,12 +21,13 @@ from sleepgym.leaderboard.playing import SPLIT, Played, frozen_seeds
 from sleepgym.reading import UnreadableError, read_model
 from sleepgym.record.recording import Recording, RecordingError
 from sleepgym.record.replay import replay
+from sleepgym.training.policy_card import PolicyCard, PolicyError
 
 TOLERANCE = 1e-4
 """Tolerance of rewards and scores, larger than that of other replays: rounding differs between machines and numbers of
 slots and grows over nights, and differences of this size do not affect ranks."""
 
-SCORES, RECORDINGS, EPISODES = "scores.json", "recordings", "episodes.json"
+SCORES, RECORDINGS, EPISODES, POLICY = "scores.json", "recordings", "episodes.json", "policy.json"
 
 
 class _Episodes(BaseModel):
@@ -48,18 +49,25 @@ class Submission:
     Attributes:
         scores: Scores, a matrix with one run.
         recordings: Recording of each stream, in order.
+        card: Policy card, which says how a policy was trained; None for a hand-written scheduler, or without a card.
     """
 
     scores: ScoreMatrix
     recordings: tuple[Recording, ...]
+    card: PolicyCard | None = None
 
     def save(self, folder: Path) -> None:
-        """Writes ``scores.json``, and ``recordings/SEED.json`` for every stream.
+        """Writes ``scores.json``, ``policy.json`` if there is a card, and ``recordings/SEED.json`` for every stream.
 
         Raises:
             ScoreError: The scores cannot be written.
             RecordingError: A recording cannot be written.
+            OSError: The card cannot be written.
         """
+        if self.card is None:
+            (folder / POLICY).unlink(missing_ok=True)  # of an entry that was here before
+        else:
+            files.write_json(folder / POLICY, self.card)
         for stream, recording in zip(self.scores.streams, self.recordings, strict=True):
             recording.save(folder / RECORDINGS / f"{stream}.json")
         self.scores.save(folder / SCORES)
@@ -71,10 +79,12 @@ class Submission:
         Raises:
             ScoreError: The scores cannot be read.
             RecordingError: A recording is missing, cannot be read, or is a link that leads out of the folder.
+            PolicyError: There is a card that cannot be read.
         """
         scores = ScoreMatrix.load(folder / SCORES, folder)
         paths = (folder / RECORDINGS / f"{stream}.json" for stream in scores.streams)
-        return cls(scores, tuple(Recording.load(path, folder) for path in paths))
+        card = PolicyCard.read(folder / POLICY) if (folder / POLICY).exists() else None
+        return cls(scores, tuple(Recording.load(path, folder) for path in paths), card)
 
     def mistakes(self, tolerance: float = TOLERANCE) -> Iterator[str]:
         """Yields the formal mistakes of the submission, without replaying it.
@@ -139,11 +149,11 @@ def keep(played: Played, folder: Path) -> None:
     """Writes an entry: its submission, and a file with the further columns of the table.
 
     Raises:
-        OSError: The file with the columns cannot be written.
+        OSError: The file with the columns, or the policy card, cannot be written.
         ScoreError: The scores cannot be written.
         RecordingError: A recording cannot be written.
     """
-    Submission(played.scores, played.recordings).save(folder)
+    Submission(played.scores, played.recordings, played.card).save(folder)
     content = _Episodes(policy=played.policy, rule=played.rule, seconds=played.seconds, episodes=played.results)
     files.write_json(folder / EPISODES, content)
 
@@ -164,7 +174,7 @@ def kept(folder: Path, player: Player, env_id: str, streams: int) -> Played | No
     try:
         submission = Submission.load(folder)
         found = read_model(folder / EPISODES, _Episodes, inside=folder)
-    except (OSError, ScoreError, RecordingError, UnreadableError):
+    except (OSError, ScoreError, RecordingError, PolicyError, UnreadableError):
         return None
     ids = {recording.card_id for recording in submission.recordings}
     seeds = tuple(episode.seed for episode in found.episodes)
@@ -174,7 +184,7 @@ def kept(folder: Path, player: Player, env_id: str, streams: int) -> Played | No
         return None
     episodes, recordings = found.episodes[:streams], submission.recordings[:streams]
     seconds = found.seconds * len(episodes) / len(seeds)
-    return Played(player.name, player.policy, player.rule, episodes, recordings, seconds)
+    return Played(player.name, player.policy, player.rule, episodes, recordings, seconds, player.card)
 
 
 def folder_name(name: str) -> str:

@@ -129,7 +129,7 @@ def load_fit(path: Path) -> tuple[FittedResponse, FitCard]:
         return FittedResponse(linear, logistic), card
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FitError(
-            f"expected a fit in {path}, found {found_in(error)}; make one with scripts/fit_sim.py"
+            f"expected a fit in {path}, found {found_in(error)}; make one with sleepgym fit-sim"
         ) from error
 
 

@@ -43,7 +43,7 @@ def setting_and_response(
         if not fit.exists():
             raise FitError(
                 f"expected a fit for {name}, found none; shipped are fits for {', '.join(shipped()) or 'no card'}; "
-                f"make one by python scripts/fit_sim.py --env {name} --episodes DIR --out FILE, and pass fit=FILE"
+                f"make one by sleepgym fit-sim --env {name} --episodes DIR --out FILE, and pass fit=FILE"
             )
     return setting, load_fit(Path(fit))[0] if isinstance(fit, str | Path) else fit
 

@@ -32,7 +32,7 @@ def test_the_best_of_all_combinations_is_named(
         assert sum(final["scores"][:2]) == max(sum(row["scores"][:2]) for row in rows)
         assert f"best {name}: {sum(final['scores']) / 3:.3f} with {final['scheduler']}" in shown
         assert f"**{name}: 1 combinations on 3 streams**" in page
-    assert "Written by `python agents/tune.py --env-id SleepLLM-Mini-v0 --card" in page
+    assert "Written by `sleepgym tune --env-id SleepLLM-Mini-v0 --card" in page
     assert (
         "--schedulers never-sleep fixed-period --episodes 2 --finalists 1 --final-episodes 1 --out tuned.json`" in page
     )

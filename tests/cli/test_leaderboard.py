@@ -21,8 +21,9 @@ from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.wrappers import FlattenLedger
 from sleepgym.episode.actions import Action
 from sleepgym.evaluation import ScoreMatrix
+from sleepgym.leaderboard.submission import Submission
 from sleepgym.record.recording import Recording
-from sleepgym.training import LedgerExtractor
+from sleepgym.training import LedgerExtractor, PolicyCard
 
 MINI = ("--env-id", "SleepLLM-Mini-v0", "--streams", "2")
 STREAMS = (10_000_000, 10_000_001)
@@ -307,6 +308,21 @@ def test_policies_play_as_they_were_trained(
     policy = ran.table.splitlines()[4].split("|")[8].strip()
     assert len(policy) == 12
     assert int(policy, 16) > 0
+
+
+def test_how_a_policy_was_trained_is_handed_in_with_it(saved: Callable[..., str], tmp_path: Path) -> None:
+    path = Path(saved(MaskablePPO, "MultiInputPolicy", False, n_steps=64))
+    card = PolicyCard(algorithm="MaskablePPO", env_id="SleepSim-Mini-v0", seed=3, steps=64, arguments={"gamma": 1.0})
+    path.with_suffix(".json").write_text(card.model_dump_json(), encoding="utf-8")
+    streams = ("--env-id", "SleepLLM-Mini-v0", "--streams", "1", "--validate", "0")
+    ran = leaderboard(str(path), *streams, "--out", str(tmp_path / "out"), "--json")
+    assert ran.status == 0 and json.loads(ran.table)["rows"][0]["scheduler"] == str(path)
+    (entry,) = (folder for folder in (tmp_path / "out").iterdir() if folder.is_dir())
+    assert Submission.load(entry).card == card
+    assert leaderboard("--check", str(entry), "--validate", "0").status == 0
+    (entry / "policy.json").write_text("{}", encoding="utf-8")
+    ran = leaderboard("--check", str(entry), "--validate", "0")
+    assert ran.status == 2 and "expected a policy card in" in ran.said
 
 
 def test_a_policy_of_other_spaces_is_refused_before_anybody_plays(saved: Callable[..., str]) -> None:

@@ -139,3 +139,13 @@ def test_a_missing_file_and_no_file_are_errors(play: Any, capsys: pytest.Capture
     assert play()[0] == 2
     assert main(["replay", "nowhere.json"]) == 2
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_script_reads_a_line_per_file(
+    document: dict[str, Any], play: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play(document, document | {"score": 0.99})
+    assert main(["replay", "0.json", "1.json", "--json"]) == 1
+    same, other = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert (same["file"], same["agrees"], same["steps"], same["difference"]) == ("0.json", True, 12, "")
+    assert not other["agrees"] and "expected a score of 0.99" in other["difference"]

@@ -51,7 +51,7 @@ def test_the_checker_of_gymnasium_has_nothing_to_say(wear: Response) -> None:
 
 
 def test_a_card_without_a_fit_says_how_to_make_one() -> None:
-    with pytest.raises(FitError, match=r"python scripts/fit_sim\.py --env SleepLLM-Mini-v0 --episodes DIR --out FILE"):
+    with pytest.raises(FitError, match=r"sleepgym fit-sim --env SleepLLM-Mini-v0 --episodes DIR --out FILE"):
         gym.make(MINI)
 
 
