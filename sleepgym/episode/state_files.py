@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from sleepgym.episode.actions import NoteAction
 from sleepgym.episode.card import Card
 from sleepgym.episode.history import History
 from sleepgym.episode.inbox import Inbox
+from sleepgym.episode.notes import Notes
 from sleepgym.episode.state import Answers, EpisodeState
 from sleepgym.episode.stream import Arrival, Stream, draw_stream, source_of
 from sleepgym.facts.fact import Fact
@@ -29,7 +31,7 @@ def state_document(state: EpisodeState, stream: Stream) -> dict[str, Any]:
         stream: Stream of the episode.
     """
     arrivals, facts = _arrivals(stream), _facts(stream)
-    answers = state.answers
+    answers, notes = state.answers, state.notes
     return {
         "counts": state.counters,
         "inbox": {
@@ -45,6 +47,14 @@ def state_document(state: EpisodeState, stream: Stream) -> dict[str, Any]:
             "facts": _places(answers.correct, facts),
             "correct": list(answers.correct.values()),
             "forward_passes": answers.forward_passes,
+        },
+        "notes": {
+            "told": _places(notes.told.values(), facts),
+            "archived": _places(notes.archived.values(), facts),
+            "read": [list(item) for item in notes.read.items()],
+            "counts": notes.counters,
+            "asked": _places(answers.sure, facts),
+            "sure": list(answers.sure.values()),
         },
     }
 
@@ -72,7 +82,15 @@ def read_state(document: Mapping[str, Any], card: Card, stream: Stream, learner:
     correct = {facts[i]: bool(right) for i, right in zip(raw["facts"], raw["correct"], strict=True)}
     answers = Answers(int(raw["version"]), raw["ratio"], correct, int(raw["forward_passes"]))
     history = History(stream.rhythm, **document["history"])
-    return EpisodeState(learner, inbox, history, answers, **document["counts"])
+    notes = Notes()
+    if card.notes is not None:
+        raw = document["notes"]
+        answers.sure = {facts[i]: bool(sure) for i, sure in zip(raw["asked"], raw["sure"], strict=True)}
+        told, archived = ({facts[i].key: facts[i] for i in raw[name]} for name in ("told", "archived"))
+        counts = raw["counts"] | {"answering": NoteAction(raw["counts"]["answering"])}
+        read = {int(tokens): float(amount) for tokens, amount in raw["read"]}
+        notes = Notes(told, archived, read=read, **counts)
+    return EpisodeState(learner, inbox, history, answers, notes, **document["counts"])
 
 
 def stream_document(stream: Stream, seed: int) -> dict[str, Any]:
