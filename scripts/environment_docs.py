@@ -18,17 +18,24 @@ from typing import Any, get_args
 
 import tyro
 
-from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES, Feature, Observer
+from sleepgym.env.observation import (
+    LEDGER_FEATURES,
+    NOTES_LEDGER_FEATURES,
+    NOTES_STATS_FEATURES,
+    STATS_FEATURES,
+    Feature,
+    Observer,
+)
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.spaces import Choices
-from sleepgym.episode.actions import Action
-from sleepgym.episode.card import Card, load_card
+from sleepgym.episode.actions import Action, NoteAction
+from sleepgym.episode.card import Card, NotesCard, load_card
 from sleepgym.episode.reward import Reward
 from sleepgym.files import card_paths
 from sleepgym.schedulers import LookAhead, RandomScheduler, Scheduler
 from sleepgym.schedulers.named import LOOK_AHEAD, RANDOM, RULES
 
-DEFAULT = "SleepLLM-v0"
+DEFAULT, WITH_NOTES = "SleepLLM-v0", "SleepLLM-Notes-v0"
 BEGIN, END = "<!-- begin: written by `make docs` -->", "<!-- end -->"
 NOTES = {
     "edit": f"`{DEFAULT}` departs from the recipe on purpose, so that edits only just hold: "
@@ -51,9 +58,11 @@ class Args:
 def main(args: Args) -> None:
     cards = {card_id: load_card(card_id) for card_id in card_paths()}
     index, schedulers = args.folder / "environments" / "README.md", args.folder / "schedulers.md"
+    notes = args.folder / "environments" / "notes.md"
     pages = {
         args.folder / "environments" / "sleepllm.md": page(cards),
         index: between_marks(index, index_table(cards)),
+        notes: between_marks(notes, notes_tables(cards)),
         schedulers: between_marks(schedulers, scheduler_tables(SCHEDULERS)),
     }
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
@@ -170,6 +179,51 @@ def card_tables(card: Card) -> str:
         ]
         text = " ".join([markdown(about), *([NOTES[name]] if name in NOTES else [])])
         parts.append(f"### `[{name}]`\n\n{text}\n\n{table((*head, 'Meaning'), rows)}")
+    return "\n\n".join(parts)
+
+
+def notes_tables(cards: Mapping[str, Card]) -> str:
+    """Renders what the card with notes has besides: actions, features, what everything costs, and other keys."""
+    card, default = cards[WITH_NOTES], cards[DEFAULT]
+    assert card.notes is not None
+    about, effects = docstring(NoteAction)
+    choices = Choices(card)
+    actions = [
+        (str(action.value), f"`{action.name}`", str(choices.of(action.value).ticks), markdown(effects[action.name]))
+        for action in NoteAction
+    ]
+    features = [
+        (f"`{name}`", f"`{feature}`", f"{each.low:g} to {each.high:g}", each.meaning)
+        for name, of in (("ledger", NOTES_LEDGER_FEATURES), ("stats", NOTES_STATS_FEATURES))
+        for feature, each in of.items()
+    ]
+    what, meanings = docstring(NotesCard)
+    keys = [
+        (f"`notes.{key}`", value(found), meanings[key]) for key, found in card.notes.model_dump(mode="json").items()
+    ]
+    elsewhere = {"budget": ("edits", "capacity", "inject", "refresh"), "ticks": (*default.ticks.model_dump(),)}
+    for section, names in elsewhere.items():
+        part = getattr(card, section)
+        of, known = part.model_dump(mode="json"), docstring(type(part))[1]
+        ticks = "Ticks that it takes." if section == "ticks" else ""
+        asleep = "Actions during which the weights answer no question."
+        keys += [
+            (f"`{section}.{name}`", value(of[name]), known.get(name, asleep if name == "offline" else ticks))
+            for name in names
+        ]
+    keys = [(key, found, markdown(meaning)) for key, found, meaning in keys]
+    mine, usual = leaves(card), leaves(default)
+    others = [
+        (f"`{key}`", value(usual[key]), value(found)) for key, found in mine.items() if usual.get(key, found) != found
+    ]
+    parts = [
+        markdown(about),
+        table(("Num", "Action", "Ticks", "Effect"), actions),
+        table(("Part", "Feature", "Range", "Meaning"), features),
+        markdown(what),
+        table(("Key", f"Value in `{WITH_NOTES}`", "Meaning"), keys),
+        *([table(("Other key", f"`{DEFAULT}`", f"`{WITH_NOTES}`"), others)] if others else []),
+    ]
     return "\n\n".join(parts)
 
 

@@ -6,7 +6,7 @@ Only what an agent could know is in here: the ledger shows the last audit, never
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -15,9 +15,13 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from sleepgym.episode.card import Card
+from sleepgym.episode.actions import LOOK_UPS, OPERATORS, Action, Operator
+from sleepgym.episode.card import Card, CardError
 from sleepgym.episode.episode import Episode
+from sleepgym.episode.routing import only_noted
+from sleepgym.episode.stream import Arrival
 from sleepgym.errors import SleepGymError
+from sleepgym.facts.fact import Fact
 
 Observation = dict[str, NDArray[np.float32]]
 Columns = Mapping[str, NDArray[Any] | float]
@@ -28,6 +32,9 @@ MARGIN_SCALE = 10.0
 
 EDITS_SCALE = 8
 """Edits spent on one fact that count as 1; more are clipped."""
+
+NOTE_TOKENS = 16
+"""Tokens of a note that count as 1 in ``note_tokens``."""
 
 SINCE_DAYS = 2
 """Days that count as 1 in ``since_sleep`` and ``since_audit``; more are clipped."""
@@ -88,10 +95,34 @@ STATS_FEATURES: Mapping[str, Feature] = {
 }
 """Entries of ``stats`` in order."""
 
-_PLACES: Mapping[str, Mapping[str, int]] = {
-    "ledger": {name: place for place, name in enumerate(LEDGER_FEATURES)},
-    "stats": {name: place for place, name in enumerate(STATS_FEATURES)},
+NOTES_LEDGER_FEATURES: Mapping[str, Feature] = {
+    "noted": Feature(0, 1, "1 if there is a note of it, in whatever version"),
+    "stale": Feature(0, 1, "1 if that note tells another version than this row is of"),
+    "looked_up": Feature(0, 1, "1 if a question about it would be looked up now"),
 }
+"""Further columns of ``ledger`` on cards with notes, in order."""
+
+NOTES_STATS_FEATURES: Mapping[str, Feature] = {
+    "note_tokens": Feature(0, 1, f"tokens of all notes, in units of {NOTE_TOKENS} for each that there is room for"),
+    "look_ups": Feature(0, 1, "share of questions looked up lately (exponential mean)"),
+    "answering": Feature(0, 1, "how questions are answered: looked up never (0), if unsure (0.5), always (1)"),
+}
+"""Further entries of ``stats`` on cards with notes, in order."""
+
+_PLACES: Mapping[str, Mapping[str, int]] = {
+    "ledger": {name: place for place, name in enumerate([*LEDGER_FEATURES, *NOTES_LEDGER_FEATURES])},
+    "stats": {name: place for place, name in enumerate([*STATS_FEATURES, *NOTES_STATS_FEATURES])},
+}
+
+
+def ledger_features(has_notes: bool) -> Mapping[str, Feature]:
+    """Returns the columns of ``ledger`` on cards with notes, or without them."""
+    return {**LEDGER_FEATURES, **NOTES_LEDGER_FEATURES} if has_notes else LEDGER_FEATURES
+
+
+def stats_features(has_notes: bool) -> Mapping[str, Feature]:
+    """Returns the entries of ``stats`` on cards with notes, or without them."""
+    return {**STATS_FEATURES, **NOTES_STATS_FEATURES} if has_notes else STATS_FEATURES
 
 
 class FeatureNameError(SleepGymError, ValueError, KeyError):
@@ -111,24 +142,43 @@ class Observer:
 
     Attributes:
         space: Dict of ``ledger [capacity + pending, 11]`` and ``stats [21]``. Rows of facts that were written,
-            ``budget.capacity`` at most, come before those that wait, ``budget.pending`` at most; others are zeros.
+            ``budget.capacity`` at most, come before those that wait, ``budget.pending`` at most; others are zeros. On a
+            card with notes ``ledger [capacity + pending + notes, 14]`` and ``stats [24]``; after those that wait come
+            facts that are noted and that the weights were not taught, ``notes.capacity`` at most.
+
+    Raises:
+        CardError: Vectors of a card with notes could not be told from those of one without.
     """
 
     def __init__(self, card: Card) -> None:
         self.card = card
-        self.rows = card.budget.capacity + card.budget.pending
-        self.space = spaces.Dict({"ledger": _box(LEDGER_FEATURES, self.rows), "stats": _box(STATS_FEATURES)})
+        has_notes = card.notes is not None
+        self.rows = card.budget.capacity + card.budget.pending + (card.notes.capacity if card.notes else 0)
+        self._ledger, self._entries = ledger_features(has_notes), stats_features(has_notes)
+        self.space = spaces.Dict({"ledger": _box(self._ledger, self.rows), "stats": _box(self._entries)})
+        if has_notes and _has_notes(self.rows * len(self._ledger) + len(self._entries)) is not True:
+            raise CardError(
+                f"card, key notes.capacity: expected another number of rows of the ledger than {self.rows}, whose "
+                f"vectors are as long as those of a card without notes, found {card.notes}; take one more or less"
+            )
         # Once: they are the same at every step.
-        self._bounds = _bounds(LEDGER_FEATURES), _bounds(STATS_FEATURES)
+        self._bounds = _bounds(self._ledger), _bounds(self._entries)
 
     def __call__(self, episode: Episode) -> Observation:
         """The observation, clipped to its bounds."""
-        ledger = np.zeros((self.rows, len(LEDGER_FEATURES)), np.float32)
+        ledger = np.zeros((self.rows, len(self._ledger)), np.float32)
         written, waiting = len(episode.learner.state.ledger), len(episode.inbox.pending)
         _fill(ledger[:written], self._written(episode))
-        _fill(ledger[written : written + waiting], self._waiting(episode))
+        _fill(ledger[written : written + waiting], self._waiting(episode, list(episode.inbox.pending.values())))
         values = self._stats(episode)
-        stats = np.array([values[name] for name in STATS_FEATURES], np.float32)
+        if self.card.notes is not None:
+            noted = only_noted(episode.state)
+            _fill(ledger[written + waiting :][: len(noted)], self._waiting(episode, noted))
+            facts = [entry.fact for entry in episode.learner.state.ledger.values()]
+            facts += [arrival.fact for arrival in (*episode.inbox.pending.values(), *noted)]
+            _fill(ledger[: len(facts)], self._noted(episode, facts))
+            values |= self._notes_stats(episode)
+        stats = np.array([values[name] for name in self._entries], np.float32)
         of_ledger, of_stats = self._bounds
         # Not np.clip: its wrappers cost more than the arithmetic on so few numbers.
         for part, (low, high) in ((ledger, of_ledger), (stats, of_stats)):
@@ -150,8 +200,7 @@ class Observer:
             "popularity": np.array([current[key].popularity for key in episode.learner.state.ledger]),
         }
 
-    def _waiting(self, episode: Episode) -> Columns:
-        waiting = episode.inbox.pending.values()
+    def _waiting(self, episode: Episode, waiting: Sequence[Arrival]) -> Columns:
         since = np.array([arrival.tick for arrival in waiting])
         return {
             "present": 1,
@@ -159,6 +208,23 @@ class Observer:
             "age": (episode.tick - since) / episode.stream.horizon,
             "audit_age": 1,
             "popularity": np.array([arrival.popularity for arrival in waiting]),
+        }
+
+    def _noted(self, episode: Episode, facts: Sequence[Fact]) -> Columns:
+        told, looked_up = episode.notes.told, dict(zip(episode.inbox.current, episode.looked_up(), strict=True))
+        return {
+            "noted": np.array([fact.key in told for fact in facts]),
+            "stale": np.array([told.get(fact.key, fact) != fact for fact in facts]),
+            "looked_up": np.array([looked_up[fact.key] for fact in facts]),
+        }
+
+    def _notes_stats(self, episode: Episode) -> dict[str, float]:
+        assert self.card.notes is not None
+        notes = episode.notes
+        return {
+            "note_tokens": float(episode.noted.tokens.sum()) / (NOTE_TOKENS * self.card.notes.capacity),
+            "look_ups": notes.look_ups,
+            "answering": LOOK_UPS.index(notes.answering) / (len(LOOK_UPS) - 1),
         }
 
     def _stats(self, episode: Episode) -> dict[str, float]:
@@ -197,7 +263,7 @@ def stat(observation: Mapping[str, NDArray[np.float32]] | NDArray[np.float32], n
 
     Args:
         observation: Of one environment, as a dictionary or as one vector.
-        name: One of :data:`STATS_FEATURES`.
+        name: One of :data:`STATS_FEATURES`, on cards with notes of :data:`NOTES_STATS_FEATURES` too.
 
     Raises:
         FeatureNameError: There is no such entry; the message names the nearest.
@@ -209,7 +275,7 @@ def stat(observation: Mapping[str, NDArray[np.float32]] | NDArray[np.float32], n
             f"expected the observation of one environment, found a batch with stats of shape {list(stats.shape)}; "
             "take a row of it: {name: part[row] for name, part in observation.items()}"
         )
-    return float(stats[_place("stats", name)])
+    return float(stats[_place("stats", name, len(stats))])
 
 
 def stats_column(
@@ -219,13 +285,14 @@ def stats_column(
 
     Args:
         observation: With any leading axes.
-        name: One of :data:`STATS_FEATURES`.
+        name: One of :data:`STATS_FEATURES`, on cards with notes of :data:`NOTES_STATS_FEATURES` too.
 
     Raises:
         FeatureNameError: There is no such entry; the message names the nearest.
         ObservationError: It is no such observation.
     """
-    return structured(observation)["stats"][..., _place("stats", name)]
+    stats = structured(observation)["stats"]
+    return stats[..., _place("stats", name, stats.shape[-1])]
 
 
 def column(observation: Mapping[str, NDArray[np.float32]] | NDArray[np.float32], name: str) -> NDArray[np.float32]:
@@ -233,17 +300,20 @@ def column(observation: Mapping[str, NDArray[np.float32]] | NDArray[np.float32],
 
     Args:
         observation: Of one environment, as a dictionary or as one vector; with a leading axis, ``[batch, rows]``.
-        name: One of :data:`LEDGER_FEATURES`.
+        name: One of :data:`LEDGER_FEATURES`, on cards with notes of :data:`NOTES_LEDGER_FEATURES` too.
 
     Raises:
         FeatureNameError: There is no such column; the message names the nearest.
         ObservationError: It is no such observation.
     """
-    return structured(observation)["ledger"][..., _place("ledger", name)]
+    ledger = structured(observation)["ledger"]
+    return ledger[..., _place("ledger", name, ledger.shape[-1])]
 
 
 def structured(observation: Any) -> Mapping[str, NDArray[np.float32]]:
     """Returns an observation as ``{"ledger": [..., rows, 11], "stats": [..., 21]}``, with its leading axes.
+
+    On cards with notes it is ``{"ledger": [..., rows, 14], "stats": [..., 24]}``.
 
     Args:
         observation: Such a mapping, which is returned as it is; or vectors of it, ``[..., rows * 11 + 21]``, as
@@ -255,10 +325,10 @@ def structured(observation: Any) -> Mapping[str, NDArray[np.float32]]:
     if isinstance(observation, Mapping) and "stats" in observation and "ledger" in observation:
         return observation
     if isinstance(observation, np.ndarray) and observation.ndim and observation.dtype.kind == "f":
-        columns, entries = len(LEDGER_FEATURES), len(STATS_FEATURES)
-        rows, rest = divmod(observation.shape[-1] - entries, columns)
-        if rows > 0 and not rest:
-            ledger = observation[..., :-entries].reshape(*observation.shape[:-1], rows, columns)
+        has_notes = _has_notes(observation.shape[-1])
+        if has_notes is not None:
+            columns, entries = len(ledger_features(has_notes)), len(stats_features(has_notes))
+            ledger = observation[..., :-entries].reshape(*observation.shape[:-1], -1, columns)
             return {"ledger": ledger, "stats": observation[..., -entries:]}
     found = (
         f"a mapping with {sorted(map(str, observation))}"
@@ -271,16 +341,31 @@ def structured(observation: Any) -> Mapping[str, NDArray[np.float32]]:
     )
 
 
-def _place(part: str, name: str) -> int:
-    places = _PLACES[part]
-    if name in places:
-        return places[name]
+def operators_of(observation: Mapping[str, NDArray[np.float32]]) -> tuple[Operator, ...]:
+    """Returns the operators of the card that a structured observation is of."""
+    return OPERATORS if observation["stats"].shape[-1] > len(STATS_FEATURES) else tuple(Action)
+
+
+def _has_notes(length: int) -> bool | None:
+    """Returns whether vectors of a length are those of a card with notes; None if they are no observations."""
+    for has_notes in (False, True):
+        rows, rest = divmod(length - len(stats_features(has_notes)), len(ledger_features(has_notes)))
+        if rows > 0 and not rest:
+            return has_notes
+    return None
+
+
+def _place(part: str, name: str, width: int) -> int:
+    has_notes = {"ledger": width > len(LEDGER_FEATURES), "stats": width > len(STATS_FEATURES)}[part]
+    known = {"ledger": ledger_features(has_notes), "stats": stats_features(has_notes)}
+    if name in known[part]:
+        return _PLACES[part][name]
     function = {"ledger": "column", "stats": "stat"}
-    elsewhere = next((function[other] for other in _PLACES if name in _PLACES[other]), "")
-    near = get_close_matches(str(name), places, 1, 0.0)
+    elsewhere = next((function[other] for other in known if other != part and name in known[other]), "")
+    near = get_close_matches(str(name), known[part], 1, 0.0)
     hint = f"{elsewhere}() reads {name!r}" if elsewhere else f"the nearest is {near[0]!r}"
     raise FeatureNameError(
-        f"expected the name of a feature of {part!r}, found {name!r}; known are {', '.join(places)}; {hint}"
+        f"expected the name of a feature of {part!r}, found {name!r}; known are {', '.join(known[part])}; {hint}"
     )
 
 

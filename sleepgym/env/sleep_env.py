@@ -73,7 +73,8 @@ class SleepEnv(gym.Env[Observation, Any]):
 
     `Discrete(6)` with a mask. On a card with a section `[parameters]` it is `MultiDiscrete`: the number of the action,
     then places in the lists `parameters.facts` (facts that `INJECT` and `REFRESH` write at most) and `parameters.sleep`
-    (ticks of `SLEEP`).
+    (ticks of `SLEEP`). On a card with a section `[notes]` it is `Discrete(10)`, with further features and infos:
+    [SleepLLM-Notes](notes.md).
 
     | Num | Action    | Allowed when | Effect |
     |-----|-----------|--------------|--------|
@@ -527,6 +528,17 @@ class SleepEnv(gym.Env[Observation, Any]):
             "lost": integer(inbox.lost),
             "degraded": integer(len(episode.degraded())),
             "rolled_back": np.array(outcome.night is not None and outcome.night.rolled_back, np.bool_),
+            **(self._notes_info() if self.card.notes is not None else {}),
+        }
+
+    def _notes_info(self) -> dict[str, Any]:
+        """What is known besides on a card with notes."""
+        state, notes = self.episode.state, self.episode.notes
+        return {
+            "notes": np.int64(len(notes.told)),
+            "archived": np.int64(len(notes.archived)),
+            "look_ups": np.float64(notes.looked_up / state.asked if state.asked else 0.0),
+            "tokens_read": np.float64(notes.tokens_read / state.asked if state.asked else 0.0),
         }
 
 

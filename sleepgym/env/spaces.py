@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from sleepgym.episode.actions import Action, Choice
+from sleepgym.episode.actions import OPERATORS, Action, Choice, NoteAction, Operator
 from sleepgym.episode.card import Card
 from sleepgym.errors import SleepGymError
 
@@ -25,6 +25,7 @@ class Choices:
     """Translates between the actions of a card's action space and what they do.
 
     A card without ``[parameters]`` has ``Discrete(6)``: an operator, with the numbers of ``[budget]`` and ``[ticks]``.
+    With ``[notes]`` it has ``Discrete(10)``.
     With them, an action is ``[operator, facts, night]``, where the latter two are places in the card's lists. What an
     operator has no use for is ignored.
 
@@ -32,16 +33,14 @@ class Choices:
         card: The environment's card.
 
     Attributes:
-        space: ``Discrete(6)``, or ``MultiDiscrete([6, facts, nights])``.
+        space: ``Discrete(6)``, ``Discrete(10)``, or ``MultiDiscrete([6, facts, nights])``.
     """
 
     def __init__(self, card: Card) -> None:
-        facts = {Action.INJECT: card.budget.inject, Action.REFRESH: card.budget.refresh}
-        self._usual = {
-            action: Choice(action, facts.get(action, 0), getattr(card.ticks, action.name.lower())) for action in Action
-        }
+        facts: dict[Operator, int] = {Action.INJECT: card.budget.inject, Action.REFRESH: card.budget.refresh}
+        self._usual = {action: Choice(action, facts.get(action, 0), _ticks(card, action)) for action in card.operators}
         self._parameters = card.parameters
-        self.space: spaces.Discrete | spaces.MultiDiscrete = spaces.Discrete(len(Action))
+        self.space: spaces.Discrete | spaces.MultiDiscrete = spaces.Discrete(len(card.operators))
         if card.parameters is not None:
             self.space = spaces.MultiDiscrete([len(Action), len(card.parameters.facts), len(card.parameters.sleep)])
 
@@ -67,7 +66,7 @@ class Choices:
             self._parameters.sleep[night] if usual.action == Action.SLEEP else usual.ticks,
         )
 
-    def usual(self, action: Action) -> NDArray[np.int64]:
+    def usual(self, action: Operator) -> NDArray[np.int64]:
         """The action that performs an operator as on a card without parameters: ``[]`` or ``[3]``."""
         choice, parameters = self._usual[action], self._parameters
         if parameters is None:
@@ -80,18 +79,18 @@ class Choices:
         """The mask that sb3-contrib asks for: those of all parts of an action, one after the other.
 
         Args:
-            operators: Which operators are allowed, ``[6]``.
+            operators: Which operators are allowed, ``[operators]``.
 
         Returns:
-            ``[6]``, or ``[6 + facts + nights]``, where every parameter goes with every operator.
+            ``[operators]``, or ``[6 + facts + nights]``, where every parameter goes with every operator.
         """
         return np.concatenate(self._masks(operators))
 
     def sample_mask(self, operators: NDArray[np.bool_]) -> NDArray[np.int8] | tuple[NDArray[np.int8], ...]:
-        """The mask that ``space.sample(mask=...)`` asks for: int8 ``[6]``, or a tuple of one array per part.
+        """The mask that ``space.sample(mask=...)`` asks for: int8 ``[operators]``, or a tuple of one array per part.
 
         Args:
-            operators: Which operators are allowed, ``[6]``.
+            operators: Which operators are allowed, ``[operators]``.
         """
         masks = tuple(mask.astype(np.int8) for mask in self._masks(operators))
         return masks[0] if self._parameters is None else masks
@@ -102,6 +101,14 @@ class Choices:
             return [operators]
         parts = (self._parameters.facts, self._parameters.sleep)
         return [operators, *(np.ones(len(part), dtype=bool) for part in parts)]
+
+
+def _ticks(card: Card, action: Operator) -> int:
+    """Returns the ticks of an operator; to say how questions are answered takes as long as a WAIT."""
+    if isinstance(action, NoteAction):
+        assert card.notes is not None
+        return card.notes.ticks if action == NoteAction.NOTE else card.ticks.wait
+    return int(getattr(card.ticks, action.name.lower()))
 
 
 def _contains(space: spaces.Space[Any], action: Any) -> bool:
@@ -143,6 +150,6 @@ def action_error(expected: str, found: Any) -> ActionError:
     return ActionError(f"{shown}{hint}")
 
 
-def operator_of(action: Any) -> Action:
+def operator_of(action: Any) -> Operator:
     """The operator of an action, with or without parameters."""
-    return Action(int(np.ravel(action)[0]))
+    return OPERATORS[int(np.ravel(action)[0])]

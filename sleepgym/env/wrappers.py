@@ -14,7 +14,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import DTypeLike, NDArray
 
 from sleepgym.env.spaces import operator_of
-from sleepgym.episode.actions import Action
+from sleepgym.episode.actions import OPERATORS, Action, Operator
 
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")
@@ -182,14 +182,14 @@ class Counts:
     """What infos of single steps do not add up.
 
     Attributes:
-        chosen: Steps by action.
+        chosen: Steps by action, of all that there are.
         invalid: Invalid steps.
         rolled_back: Nights that undid themselves.
         recall: Sum of the recall over ticks.
         tick: Ticks that have passed.
     """
 
-    chosen: list[int] = field(default_factory=lambda: [0] * len(Action))
+    chosen: dict[Operator, int] = field(default_factory=dict)
     invalid: int = 0
     rolled_back: int = 0
     recall: float = 0.0
@@ -202,7 +202,7 @@ class Counts:
             info: The last info.
             seconds: Measured time of the environment.
         """
-        steps = sum(self.chosen)
+        steps = sum(self.chosen.values())
         return {
             "score": info["score"],
             "recall": info["recall"],
@@ -216,7 +216,7 @@ class Counts:
             "length": steps,
             "ticks": self.tick,
             "seconds": seconds,
-            "actions": {action.name.lower(): self.chosen[action] / max(steps, 1) for action in Action},
+            "actions": {action.name.lower(): count / max(steps, 1) for action, count in self.chosen.items()},
         }
 
 
@@ -262,14 +262,14 @@ class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], Rec
         self.queues: dict[str, deque[float]] = {}
         self.episode_count = 0
         self._buffer_length, self._stats_key, self._every_step = buffer_length, stats_key, every_step
-        self._counts = Counts()
+        self._counts = self._none()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[ObsType, dict[str, Any]]:
         """Resets the environment and the counts; an episode that was not finished is not remembered."""
         observation, info = self.env.reset(seed=seed, options=options)
-        self._counts = Counts()
+        self._counts = self._none()
         if self._every_step:
             info |= self._flat(info)
         return observation, info
@@ -291,6 +291,11 @@ class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], Rec
         if self._every_step:
             info |= self._flat(info)
         return observation, reward, terminated, truncated, info
+
+    def _none(self) -> Counts:
+        """Counts of an episode that begins; a card with notes has more operators than others."""
+        operators = spaces.flatdim(self.action_space) if isinstance(self.action_space, spaces.Discrete) else len(Action)
+        return Counts(dict.fromkeys(OPERATORS[:operators], 0))
 
     def _summary(self, info: dict[str, Any]) -> dict[str, Any]:
         return self._counts.summary(info, float(getattr(self.unwrapped, "seconds", 0.0)))

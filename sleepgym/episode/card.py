@@ -25,6 +25,7 @@ from pydantic import (
 
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing.spec import EditSpec
+from sleepgym.episode.actions import OPERATORS, Action, Operator
 from sleepgym.errors import SleepGymError
 from sleepgym.files import card_paths
 from sleepgym.lm.loading import Quantization
@@ -236,6 +237,32 @@ class ParametersCard(Section):
     sleep: Ascending
 
 
+class NotesCard(Section):
+    """Notes beside the weights, and what it costs to look them up.
+
+    A question that is looked up is answered by the bare model, which reads the note of its fact. Such an answer is
+    worth less than one of the weights by ``look_up_price``, and by ``token_price`` for each token that the note adds
+    to the context; it is never worth less than nothing.
+
+    Attributes:
+        capacity: Maximum number of notes. Where they are full, notes of facts that slow weights hold alone go into an
+            archive, which is not looked up.
+        ticks: Ticks that NOTE takes.
+        token_price: Price of a token of context, as a share of the worth of an answer.
+        look_up_price: Price of a look-up's latency, as a share of the worth of an answer.
+        sure_nats: Sureness of the weights' own answer (nats at its least sure token) from which a question is not
+            looked up if notes are looked up when unsure.
+        while_offline: Whether notes answer questions while the model is offline, unless they are never looked up.
+    """
+
+    capacity: PositiveInt
+    ticks: PositiveInt
+    token_price: Share
+    look_up_price: Share
+    sure_nats: NonNegativeFloat
+    while_offline: bool
+
+
 class RewardCard(Section):
     """Weights of the reward's terms, per tick (served, drift) and per invalid action."""
 
@@ -273,6 +300,7 @@ class Card(Section):
     budget: BudgetCard
     ticks: TicksCard
     parameters: ParametersCard | None = None
+    notes: NotesCard | None = None
     pressure: PressureCard
     reward: RewardCard
     episode: EpisodeCard
@@ -295,6 +323,12 @@ class Card(Section):
         return self
 
     @model_validator(mode="after")
+    def _notes_without_parameters(self) -> Self:
+        both = self.notes is not None and self.parameters is not None
+        require(not both, "notes", "notes on a card without [parameters]", "both")
+        return self
+
+    @model_validator(mode="after")
     def _usual_numbers_can_be_chosen(self) -> Self:
         if self.parameters is not None:
             for options, key, usual in (
@@ -304,6 +338,11 @@ class Card(Section):
             ):
                 require(usual in options, key, f"one of the parameters {list(options)}", usual)
         return self
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """Operators of the action space, in its order."""
+        return OPERATORS if self.notes is not None else tuple(Action)
 
     @property
     def horizon(self) -> int:

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.episode import operators
-from sleepgym.episode.actions import Action, Choice, Outcome, Task
+from sleepgym.episode.actions import Action, Choice, NoteAction, Outcome, Task
 from sleepgym.episode.card import Card
 from sleepgym.episode.examiner import Examiner, examine_together
 from sleepgym.episode.held_out import HeldOut
 from sleepgym.episode.history import History
 from sleepgym.episode.inbox import Inbox
+from sleepgym.episode.notes import NotedFacts, Notes
 from sleepgym.episode.pressure import sleep_pressure
+from sleepgym.episode.reading import Readings
 from sleepgym.episode.reward import Reward, Tick, question_weights, served
 from sleepgym.episode.state import EpisodeState
 from sleepgym.episode.stream import Stream
@@ -89,6 +91,7 @@ class Episode:
         self._state = EpisodeState(learner.state, inbox, History(stream.rhythm), self.examiner.answers)
         # Derived: each is computed anew once parts of the state are others, so that nothing has to clear them.
         self._arrived = Latest[ArrivedFacts]()
+        self._noted = Latest[NotedFacts]()
         self._written = Latest[WrittenFacts]()
         self._recalled = Latest[NDArray[np.bool_]]()
         self._known_recalled = Latest[NDArray[np.bool_]]()
@@ -115,9 +118,30 @@ class Episode:
     @property
     def arrived(self) -> ArrivedFacts:
         """Facts that have arrived, as arrays."""
-        inbox = self.inbox
-        parts = tuple(inbox.current.values()), tuple(inbox.pending), tuple(inbox.written.values())
-        return self._arrived.of(partial(ArrivedFacts.of, inbox), *parts)
+        inbox, told = self.inbox, self.notes.told
+        parts = tuple(inbox.current.values()), tuple(inbox.pending), tuple(inbox.written.values()), tuple(told)
+        return self._arrived.of(partial(ArrivedFacts.of, inbox, told), *parts)
+
+    @property
+    def notes(self) -> Notes:
+        """Notes, and how questions are answered."""
+        return self._state.notes
+
+    @property
+    def noted(self) -> NotedFacts:
+        """What notes tell of the facts that have arrived, as arrays; on cards with notes only."""
+        assert self.card.notes is not None
+        inbox, told = self.inbox, self.notes.told
+        parts = tuple(inbox.current.values()), tuple(inbox.written.values()), tuple(told.values())
+        return self._noted.of(partial(NotedFacts.of, inbox, told, self.readings, self.card.notes), *parts)
+
+    @property
+    def readings(self) -> Readings:
+        """What the bare model reads in the notes of the stream's facts."""
+        answers = self.examiner.answers
+        if answers.readings is None:
+            answers.readings = Readings.of(self.learner.lm, self.stream)
+        return answers.readings
 
     @property
     def written(self) -> WrittenFacts:
@@ -172,7 +196,23 @@ class Episode:
         correct = arrived.is_answerable.copy()
         ask = partial(self.examiner.correct, arrived.answerable)
         correct[correct] = self._recalled.of(ask, arrived.answerable, *self._measured)
-        return correct
+        return correct if self.card.notes is None else np.where(self.looked_up(), self.noted.right, correct)
+
+    def looked_up(self, offline: bool = False) -> NDArray[np.bool_]:
+        """Returns for each arrived fact whether its question would be looked up, and a note found, bool ``[facts]``.
+
+        Args:
+            offline: Whether the weights answer nothing.
+        """
+        spec, answering = self.card.notes, self.notes.answering
+        if spec is None or answering == NoteAction.LOOK_UP_NEVER or (offline and not spec.while_offline):
+            return np.zeros(len(self.inbox.current), bool)
+        noted = self.noted
+        if answering == NoteAction.LOOK_UP_ALWAYS or offline:
+            return noted.noted
+        looked_up = noted.noted & ~noted.taught
+        looked_up[noted.noted & noted.taught] = ~self.examiner.sure(noted.doubtful, spec.sure_nats)
+        return looked_up
 
     def _known_correct(self) -> NDArray[np.bool_]:
         """Returns for each pretrained fact whether it would be answered correctly now, bool ``[known facts]``."""
@@ -213,7 +253,7 @@ class Episode:
         """
         if self.collapsed:
             return 0.0
-        ratio, correctness = self.examiner.perplexity_ratio(), self._served(self.correct())
+        ratio, correctness = self.examiner.perplexity_ratio(), self._served()
         traffic = self.stream.traffic[self.tick : until]
         return sum(self.reward([Tick(level, correctness, ratio) for level in traffic]).values())
 
@@ -301,8 +341,9 @@ class Episode:
     def _pass_tick(self, doing: str, offline: bool, invalid: bool) -> Tick:
         state, traffic = self._state, self.stream.traffic[self.tick]
         ratio = self.examiner.perplexity_ratio()
-        correct = self.correct()
-        correctness = 0.0 if offline else self._served(correct)
+        correctness = self._served(offline)
+        if self.card.notes is not None:
+            self._count_look_ups(traffic, offline)
         state.asked += traffic
         state.answered += traffic * correctness
         state.lately_served += (correctness - state.lately_served) / self.card.episode.served_memory_ticks
@@ -310,7 +351,7 @@ class Episode:
             doing=doing,
             offline=offline,
             arrivals=len(self.stream.arrivals[self.tick]),
-            standings=self.arrived.standings(correct),
+            standings=self.standings(),
             served=correctness,
             budget_left=self.edits_left / self.stream.rhythm.edit_budget,
             pressure=self.pressure(),
@@ -321,10 +362,27 @@ class Episode:
             state.inbox.arrive(self.stream.arrivals[self.tick])
         return Tick(traffic, correctness, ratio, invalid)
 
-    def _served(self, correct: NDArray[np.bool_]) -> float:
+    def _served(self, offline: bool = False) -> float:
+        """Returns the worth of the answers to the questions of a tick, relative to right ones of the weights."""
+        spec, weights = self.card.stream, self._weights()
+        if self.card.notes is None:
+            return 0.0 if offline else served(weights, self.correct(), self._known_correct(), spec.known_share)
+        looked_up, known = self.looked_up(offline), self._known_correct()
+        worth = weights * np.where(looked_up, 1 - self.noted.price, 1)
+        correct = self.noted.right & looked_up if offline else self.correct()
+        return served(worth, correct, known & (not offline), spec.known_share)
+
+    def _count_look_ups(self, traffic: float, offline: bool) -> None:
+        """Counts the questions of a tick that are looked up, and the tokens that their notes add."""
+        notes, spec = self.notes, self.card.stream
+        share = self._weights() * self.looked_up(offline) * (1 - spec.known_share if self.stream.known else 1)
+        notes.count(traffic * share, self.noted.right, self.noted.tokens)
+        notes.look_ups += (float(share.sum()) - notes.look_ups) / self.card.episode.served_memory_ticks
+
+    def _weights(self) -> NDArray[np.float64]:
+        """Returns the share of each arrived fact among the questions about arrived facts, ``[facts]``."""
         spec, arrived = self.card.stream, self.arrived
-        weights = np.empty(0)
-        if len(correct):
-            age = self.tick - arrived.arrived_at
-            weights = question_weights(arrived.popularity, age, spec.recency_boost, spec.recency_ticks)
-        return served(weights, correct, self._known_correct(), spec.known_share)
+        if not len(arrived.popularity):
+            return np.empty(0)
+        age = self.tick - arrived.arrived_at
+        return question_weights(arrived.popularity, age, spec.recency_boost, spec.recency_ticks)

@@ -13,6 +13,7 @@ from sleepgym.episode.state import Answers
 from sleepgym.facts.fact import Fact
 from sleepgym.lm.encoding import Encoded
 from sleepgym.memory.asking import chat_probe, margins
+from sleepgym.memory.doubt import are_sure
 from sleepgym.sleeper import SleepingLM
 
 
@@ -40,6 +41,22 @@ class Examiner:
         """Returns whether each fact, asked in chat, is answered with exactly its object, bool ``[facts]``."""
         examine_together([self], [facts])
         return np.array([self.answers.correct[fact] for fact in facts], dtype=bool)
+
+    def sure(self, facts: Sequence[Fact], nats: float) -> NDArray[np.bool_]:
+        """Returns whether the model is sure of its own answer about each fact, bool ``[facts]``.
+
+        Args:
+            facts: Facts to ask, in chat.
+            nats: See :func:`~sleepgym.memory.doubt.are_sure`; the same at every call.
+        """
+        self._forget_old_version()
+        missing = [fact for fact in dict.fromkeys(facts) if fact not in self.answers.sure]
+        if missing:
+            base, probes = self.learner.base, [self.probe(fact) for fact in missing]
+            prompts = [probe.ids[: probe.object_start] for probe in probes]
+            found = are_sure(base.lm, prompts, nats, base.overlay.asked(self.learner.state.memory))
+            self.answers.sure.update(zip(missing, found, strict=True))
+        return np.array([self.answers.sure[fact] for fact in facts], dtype=bool)
 
     def perplexity_ratio(self) -> float:
         """Returns the perplexity on a sample of held-out text relative to that of the bare model; infinity for NaN."""
@@ -75,6 +92,7 @@ class Examiner:
         if version != self.answers.version:
             self.answers.version, self.answers.ratio = version, None
             self.answers.correct.clear()
+            self.answers.sure.clear()
 
 
 def examine_together(examiners: Sequence[Examiner], facts: Sequence[Sequence[Fact]]) -> None:

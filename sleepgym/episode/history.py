@@ -22,7 +22,7 @@ class Standing(StrEnum):
     OUTDATED = "o"
     """An earlier version of the fact was written; the current one is pending or was dropped."""
     WAITING = "p"
-    """The fact was never written and is pending in the inbox."""
+    """The fact was never written and is pending in the inbox, or noted."""
     LOST = "l"
     """The fact was never written and was dropped from the full inbox."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from sleepgym.episode.stream import Arrival
 from sleepgym.facts.fact import Fact
@@ -38,19 +38,22 @@ class Inbox:
                 del self.pending[next(iter(self.pending))]
                 self.lost += 1
 
-    def batch(self, limit: int, held: Collection[Key], room: int) -> list[Fact]:
-        """Returns the pending facts to write next, oldest first.
+    def batch(
+        self, limit: int, held: Collection[Key], room: int, waiting: Iterable[Arrival] | None = None
+    ) -> list[Fact]:
+        """Returns the waiting facts to write next.
 
         Args:
             limit: Maximum number of facts.
-            held: Keys in the ledger; a new version of one of them needs no room.
-            room: Number of facts that the ledger has room for.
+            held: Keys of those that are there already; a new version of one of them needs no room.
+            room: Number of further facts that there is room for.
+            waiting: What waits, the next one first; None for the pending facts, oldest first.
         """
         chosen: list[Fact] = []
-        for key, arrival in self.pending.items():
+        for arrival in self.pending.values() if waiting is None else waiting:
             if len(chosen) == max(0, limit):
                 break
-            if key in held:
+            if arrival.fact.key in held:
                 chosen.append(arrival.fact)
             elif room > 0:
                 chosen.append(arrival.fact)
@@ -58,14 +61,14 @@ class Inbox:
         return chosen
 
     def mark_written(self, facts: Sequence[Fact]) -> None:
-        """Moves pending facts to ``written``.
+        """Moves facts that were pending, or noted, to ``written``."""
+        self.clear(facts)
+        self.written.update({fact.key: fact for fact in facts})
 
-        Raises:
-            KeyError: A fact is not pending.
-        """
+    def clear(self, facts: Sequence[Fact]) -> None:
+        """Takes facts that do not wait any longer out of the buffer."""
         for fact in facts:
-            del self.pending[fact.key]
-            self.written[fact.key] = fact
+            self.pending.pop(fact.key, None)
 
     def is_answerable(self, key: Key) -> bool:
         """Returns whether the current version of a fact was written; a guess at an unwritten one is no answer."""

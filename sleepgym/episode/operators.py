@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from sleepgym.consolidation.spec import SleepError
 from sleepgym.editing.spec import EditError
-from sleepgym.episode.actions import Action, Choice, Outcome, Task
+from sleepgym.episode import routing
+from sleepgym.episode.actions import LOOK_UPS, Action, Choice, NoteAction, Operator, Outcome, Task
 from sleepgym.episode.card import Card
 from sleepgym.episode.state import EpisodeState
 from sleepgym.facts.fact import Fact, FactError
@@ -18,10 +19,14 @@ FAILURES = (EditError, FactError, LedgerFullError, SleepError)
 """Errors that make an action invalid; the learner is unchanged after them. ``info["error_code"]`` counts from 1."""
 
 
-def batch(state: EpisodeState, limit: int) -> list[Fact]:
-    """Returns the facts that INJECT would write, at most ``limit``, oldest first."""
+def batch(state: EpisodeState, card: Card, limit: int) -> list[Fact]:
+    """Returns the facts that INJECT would write, at most ``limit``.
+
+    They are what waits, oldest first; on a card with notes what waits or is noted, most popular first.
+    """
     ledger = state.learner.ledger
-    return state.inbox.batch(limit, ledger.keys(), ledger.capacity - len(ledger))
+    waiting = None if card.notes is None else routing.untaught(state)
+    return state.inbox.batch(limit, ledger.keys(), ledger.capacity - len(ledger), waiting)
 
 
 def degraded(state: EpisodeState) -> list[Key]:
@@ -30,25 +35,28 @@ def degraded(state: EpisodeState) -> list[Key]:
     return [key for key in ledger.degraded if current[key].fact == ledger[key].fact]
 
 
-def allowed(state: EpisodeState, card: Card, action: Action) -> bool:
+def allowed(state: EpisodeState, card: Card, action: Operator) -> bool:
     """Returns whether an action is allowed, that is, would have an effect."""
     ledger = state.learner.ledger
     match action:
         case Action.WAIT:
             return True
         case Action.INJECT:
-            return bool(batch(state, min(1, state.edits_left)))
+            return bool(batch(state, card, min(1, state.edits_left)))
         case Action.REFRESH:
             return state.edits_left > 0 and bool(degraded(state))
         case Action.NAP | Action.SLEEP:
             return len(ledger) > 0
         case Action.PRUNE:
             return any(entry.stage == card.sleep.last_stage for entry in ledger.values())
+        case NoteAction.NOTE:
+            return bool(routing.to_note(state, card))
+    return action != state.notes.answering
 
 
 def mask(state: EpisodeState, card: Card) -> NDArray[np.bool_]:
-    """Returns the action mask, bool ``[actions]`` in the order of :class:`Action`."""
-    return np.array([allowed(state, card, action) for action in Action])
+    """Returns the action mask, bool ``[actions]`` in the order of the card's operators."""
+    return np.array([allowed(state, card, action) for action in card.operators])
 
 
 def task_of(state: EpisodeState, card: Card, choice: Choice) -> Task | None:
@@ -57,11 +65,16 @@ def task_of(state: EpisodeState, card: Card, choice: Choice) -> Task | None:
     writes = min(choice.facts, left)
     match choice.action:
         case Action.INJECT:
-            facts = batch(state, writes)
+            facts = batch(state, card, writes)
             return Task(choice, left, facts=facts) if facts else None
         case Action.REFRESH:
             keys = degraded(state)[: max(0, writes)]
             return Task(choice, left, keys=keys) if keys else None
+        case NoteAction.NOTE:
+            notes = routing.to_note(state, card)
+            return Task(choice, left, notes=notes) if notes else None
+        case Action.NAP | Action.SLEEP if card.notes is not None and allowed(state, card, choice.action):
+            return Task(choice, left, facts=routing.outdated(state)[: min(card.budget.refresh, max(0, left))])
     return Task(choice, left) if allowed(state, card, choice.action) else None
 
 
@@ -81,9 +94,12 @@ def perform(learner: SleepingLM, state: EpisodeState, card: Card, task: Task | N
     """
     if task is None:
         return Outcome(invalid=True)
+    before = learner.state
     try:
         return _performed(learner, state, card, task)
     except FAILURES as error:
+        if task.facts:  # an audit may have taught them before it failed
+            learner.state = before
         code = next(place for place, kind in enumerate(FAILURES, start=1) if isinstance(error, kind))
         return Outcome(invalid=True, error=f"{type(error).__name__}: {error}", error_code=code)
 
@@ -97,10 +113,24 @@ def _performed(learner: SleepingLM, state: EpisodeState, card: Card, task: Task)
         case Action.REFRESH:
             return Outcome(edits=learner.refresh(task.keys).edits)
         case Action.NAP:
+            taught = _taught_anew(learner, task)
             learner.audit()
+            state.inbox.mark_written(task.facts)
+            return Outcome(edits=taught)
         case Action.SLEEP:
-            night = learner.sleep(edits=task.edits_left, length=night_length(card, task.choice))
-            return Outcome(edits=night.edits, night=night)
+            taught = _taught_anew(learner, task)
+            night = learner.sleep(edits=task.edits_left - taught, length=night_length(card, task.choice))
+            state.inbox.mark_written(task.facts)
+            return Outcome(edits=taught + night.edits, night=night)
         case Action.PRUNE:
             learner.prune()
+        case NoteAction.NOTE:
+            routing.note(state, card, task.notes)
+        case look_up if look_up in LOOK_UPS:
+            state.notes.answering = NoteAction(look_up)
     return Outcome()
+
+
+def _taught_anew(learner: SleepingLM, task: Task) -> int:
+    """Teaches what an audit found otherwise in the notes than in the weights; returns the edits that it took."""
+    return learner.inject(task.facts).edits if task.facts else 0

@@ -6,8 +6,13 @@ from dataclasses import dataclass, field, replace
 
 from sleepgym.episode.history import History
 from sleepgym.episode.inbox import Inbox
+from sleepgym.episode.notes import Notes
+from sleepgym.episode.reading import Readings
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.state import State
+
+_PARTS = ("learner", "inbox", "history", "answers", "notes")
+"""Fields of a state that are no scalars."""
 
 
 @dataclass
@@ -18,6 +23,8 @@ class Answers:
         version: Version of the memory; -1 before the first question.
         ratio: Perplexity relative to the bare model; None if not measured.
         correct: Whether each probed fact was answered correctly.
+        sure: Whether the model was sure of its answer about each fact, on a card with notes.
+        readings: What the bare model reads in notes; None if not measured. It follows from the stream.
         forward_passes: Number of passes so far, those for earlier versions included.
     """
 
@@ -25,10 +32,12 @@ class Answers:
     ratio: float | None = None
     correct: dict[Fact, bool] = field(default_factory=dict)
     forward_passes: int = 0
+    sure: dict[Fact, bool] = field(default_factory=dict)
+    readings: Readings | None = None
 
     def copy(self) -> Answers:
         """Returns an independent copy."""
-        return replace(self, correct=dict(self.correct))
+        return replace(self, correct=dict(self.correct), sure=dict(self.sure))
 
 
 @dataclass
@@ -42,6 +51,7 @@ class EpisodeState:
         inbox: Arrived and pending facts.
         history: Record of the ticks that have passed.
         answers: Measurements of the current version of the memory.
+        notes: Notes; without any on a card without them.
         tick: Current tick.
         edits_used: Edits spent.
         sleeps: Number of nights.
@@ -57,6 +67,7 @@ class EpisodeState:
     inbox: Inbox
     history: History
     answers: Answers = field(default_factory=Answers)
+    notes: Notes = field(default_factory=Notes)
     tick: int = 0
     edits_used: int = 0
     sleeps: int = 0
@@ -75,10 +86,8 @@ class EpisodeState:
     @property
     def counters(self) -> dict[str, float]:
         """Scalar fields by name."""
-        parts = ("learner", "inbox", "history", "answers")
-        return {name: value for name, value in vars(self).items() if name not in parts}
+        return {name: value for name, value in vars(self).items() if name not in _PARTS}
 
     def copy(self) -> EpisodeState:
         """Returns an independent copy."""
-        parts = {name: getattr(self, name).copy() for name in ("learner", "inbox", "history", "answers")}
-        return replace(self, **parts)
+        return replace(self, **{name: getattr(self, name).copy() for name in _PARTS})

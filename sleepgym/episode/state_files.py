@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, NonNegativeInt
 
+from sleepgym.episode.actions import NoteAction
 from sleepgym.episode.card import Card
 from sleepgym.episode.history import History
 from sleepgym.episode.inbox import Inbox
+from sleepgym.episode.notes import Notes
 from sleepgym.episode.state import Answers, EpisodeState
 from sleepgym.episode.stream import Arrival, Stream, draw_stream, source_of
 from sleepgym.facts.fact import Fact
@@ -60,13 +62,30 @@ class _Counts(BaseModel):
     answered: float
 
 
+class _NoteCounts(BaseModel):
+    answering: NoteAction
+    look_ups: float
+    looked_up: float
+    tokens_read: float
+
+
+class _Notes(BaseModel):
+    told: tuple[NonNegativeInt, ...]
+    archived: tuple[NonNegativeInt, ...]
+    read: tuple[tuple[NonNegativeInt, float], ...]
+    counts: _NoteCounts
+    asked: tuple[NonNegativeInt, ...]
+    sure: tuple[bool, ...]
+
+
 class _Document(BaseModel):
-    """What :func:`state_document` writes."""
+    """What :func:`state_document` writes; snapshots of earlier versions say nothing of notes."""
 
     counts: _Counts
     inbox: _Inbox
     history: _History
     answers: _Answers
+    notes: _Notes | None = None
 
 
 def state_document(state: EpisodeState, stream: Stream) -> dict[str, Any]:
@@ -77,7 +96,7 @@ def state_document(state: EpisodeState, stream: Stream) -> dict[str, Any]:
         stream: Stream of the episode.
     """
     arrivals, facts = _arrivals(stream), _facts(stream)
-    answers = state.answers
+    answers, notes = state.answers, state.notes
     return {
         "counts": state.counters,
         "inbox": {
@@ -93,6 +112,14 @@ def state_document(state: EpisodeState, stream: Stream) -> dict[str, Any]:
             "facts": _places(answers.correct, facts),
             "correct": list(answers.correct.values()),
             "forward_passes": answers.forward_passes,
+        },
+        "notes": {
+            "told": _places(notes.told.values(), facts),
+            "archived": _places(notes.archived.values(), facts),
+            "read": [list(item) for item in notes.read.items()],
+            "counts": notes.counters,
+            "asked": _places(answers.sure, facts),
+            "sure": list(answers.sure.values()),
         },
     }
 
@@ -119,7 +146,13 @@ def read_state(document: Mapping[str, Any], card: Card, stream: Stream, learner:
     raw = read.answers
     correct = {facts[i]: right for i, right in zip(raw.facts, raw.correct, strict=True)}
     answers = Answers(raw.version, raw.ratio, correct, raw.forward_passes)
-    state = EpisodeState(learner, inbox, History(stream.rhythm, **vars(read.history)), answers, **vars(read.counts))
+    notes = Notes()
+    if read.notes is not None:
+        answers.sure = {facts[i]: sure for i, sure in zip(read.notes.asked, read.notes.sure, strict=True)}
+        told, archived = ({facts[i].key: facts[i] for i in which} for which in (read.notes.told, read.notes.archived))
+        notes = Notes(told, archived, read=dict(read.notes.read), **vars(read.notes.counts))
+    history = History(stream.rhythm, **vars(read.history))
+    state = EpisodeState(learner, inbox, history, answers, notes, **vars(read.counts))
     _require_consistent(state, card, stream)
     return state
 

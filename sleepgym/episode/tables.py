@@ -6,7 +6,7 @@ than that. Tables are derived: they are no part of any state, which is copied, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -69,10 +69,15 @@ class ArrivedFacts:
     answerable: tuple[Fact, ...]
 
     @classmethod
-    def of(cls, inbox: Inbox) -> ArrivedFacts:
-        """Lays out an inbox."""
+    def of(cls, inbox: Inbox, noted: Collection[Key] = ()) -> ArrivedFacts:
+        """Lays out an inbox.
+
+        Args:
+            inbox: Arrived, pending and written facts.
+            noted: Keys of facts with notes, from which they can still be written.
+        """
         arrivals = inbox.current.values()
-        standings = tuple(_unless_recalled(inbox, key) for key in inbox.current)
+        standings = tuple(_unless_recalled(inbox, key, noted) for key in inbox.current)
         answerable = [standing is Standing.WRONG for standing in standings]
         return cls(
             popularity=_floats(arrival.popularity for arrival in arrivals),
@@ -138,12 +143,12 @@ class WrittenFacts:
         )
 
 
-def _unless_recalled(inbox: Inbox, key: Key) -> Standing:
+def _unless_recalled(inbox: Inbox, key: Key, noted: Collection[Key]) -> Standing:
     if inbox.is_answerable(key):
         return Standing.WRONG
     if key in inbox.written:
         return Standing.OUTDATED
-    return Standing.WAITING if key in inbox.pending else Standing.LOST
+    return Standing.WAITING if key in inbox.pending or key in noted else Standing.LOST
 
 
 def _floats(values: Iterable[float]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from sleepgym.editing.base import Base
 from sleepgym.episode import operators
-from sleepgym.episode.actions import Action, Choice, Outcome, Task
+from sleepgym.episode.actions import Action, Choice, Operator, Outcome, Task
 from sleepgym.episode.card import Card
 from sleepgym.episode.episode import Episode, Performed
 from sleepgym.episode.examiner import examine_together
@@ -72,9 +72,10 @@ def _shared(episodes: Sequence[Episode], tasks: Sequence[Task | None], share_nig
     """Performs the tasks that are faster together; returns the outcomes of completed ones by index."""
     outcomes: dict[int, Outcome] = {}
     nights = nights_pay_together(episodes[0].learner.lm) if share_nights is None else share_nights
-    groups: dict[tuple[Action, float], dict[int, Task]] = {}
+    groups: dict[tuple[Operator, float], dict[int, Task]] = {}
     for i, (episode, task) in enumerate(zip(episodes, tasks, strict=True)):
-        if task is not None:
+        # An audit that teaches is performed alone.
+        if task is not None and (not task.facts or task.choice.action == Action.INJECT):
             action = task.choice.action
             length = operators.night_length(episode.card, task.choice) if action == Action.SLEEP else 0.0
             groups.setdefault((action, length), {})[i] = task

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.spaces import ActionError, ActionTypeError, operator_of
 from sleepgym.env.vector import act_together
-from sleepgym.episode.actions import Action
+from sleepgym.episode.actions import OPERATORS, Action, Operator
 from sleepgym.schedulers.base import Scheduler
 from sleepgym.schedulers.own import Predictor, as_scheduler, made
 
@@ -247,7 +247,7 @@ class _Mistakes:
     def __init__(self) -> None:
         self._told = False
 
-    def warn(self, name: str, action: Action, slot: _Slot) -> None:
+    def warn(self, name: str, action: Operator, slot: _Slot) -> None:
         if not self._told:
             self._told = True
             warnings.warn(
@@ -265,8 +265,8 @@ def _action(env: SleepEnv, answer: Any) -> NDArray[Any] | None:
     """
     if env.action_space.contains(answer):
         return np.asarray(answer)
-    operators = gym.spaces.Discrete(len(Action))
-    return env.choices.usual(Action(int(answer))) if operators.contains(answer) else None
+    operators = gym.spaces.Discrete(len(env.card.operators))
+    return env.choices.usual(OPERATORS[int(answer)]) if operators.contains(answer) else None
 
 
 def _play(

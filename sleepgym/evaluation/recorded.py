@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from sleepgym.env.observation import Observation
 from sleepgym.env.sleep_env import SleepEnv
-from sleepgym.episode.actions import Action
 from sleepgym.evaluation.processes import in_processes
 from sleepgym.schedulers.base import Scheduler
 from sleepgym.schedulers.exploring import Mix, explorer_named
@@ -81,7 +80,7 @@ def policy_of(text: str, env: SleepEnv, seed: int) -> Policy:
     parameters = env.card.parameters
 
     def act(observation: Observation, mask: NDArray[np.bool_]) -> Any:
-        action = env.choices.usual(scheduler.act(observation, mask[: len(Action)]))
+        action = env.choices.usual(scheduler.act(observation, mask[: len(env.card.operators)]))
         if parameters is not None and isinstance(scheduler, Mix):
             action[1:] = (
                 scheduler.rng.integers(len(parameters.facts)),

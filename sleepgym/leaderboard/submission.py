@@ -79,11 +79,11 @@ class Submission:
         Raises:
             ScoreError: The scores cannot be read.
             RecordingError: A recording is missing, cannot be read, or is a link that leads out of the folder.
-            PolicyError: There is a card that cannot be read.
+            PolicyError: There is a card that cannot be read, or is a link that leads out of the folder.
         """
         scores = ScoreMatrix.load(folder / SCORES, folder)
         paths = (folder / RECORDINGS / f"{stream}.json" for stream in scores.streams)
-        card = PolicyCard.read(folder / POLICY) if (folder / POLICY).exists() else None
+        card = PolicyCard.read(folder / POLICY, folder) if (folder / POLICY).exists() else None
         return cls(scores, tuple(Recording.load(path, folder) for path in paths), card)
 
     def mistakes(self, tolerance: float = TOLERANCE) -> Iterator[str]:

@@ -129,16 +129,27 @@ def plain_configuration(lm: LanguageModel, **settings: Any) -> Iterator[Generati
         lm: The model.
         settings: What else is in it.
     """
-    own = lm.model.generation_config
-    end = own.eos_token_id if own is not None and own.eos_token_id is not None else lm.tokenizer.eos_token_id
+    own, tokenizer = lm.model.generation_config, lm.tokenizer
     plain = GenerationConfig(
-        bos_token_id=lm.tokenizer.bos_token_id, eos_token_id=end, pad_token_id=lm.tokenizer.pad_token_id, **settings
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=_end(lm), pad_token_id=tokenizer.pad_token_id, **settings
     )
     lm.model.generation_config = plain
     try:
         yield plain
     finally:
         lm.model.generation_config = own
+
+
+def end_tokens(lm: LanguageModel) -> frozenset[int]:
+    """Returns the tokens that end a text."""
+    end = _end(lm)
+    return frozenset([] if end is None else [end] if isinstance(end, int) else end)
+
+
+def _end(lm: LanguageModel) -> int | list[int] | None:
+    own = lm.model.generation_config
+    end: int | list[int] | None = None if own is None else own.eos_token_id
+    return lm.tokenizer.eos_token_id if end is None else end
 
 
 @contextmanager

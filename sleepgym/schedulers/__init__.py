@@ -5,6 +5,7 @@ from sleepgym.schedulers.base import Scheduler, allowed, keep_up
 from sleepgym.schedulers.caretaker import Caretaker
 from sleepgym.schedulers.look_ahead import LookAhead
 from sleepgym.schedulers.named import SchedulerMaker, SchedulerNameError, known_schedulers, scheduler_named
+from sleepgym.schedulers.noting import NoteFirst, NotesOnly, PopularFirst
 from sleepgym.schedulers.own import FunctionScheduler, Predictor, SchedulerTypeError, as_scheduler
 from sleepgym.schedulers.repairing import Mender, Rounds
 from sleepgym.schedulers.sim_look_ahead import SimLookAhead
@@ -22,6 +23,9 @@ __all__ = [
     "Mender",
     "NeverSleep",
     "NightOwl",
+    "NoteFirst",
+    "NotesOnly",
+    "PopularFirst",
     "Predictor",
     "PressureRule",
     "RandomScheduler",

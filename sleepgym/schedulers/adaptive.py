@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sleepgym.env.observation import stat
-from sleepgym.episode.actions import Action
+from sleepgym.episode.actions import Action, Operator
 from sleepgym.schedulers.base import (
     ROUNDING,
     Mask,
@@ -44,7 +44,7 @@ class PressureRule(Scheduler):
     def __post_init__(self) -> None:
         check_days("nap_days", self.nap_days)
 
-    def act(self, observation: Observation, mask: Mask) -> Action:
+    def act(self, observation: Observation, mask: Mask) -> Operator:
         """See :meth:`Scheduler.act`."""
         pressure = stat(observation, "pressure") + self.night_relief * stat(observation, "night")
         if mask[Action.SLEEP] and pressure >= self.sleep_at:
@@ -79,7 +79,7 @@ class Drowsiness(Scheduler):
     def __post_init__(self) -> None:
         check_days("nap_days", self.nap_days)
 
-    def act(self, observation: Observation, mask: Mask) -> Action:
+    def act(self, observation: Observation, mask: Mask) -> Operator:
         """See :meth:`Scheduler.act`."""
         degraded, written = stat(observation, "degraded"), stat(observation, "ledger_fill")
         if mask[Action.SLEEP] and degraded > 0 and degraded >= self.degraded_at * written:
@@ -106,7 +106,7 @@ class NightOwl(Scheduler):
     load_at: float = 0.35
     anyway_at: float = 1.2
 
-    def act(self, observation: Observation, mask: Mask) -> Action:
+    def act(self, observation: Observation, mask: Mask) -> Operator:
         """See :meth:`Scheduler.act`."""
         load, quiet = stat(observation, "load"), stat(observation, "traffic") <= self.traffic_at + ROUNDING
         if mask[Action.SLEEP] and (load >= self.anyway_at or (quiet and load >= self.load_at)):
@@ -139,7 +139,7 @@ class BudgetAware(Scheduler):
     def __post_init__(self) -> None:
         check_days("nap_days", self.nap_days)
 
-    def act(self, observation: Observation, mask: Mask) -> Action:
+    def act(self, observation: Observation, mask: Mask) -> Operator:
         """See :meth:`Scheduler.act`."""
         quiet = stat(observation, "traffic") <= self.traffic_at + ROUNDING
         if mask[Action.SLEEP] and quiet and stat(observation, "load") >= self.load_at:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.env.observation import SINCE_DAYS, column, stat, stats_column, structured
+from sleepgym.env.observation import SINCE_DAYS, column, operators_of, stat, stats_column, structured
 from sleepgym.env.spaces import ActionTypeError, action_error
-from sleepgym.episode.actions import Action
+from sleepgym.episode.actions import LOOK_UPS, OPERATORS, Action, NoteAction, Operator
 
 Observation = Mapping[str, NDArray[np.float32]]
 """Observation of one episode: ``ledger [rows, features]`` and ``stats [features]``."""
@@ -38,7 +38,7 @@ class Scheduler(ABC):
         return type(self).__name__
 
     @abstractmethod
-    def act(self, observation: Observation, mask: Mask) -> Action:
+    def act(self, observation: Observation, mask: Mask) -> Operator:
         """Chooses an allowed action.
 
         Args:
@@ -66,7 +66,8 @@ class Scheduler(ABC):
                 with parameters, the mask of the operator comes first, and the rest is ignored.
 
         Returns:
-            Values of :class:`~sleepgym.episode.actions.Action`, ``[]`` or ``[rows]``, and the state.
+            Values of :class:`~sleepgym.episode.actions.Action` (on cards with notes also of
+            :class:`~sleepgym.episode.actions.NoteAction`), ``[]`` or ``[rows]``, and the state.
 
         Raises:
             ActionError: ``act`` returned what is no action.
@@ -74,14 +75,16 @@ class Scheduler(ABC):
             ObservationError: The observation is none of a SleepEnv.
         """
         seen = structured(observation)
+        operators = operators_of(seen)
         if seen["stats"].ndim == 1:
             mask = allowed(seen) if action_masks is None else np.asarray(action_masks, dtype=bool).reshape(-1)
-            return np.asarray(self._checked(self.act(seen, mask[: len(Action)])), dtype=np.int64), state
+            own = mask[: len(operators)]
+            return np.asarray(self._checked(self.act(seen, own), len(own)), dtype=np.int64), state
         rows = len(seen["stats"])
         if action_masks is None:
             masks = np.array([allowed(_row(seen, i)) for i in range(rows)], bool)
         else:
-            masks = np.asarray(action_masks, dtype=bool).reshape(rows, -1)[:, : len(Action)]
+            masks = np.asarray(action_masks, dtype=bool).reshape(rows, -1)[:, : len(operators)]
         return self.choose(seen, masks), state
 
     def choose(self, observation: Observation, masks: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -94,15 +97,15 @@ class Scheduler(ABC):
         Raises:
             ActionError: See :meth:`predict`.
         """
-        chosen = [self._checked(self.act(_row(observation, i), mask)) for i, mask in enumerate(masks)]
+        chosen = [self._checked(self.act(_row(observation, i), mask), len(mask)) for i, mask in enumerate(masks)]
         return np.array(chosen, dtype=np.int64)
 
-    def _checked(self, chosen: Any) -> int:
-        if isinstance(chosen, (int, np.integer)) and not isinstance(chosen, bool) and 0 <= chosen < len(Action):
+    def _checked(self, chosen: Any, count: int) -> int:
+        if isinstance(chosen, (int, np.integer)) and not isinstance(chosen, bool) and 0 <= chosen < count:
             return int(chosen)
         if isinstance(chosen, np.ndarray) and chosen.ndim == 0:
-            return self._checked(chosen[()])
-        names = ", ".join(f"{action.value} {action.name}" for action in Action)
+            return self._checked(chosen[()], count)
+        names = ", ".join(f"{action.value} {action.name}" for action in OPERATORS[:count])
         expected = f"expected an Action from {self.name} ({names})"
         if chosen is None:
             raise ActionTypeError(f"{expected}, found None; let every path through it return one")
@@ -119,21 +122,26 @@ def allowed(observation: Observation) -> Mask:
     """Returns the action mask as far as an observation determines it, bool ``[actions]``."""
     written = column(observation, "present") * (1 - column(observation, "pending")) > 0
     fill, budget = stat(observation, "ledger_fill"), stat(observation, "budget_left")
-    mask = np.zeros(len(Action), dtype=bool)
+    operators = operators_of(observation)
+    mask = np.zeros(len(operators), dtype=bool)
     mask[Action.WAIT] = True
     mask[Action.INJECT] = stat(observation, "pending") > 0 and budget > 0 and fill < 1
     mask[Action.REFRESH] = stat(observation, "degraded") > 0 and budget > 0
     mask[[Action.NAP, Action.SLEEP]] = fill > 0
     mask[Action.PRUNE] = bool((written & (column(observation, "stage") == 1)).any())
+    if len(operators) > len(Action):
+        mask[Action.INJECT] = bool((column(observation, "pending") > 0).any()) and budget > 0 and fill < 1
+        mask[NoteAction.NOTE] = stat(observation, "pending") > 0 or bool((column(observation, "stale") > 0).any())
+        mask[list(LOOK_UPS)] = np.arange(len(LOOK_UPS)) != round(stat(observation, "answering") * (len(LOOK_UPS) - 1))
     return mask
 
 
-def first_allowed(mask: Mask, *actions: Action) -> Action:
+def first_allowed(mask: Mask, *actions: Operator) -> Operator:
     """Returns the first of the given actions that is allowed, else WAIT."""
     return next((action for action in actions if mask[action]), Action.WAIT)
 
 
-def keep_up(observation: Observation, mask: Mask) -> Action:
+def keep_up(observation: Observation, mask: Mask) -> Operator:
     """Chooses a routine action while awake: prune, write pending facts, or refresh degraded ones.
 
     Args:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sleepgym.episode.actions import Action
+from sleepgym.episode.actions import OPERATORS, Action, Operator
 from sleepgym.schedulers.base import Mask, Observation, Scheduler
 from sleepgym.schedulers.named import SchedulerMaker, SchedulerNameError, scheduler_named
 
@@ -16,7 +16,7 @@ MIX = "mix:"
 
 @dataclass
 class Mix(Scheduler):
-    """Draws from the allowed actions by weights.
+    """Draws from the allowed actions by weights; never takes those of cards with notes alone.
 
     Source: of this project.
 
@@ -36,8 +36,9 @@ class Mix(Scheduler):
             names = ", ".join(Action.__members__)
             raise ValueError(f"expected a weight for each of {names}, found {list(self.weights)}")
 
-    def act(self, observation: Observation, mask: Mask) -> Action:
+    def act(self, observation: Observation, mask: Mask) -> Operator:
         """See :meth:`Scheduler.act`."""
+        mask = mask[: len(Action)]
         allowed = np.array(self.weights) * mask
         allowed = allowed if allowed.any() else mask.astype(float)
         return Action(int(self.rng.choice(len(Action), p=allowed / allowed.sum())))
@@ -59,10 +60,10 @@ class Wandering(Scheduler):
     share: float
     rng: np.random.Generator
 
-    def act(self, observation: Observation, mask: Mask) -> Action:
+    def act(self, observation: Observation, mask: Mask) -> Operator:
         """See :meth:`Scheduler.act`."""
         if self.rng.random() < self.share:
-            return Mix((1.0,) * len(Action), self.rng).act(observation, mask)
+            return OPERATORS[int(self.rng.choice(len(mask), p=mask / mask.sum()))]
         return self.rule.act(observation, mask)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.vector import act_together
-from sleepgym.episode.actions import Action
+from sleepgym.episode.actions import OPERATORS, Action, Operator
 from sleepgym.schedulers.base import Mask, Observation, Scheduler, keep_up
 from sleepgym.schedulers.own import SchedulerTypeError, as_scheduler, made
 
@@ -37,7 +37,7 @@ class LookAhead(Scheduler):
     """
 
     env: SleepEnv
-    rule: Scheduler | Callable[[Observation, Mask], Action]
+    rule: Scheduler | Callable[[Observation, Mask], Operator]
     depth: int = 16
     width: int = 4
     every: int = 2
@@ -61,10 +61,10 @@ class LookAhead(Scheduler):
             )
         self._follow: Scheduler = rule
 
-    def act(self, observation: Observation, mask: Mask) -> Action:
+    def act(self, observation: Observation, mask: Mask) -> Operator:
         """See :meth:`Scheduler.act`."""
-        own = Action(int(self._follow.predict(observation, action_masks=mask)[0]))
-        order = dict.fromkeys([own, Action.SLEEP, keep_up(observation, mask), Action.NAP, *Action])
+        own = OPERATORS[int(self._follow.predict(observation, action_masks=mask)[0])]
+        order = dict.fromkeys([own, Action.SLEEP, keep_up(observation, mask), Action.NAP, *OPERATORS[: len(mask)]])
         options = [action for action in order if mask[action]][: self.width]
         tried = self._decisions % self.every == 0 and len(options) > 1
         self._decisions += 1
@@ -112,10 +112,10 @@ class _Branch:
     def tick(self) -> int:
         return self.env.episode.tick
 
-    def choice(self, rule: Scheduler) -> Action:
-        return Action(int(rule.predict(self._observation, action_masks=self.env.action_masks())[0]))
+    def choice(self, rule: Scheduler) -> Operator:
+        return OPERATORS[int(rule.predict(self._observation, action_masks=self.env.action_masks())[0])]
 
-    def step(self, action: Action) -> None:
+    def step(self, action: Operator) -> None:
         start = self.tick
         self._observation, reward, *_ = self.env.step(self.env.choices.usual(action))
         self.decisions.append(_Decision(start, reward))
@@ -129,7 +129,7 @@ class _Branch:
         return sum(decision.reward for decision in self.decisions) + self.env.episode.prospect(last)
 
 
-def _step(branches: Sequence[_Branch], actions: Sequence[Action]) -> None:
+def _step(branches: Sequence[_Branch], actions: Sequence[Operator]) -> None:
     act_together(
         [branch.env for branch in branches],
         [branch.env.choices.usual(action) for branch, action in zip(branches, actions, strict=True)],

@@ -14,6 +14,7 @@ from sleepgym.schedulers.adaptive import BudgetAware, Drowsiness, NightOwl, Pres
 from sleepgym.schedulers.base import Scheduler
 from sleepgym.schedulers.caretaker import Caretaker
 from sleepgym.schedulers.look_ahead import LookAhead
+from sleepgym.schedulers.noting import NoteFirst, NotesOnly, PopularFirst
 from sleepgym.schedulers.repairing import Mender, Rounds
 from sleepgym.schedulers.simple import AlwaysSleep, FixedPeriod, NeverSleep, RandomScheduler
 
@@ -26,6 +27,9 @@ RULES: Mapping[str, type[Scheduler]] = {
     "mender": Mender,
     "never-sleep": NeverSleep,
     "night-owl": NightOwl,
+    "note-first": NoteFirst,
+    "notes-only": NotesOnly,
+    "popular-first": PopularFirst,
     "pressure-rule": PressureRule,
     "rounds": Rounds,
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sleepgym.env.observation import column, stat
-from sleepgym.episode.actions import Action
+from sleepgym.episode.actions import Action, Operator
 from sleepgym.schedulers.base import (
     ROUNDING,
     Mask,
@@ -49,7 +49,7 @@ class Rounds(Scheduler):
     def __post_init__(self) -> None:
         check_days("nap_days", self.nap_days)
 
-    def act(self, observation: Observation, mask: Mask) -> Action:
+    def act(self, observation: Observation, mask: Mask) -> Operator:
         """See :meth:`Scheduler.act`."""
         traffic = stat(observation, "traffic") - ROUNDING
         if mask[Action.SLEEP] and traffic <= self.traffic_at and stat(observation, "load") >= self.load_at:
@@ -87,7 +87,7 @@ class Mender(Scheduler):
     traffic_at: float = 0.3
     reserve: float = 0.3
 
-    def act(self, observation: Observation, mask: Mask) -> Action:
+    def act(self, observation: Observation, mask: Mask) -> Operator:
         """See :meth:`Scheduler.act`."""
         fill, degraded = stat(observation, "ledger_fill"), stat(observation, "degraded")
         quiet = stat(observation, "traffic") <= self.traffic_at + ROUNDING

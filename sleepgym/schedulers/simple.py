@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sleepgym.episode.actions import Action
+from sleepgym.episode.actions import OPERATORS, Action, Operator
 from sleepgym.schedulers.base import Mask, Observation, Scheduler, check_days, days_passed, first_allowed, keep_up
 
 
@@ -27,9 +27,9 @@ class RandomScheduler(Scheduler):
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
 
-    def act(self, observation: Observation, mask: Mask) -> Action:
+    def act(self, observation: Observation, mask: Mask) -> Operator:
         """See :meth:`Scheduler.act`."""
-        return Action(int(self._rng.choice(np.flatnonzero(mask))))
+        return OPERATORS[int(self._rng.choice(np.flatnonzero(mask)))]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class NeverSleep(Scheduler):
         if self.nap_days is not None:
             check_days("nap_days", self.nap_days)
 
-    def act(self, observation: Observation, mask: Mask) -> Action:
+    def act(self, observation: Observation, mask: Mask) -> Operator:
         """See :meth:`Scheduler.act`."""
         busy = keep_up(observation, mask)
         if busy == Action.WAIT and self.nap_days is not None and days_passed(observation, "since_audit", self.nap_days):
@@ -66,7 +66,7 @@ class AlwaysSleep(Scheduler):
     Source: the opposite reference to never sleeping, which ignores the cost of sleep.
     """
 
-    def act(self, observation: Observation, mask: Mask) -> Action:
+    def act(self, observation: Observation, mask: Mask) -> Operator:
         """See :meth:`Scheduler.act`."""
         return first_allowed(mask, Action.INJECT, Action.SLEEP)
 
@@ -89,7 +89,7 @@ class FixedPeriod(Scheduler):
     def __post_init__(self) -> None:
         check_days("days", self.days)
 
-    def act(self, observation: Observation, mask: Mask) -> Action:
+    def act(self, observation: Observation, mask: Mask) -> Operator:
         """See :meth:`Scheduler.act`."""
         if mask[Action.SLEEP] and days_passed(observation, "since_sleep", self.days):
             return Action.SLEEP

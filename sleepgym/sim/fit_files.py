@@ -128,9 +128,7 @@ def load_fit(path: Path) -> tuple[FittedResponse, FitCard]:
         logistic = {name: _logistic(name, forms[name], of, tensors) for name, of in CHANCES.items()}
         return FittedResponse(linear, logistic), card
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FitError(
-            f"expected a fit in {path}, found {found_in(error)}; make one with sleepgym fit-sim"
-        ) from error
+        raise FitError(f"expected a fit in {path}, found {found_in(error)}; make one with sleepgym fit-sim") from error
 
 
 def _linear(name: str, form: str, features: tuple[str, ...], tensors: Mapping[str, NDArray[Any]]) -> Linear:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.episode.actions import Action
-from sleepgym.episode.card import Card
+from sleepgym.episode.card import Card, CardError
 from sleepgym.sim.streams import max_facts
 
 
@@ -36,7 +36,13 @@ class Setting:
 
     @classmethod
     def of(cls, card: Card) -> Setting:
-        """Looks the numbers of a card up."""
+        """Looks the numbers of a card up.
+
+        Raises:
+            CardError: It is a card with notes, of which there is no sim.
+        """
+        if card.notes is not None:
+            raise CardError("card, key notes: expected a card without notes, found one; there is no sim of notes")
         spec, facts = card.stream, max_facts(card)
         age = np.arange(card.horizon + 1)
         return cls(

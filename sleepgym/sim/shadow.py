@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.env.sleep_env import SleepEnv
-from sleepgym.episode.actions import Action, Choice
+from sleepgym.episode.actions import Action, Choice, Operator
 from sleepgym.errors import SleepGymError
 from sleepgym.sim.dice import keys_of
 from sleepgym.sim.episodes import Choices, Episodes
@@ -58,14 +58,15 @@ class Shadow:
             ShadowError: The real episode has taken another one.
         """
         state, clock = self.env.episode.state, self._episodes.state.clock
-        has_happened = {
+        happened: dict[Operator, bool] = {
             Action.WAIT: True,
             Action.INJECT: state.edits_used > clock.edits_used[0],
             Action.REFRESH: state.edits_used > clock.edits_used[0],
             Action.NAP: state.naps > clock.naps[0],
             Action.SLEEP: state.sleeps > clock.sleeps[0],
             Action.PRUNE: len(state.learner.ledger) < self._episodes.state.ledger.fill[0],
-        }[choice.action]
+        }
+        has_happened = happened[choice.action]
         # Equal versions of a memory give equal answers, and most actions leave it alone.
         if state.learner.memory.version != self._version:
             self._version, self._measured.answers = state.learner.memory.version, self._answers()

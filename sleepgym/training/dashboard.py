@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from sleepgym.env.spaces import operator_of
-from sleepgym.episode.actions import Action
+from sleepgym.episode.actions import OPERATORS, Action
 from sleepgym.episode.card import Card
 from sleepgym.evaluation import EpisodeResult
 
@@ -172,7 +172,7 @@ def figures_of_info(info: Mapping[str, Any]) -> dict[str, float]:
         info: Info of an environment wrapped in :class:`~sleepgym.env.wrappers.RecordSleepStatistics`.
     """
     summary = info["sleep"]
-    shares = {f"action_frac/{action.name}": float(summary["actions"][action.name.lower()]) for action in Action}
+    shares = {f"action_frac/{name.upper()}": float(share) for name, share in summary["actions"].items()}
     # Measured seconds and counts over the episode are the wrapper's; infos are of single moments, and reproducible.
     known = {**info, **summary}
     return {name: float(known[_NAMES.get(name, name)]) for name in EPISODE_TAGS} | shares
@@ -182,9 +182,11 @@ def figures_of_result(result: EpisodeResult) -> dict[str, float]:
     """Returns the scalars of an evaluated episode by tag, as :func:`figures_of_info`."""
     # On a card with parameters, actions are triples.
     operators = [operator_of(action) for action in result.actions]
-    shares = np.bincount(operators, minlength=len(Action)) / len(operators)
+    shares = np.bincount(operators, minlength=len(OPERATORS)) / len(operators)
     figures = {name: float(getattr(result, _NAMES.get(name, name))) for name in EPISODE_TAGS}
-    return figures | {f"action_frac/{action.name}": float(shares[action]) for action in Action}
+    # Those of cards with notes only where they were chosen.
+    chosen = [action for action in OPERATORS if isinstance(action, Action) or shares[action]]
+    return figures | {f"action_frac/{action.name}": float(shares[action]) for action in chosen}
 
 
 def means_of(results: list[EpisodeResult]) -> dict[str, float]:
@@ -195,7 +197,8 @@ def means_of(results: list[EpisodeResult]) -> dict[str, float]:
     """
     more = ({"reward": result.episode_return, "ep_length": len(result.actions)} for result in results)
     figures = [figures_of_result(result) | others for result, others in zip(results, more, strict=True)]
-    return {name: float(np.mean([scalars[name] for scalars in figures])) for name in figures[0]}
+    names = dict.fromkeys(name for scalars in figures for name in scalars)
+    return {name: float(np.mean([scalars.get(name, 0.0) for scalars in figures])) for name in names}
 
 
 _NAMES = {"gpu_or_cpu_seconds": "seconds"}

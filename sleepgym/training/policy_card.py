@@ -121,18 +121,19 @@ class PolicyCard(BaseModel):
         files.write_all(path.parent, {path.name: policy.getvalue(), path.with_suffix(".json").name: card.encode()})
 
     @classmethod
-    def read(cls, path: Path) -> PolicyCard:
+    def read(cls, path: Path, inside: Path | None = None) -> PolicyCard:
         """Reads the card of a saved policy.
 
         Args:
             path: File of the policy.
+            inside: Folder that the card must be in, also if it is a link; None for any.
 
         Raises:
-            PolicyError: The card is missing or invalid.
+            PolicyError: The card is missing or invalid, or is a link that leads out of the folder.
         """
         beside = path.with_suffix(".json")
         try:
-            return read_model(beside, cls, strict=False)
+            return read_model(beside, cls, strict=False, inside=inside)
         except OSError as error:
             raise PolicyError(
                 f"expected the policy card {beside} beside {path}, found {error.strerror}; "

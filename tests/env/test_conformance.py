@@ -28,12 +28,12 @@ import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.env.shared import shared_lm
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.wrappers import FlattenLedger
-from sleepgym.episode.actions import Action
+from sleepgym.episode.actions import OPERATORS, Action, Operator
 from sleepgym.episode.card import load_card
 from sleepgym.files import card_paths
 from sleepgym.lm import ModelLoadError
 
-MINI = "SleepLLM-Mini-v0"
+MINI, NOTES = "SleepLLM-Mini-v0", "SleepLLM-Notes-v0"
 # One editing recipe for all cards of a model: they can share hooks and statistics.
 QUICK: dict[str, Any] = {
     "edit": {"prefixes": 2, "steps": 3},
@@ -45,7 +45,7 @@ QUICK: dict[str, Any] = {
 # first used, and then kept, takes minutes.
 CARDS = [
     pytest.param(
-        card_id, marks=[] if card_id in (MINI, "SleepLLM-v0") else [pytest.mark.slow, pytest.mark.timeout(3600)]
+        card_id, marks=[] if card_id in (MINI, NOTES, "SleepLLM-v0") else [pytest.mark.slow, pytest.mark.timeout(3600)]
     )
     for card_id in card_paths()
 ]
@@ -72,7 +72,7 @@ def make(card_id: str, **overrides: Any) -> SleepEnv:
     return env
 
 
-def some(env: SleepEnv, action: Action, rng: np.random.Generator) -> np.ndarray:
+def some(env: SleepEnv, action: Operator, rng: np.random.Generator) -> np.ndarray:
     """The action; with random parameters, if the card has any."""
     parts = [int(rng.integers(n)) for n in getattr(env.action_space, "nvec", [])[1:]]
     return np.array([action, *parts]) if parts else np.asarray(action)
@@ -143,7 +143,7 @@ def test_mask_is_the_truth_and_the_budget_is_hard(card_id: str) -> None:
         assert env.action_space.contains(env.action_space.sample(mask=info["action_mask"]))
         # While there are edits, most steps write, so that the budget's end comes within the day.
         write = mask[Action.INJECT] and rng.random() < 0.5
-        action = Action.INJECT if write else Action(int(rng.integers(len(Action))))
+        action = Action.INJECT if write else env.card.operators[int(rng.integers(len(env.card.operators)))]
         version, tick = env.episode.learner.state.memory.version, info["tick"]
         _, _, terminated, truncated, info = env.step(some(env, action, rng))
         assert info["invalid_action"] == (not mask[action]), env.error
@@ -179,7 +179,7 @@ def test_a_step_needs_a_reset(card_id: str) -> None:
 
 
 @every_card
-@pytest.mark.parametrize("action", [-1, len(Action), 0.5, None, [0, -1, 0], [0, 0, 99], [[0, 0, 0]]])
+@pytest.mark.parametrize("action", [-1, len(OPERATORS), 0.5, None, [0, -1, 0], [0, 0, 99], [[0, 0, 0]]])
 def test_what_is_no_action_is_refused(card_id: str, action: Any) -> None:
     env = make(card_id)
     env.reset(seed=0)

@@ -16,7 +16,8 @@ from sleepgym.env.render.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY,
 from sleepgym.episode.history import History, Standing
 from sleepgym.episode.stream import Rhythm
 
-LEVELS = {"SLEEP": 0, "NAP": 1, "REFRESH": 2, "INJECT": 2, "PRUNE": 2, "WAIT": 3}
+LEVELS = {"SLEEP": 0, "NAP": 1, "REFRESH": 2, "INJECT": 2, "PRUNE": 2, "NOTE": 2, "WAIT": 3}
+LEVELS |= {"LOOK_UP_NEVER": 3, "LOOK_UP_UNSURE": 3, "LOOK_UP_ALWAYS": 3}
 """Level of each action in the hypnogram, from sleep (0) to awake (3)."""
 
 LEVEL_NAMES = ("sleep", "nap", "writing", "awake")

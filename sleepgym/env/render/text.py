@@ -33,7 +33,15 @@ ACTIONS = {
     "NAP": ("n", "cyan"),
     "SLEEP": ("z", "bold blue"),
 }
-"""Letter and style of each action."""
+"""Letter and style of each action of every card."""
+
+NOTE_ACTIONS = {
+    "NOTE": ("N", "green"),
+    "LOOK_UP_NEVER": ("-", "green"),
+    "LOOK_UP_UNSURE": ("?", "green"),
+    "LOOK_UP_ALWAYS": ("!", "green"),
+}
+"""Letter and style of each further action of cards with notes."""
 
 STANDINGS = {
     Standing.RIGHT: ("recalled", "cyan"),
@@ -56,7 +64,9 @@ def text(episode: Episode) -> str:
     console = Console(
         file=out, width=WIDTH, force_terminal=True, color_system="standard", legacy_windows=False, highlight=False
     )
-    overview = Group(_gauges(episode), "", _facts(episode), _pending(episode), "", _ticks(episode), _action_legend())
+    has_notes = episode.card.notes is not None
+    facts = [_facts(episode), _pending(episode), *([_notes(episode)] if has_notes else [])]
+    overview = Group(_gauges(episode), "", *facts, "", _ticks(episode), _action_legend(has_notes))
     console.print(Panel(overview, title=_clock(episode), title_align="left"))
     console.print(_ledger(episode))
     return out.getvalue()
@@ -108,15 +118,28 @@ def _pending(episode: Episode) -> Text:
     return line.append_text(_safe(" ".join(pending), "yellow"))
 
 
+def _notes(episode: Episode) -> Text:
+    assert episode.card.notes is not None
+    notes, answering = episode.notes, {"NEVER": "never", "UNSURE": "when unsure", "ALWAYS": "always"}
+    how = answering[notes.answering.name.rpartition("_")[2]]
+    return Text(
+        f"notes, {len(notes.told)} of {episode.card.notes.capacity}, {len(notes.archived)} in the archive; "
+        f"looked up {how}, {notes.look_ups:.0%} of questions lately",
+        "green",
+    )
+
+
 def _ticks(episode: Episode) -> Text:
     line = Text("ticks ")
     for doing in episode.history.doing[-TICKS:]:
-        line.append(*ACTIONS[doing])
+        line.append(*(ACTIONS | NOTE_ACTIONS)[doing])
     return line
 
 
-def _action_legend() -> Text:
-    words = [Text(letter, style) + Text(f" {name.lower()}", "dim") for name, (letter, style) in ACTIONS.items()]
+def _action_legend(has_notes: bool) -> Text:
+    actions = ACTIONS | NOTE_ACTIONS if has_notes else ACTIONS
+    named = {name: name.lower().replace("look_up_", "look up: ") for name in actions}
+    words = [Text(letter, style) + Text(f" {named[name]}", "dim") for name, (letter, style) in actions.items()]
     return Text("      ") + Text(", ").join(words)
 
 

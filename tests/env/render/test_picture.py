@@ -19,7 +19,7 @@ from sleepgym.env.render.colours import STANDINGS
 from sleepgym.env.render.layout import NIGHT
 from sleepgym.env.render.picture import FADE, LEVELS, figure, to_array
 from sleepgym.env.sleep_env import SleepEnv
-from sleepgym.episode.actions import Action
+from sleepgym.episode.actions import OPERATORS, Action
 from sleepgym.episode.history import History, Standing
 from sleepgym.episode.stream import Rhythm
 
@@ -62,7 +62,7 @@ def cell(past: History, fact: int, tick: int) -> list[float]:
 
 
 def test_every_action_has_a_level_and_every_standing_a_colour() -> None:
-    assert set(LEVELS) == {action.name for action in Action}
+    assert set(LEVELS) == {action.name for action in OPERATORS}
     assert set(STANDINGS) == set(Standing)
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from rich.text import Text
 
-from sleepgym.env.render.text import ACTIONS, ROWS, STANDINGS, WIDTH
+from sleepgym.env.render.text import ACTIONS, NOTE_ACTIONS, ROWS, STANDINGS, WIDTH
 from sleepgym.env.sleep_env import SleepEnv
-from sleepgym.episode.actions import Action
+from sleepgym.episode.actions import OPERATORS, Action, NoteAction
 from sleepgym.episode.history import Standing
 from sleepgym.episode.stream import Arrival
 from sleepgym.facts.fact import Fact
@@ -40,7 +40,8 @@ def rows(env: SleepEnv) -> list[str]:
 
 def test_every_action_has_a_letter_of_its_own_and_every_standing_a_word() -> None:
     assert set(ACTIONS) == {action.name for action in Action}
-    assert len({letter for letter, _ in ACTIONS.values()}) == len(Action)
+    assert set(NOTE_ACTIONS) == {action.name for action in NoteAction}
+    assert len({letter for letter, _ in (ACTIONS | NOTE_ACTIONS).values()}) == len(OPERATORS)
     assert set(STANDINGS) == set(Standing)
 
 
