@@ -109,8 +109,8 @@ class RealFacts:
         others = sorted(objects - {fact.object, self.truth[fact.key]})
         if not others:
             raise FactError(
-                f"expected another object of {fact.relation!r} than {fact.object!r} and {self.truth[fact.key]!r}, found "
-                "none; give the relation samples with three objects or more"
+                f"expected another object of {fact.relation!r} than {fact.object!r} and {self.truth[fact.key]!r}, "
+                "found none; give the relation samples with three objects or more"
             )
         changed = self.relations[fact.relation].fact(fact.subject, str(rng.choice(others)))
         return replace(changed, true_object=self.truth[fact.key])
