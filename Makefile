@@ -2,7 +2,7 @@
 # The default torch wheel on Linux brings CUDA (gigabytes). Without a GPU, take the CPU one:
 #   make install TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs pages test test-slow test-rllib test-clients check format dashboard wheel clean
+.PHONY: help install demo docs pages test coverage test-slow test-rllib test-clients check format dashboard wheel clean
 
 PYTHON ?= python3
 TORCH_ARGS ?=
@@ -36,6 +36,9 @@ pages: $(STAMP) ## rebuild every generated table and picture of the docs from th
 
 test: $(STAMP) ## run the tests that take seconds, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+coverage: $(STAMP) ## run the tests that take seconds, and print the share of lines of sleepgym/ that they run
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 test-slow: $(STAMP) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
