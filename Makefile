@@ -43,11 +43,11 @@ pages: $(STAMP) ## rebuild every generated table and picture of the docs from th
 test: $(STAMP) ## run the tests that take seconds, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+coverage: $(STAMP) ## run the tests that take seconds, and print the share of lines of sleepgym/ that they run
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
 test-slow: $(STAMP) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
-
-coverage: $(STAMP) ## run the same tests, and print which lines of the package they run
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov sleepgym --cov-report term-missing:skip-covered
 
 $(RLLIB)/.installed: pyproject.toml constraints.txt constraints-rllib.txt
 	test -x $(RLLIB)/bin/python || $(PYTHON) -m venv $(RLLIB)

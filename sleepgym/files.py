@@ -17,15 +17,35 @@ PART = ".part"
 
 
 def cache_dir(kind: str) -> Path:
-    """The folder for one kind of cached file, made if needed.
+    """The folder for one kind of cached file, made if needed and possible.
+
+    Where nothing can be written, nothing is there to be found: who writes into it does without.
 
     It is ``$SLEEPGYM_CACHE/kind``, or ``$XDG_CACHE_HOME/sleepgym/kind``, or ``~/.cache/sleepgym/kind``.
     """
     root = os.environ.get("SLEEPGYM_CACHE")
     base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sleepgym"
     folder = base / kind
-    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def keep(path: Path, data: bytes) -> bool:
+    """Writes a file that can be made again, if there is a place for it: all or nothing.
+
+    Args:
+        path: Where to, in :func:`cache_dir`.
+        data: What.
+
+    Returns:
+        Whether it is there: the disk may be full, or not to be written.
+    """
+    try:
+        write(path, data)
+    except OSError:
+        return False
+    return True
 
 
 def card_paths() -> dict[str, Path]:

@@ -97,6 +97,7 @@ class Args:
     def _play(self, console: Console) -> int:
         import numpy as np
 
+        from sleepgym import files
         from sleepgym.leaderboard.playing import frozen_seeds, joined, leaderboard_sheet
         from sleepgym.leaderboard.submission import Submission, folder_name, keep, kept
 
@@ -130,8 +131,8 @@ class Args:
         title = f"{self.env_id}, {self.streams} test streams, mean [95 % interval]"
         sheet = leaderboard_sheet(list(played.values()), np.random.default_rng(0), title)
         if self.out is not None:
-            (self.out / "leaderboard.md").write_text(sheet.markdown(), encoding="utf-8")
-            (self.out / "leaderboard.json").write_text(sheet.json(), encoding="utf-8")
+            tables = {"leaderboard.md": sheet.markdown().encode(), "leaderboard.json": sheet.json().encode()}
+            files.write_all(self.out, tables)
         print(sheet.json() if self.json else sheet.markdown(), end="")
         submissions = [(name, Submission(played[name].scores, played[name].recordings)) for name in self.entries]
         return max(

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from sleepgym import files
@@ -52,12 +52,15 @@ class ModelStatistics:
             EditError: A second moment is not positive semi-definite.
             OSError: The file cannot be written.
         """
+        files.write(path, self._content(fingerprint))
+
+    def _content(self, fingerprint: str) -> bytes:
         # Half-precision Cholesky factors halve the file, and their products stay positive semi-definite.
         tensors = {f"factor.{layer}": _factor(moment).half().contiguous() for layer, moment in self.moments.items()}
         for name, rows in (("rehearsal", self.rehearsal), ("held_out", self.held_out)):
             tensors[f"{name}.ids"] = torch.tensor([t for row in rows for t in row], dtype=torch.int32)
             tensors[f"{name}.lengths"] = torch.tensor([len(row) for row in rows], dtype=torch.int32)
-        files.write(path, save(tensors, metadata={"fingerprint": fingerprint, "prefixes": json.dumps(self.prefixes)}))
+        return save(tensors, metadata={"fingerprint": fingerprint, "prefixes": json.dumps(self.prefixes)})
 
     @classmethod
     def read(cls, path: Path, fingerprint: str) -> ModelStatistics | None:
@@ -126,9 +129,10 @@ def statistics_for(
         )
     else:
         statistics = ModelStatistics(found.moments | measured, found.rehearsal, found.held_out, found.prefixes)
-    statistics.save(cached, lm.fingerprint)
-    # Reads the file back, so that the first run uses the same half-precision values as later ones.
-    return ModelStatistics.read(cached, lm.fingerprint) or statistics
+    content = statistics._content(lm.fingerprint)
+    files.keep(cached, content)
+    # As a file of it will be read, so that the first run uses the same half-precision values as later ones.
+    return ModelStatistics._read(load(content), json.dumps(statistics.prefixes))
 
 
 def _factor(moment: Tensor) -> Tensor:

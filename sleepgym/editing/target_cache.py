@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,8 +42,6 @@ class TargetCache:
         text = json.dumps([fingerprint, recipe, list(prefixes)], sort_keys=True)
         self._recipe = hashlib.sha256(text.encode()).hexdigest()
         self._folder = folder / self._recipe[:16] if folder is not None else None
-        if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
         self._memory: OrderedDict[str, Target] = OrderedDict()
 
     def name(self, fact: Fact, beside: Sequence[Fact] = ()) -> str:
@@ -61,15 +60,16 @@ class TargetCache:
                 try:
                     self._keep(name, Target(**load_file(path)))
                 except Exception:  # a damaged file is computed again
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):
+                        path.unlink(missing_ok=True)
         return self._memory.get(name)
 
     def put(self, name: str, target: Target) -> None:
-        """Stores a target in memory and, with a folder, on disk."""
+        """Stores a target in memory and, with a folder that can be written, on disk."""
         self._keep(name, target)
         if self._folder is not None:
             tensors = {"value": target.value.contiguous(), "keys": target.keys.contiguous()}
-            files.write(self._folder / f"{name}.safetensors", save(tensors))
+            files.keep(self._folder / f"{name}.safetensors", save(tensors))
 
     def _keep(self, name: str, target: Target) -> None:
         """Stores a target in memory; evicts the least recently used one, since the number of facts is unbounded."""

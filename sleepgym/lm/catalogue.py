@@ -64,9 +64,15 @@ def _gemma_gguf() -> Path:
         ) from error
     target = cache_dir("models") / package.MODEL_NAME
     try:
-        return Path(package.assemble(target))
-    except FileExistsError:  # a half-written file of an interrupted run
-        return Path(package.assemble(target, overwrite=True))
+        try:
+            return Path(package.assemble(target))
+        except FileExistsError:  # a half-written file of an interrupted run
+            return Path(package.assemble(target, overwrite=True))
+    except OSError as error:
+        raise ModelLoadError(
+            f"expected room to join the parts of gemma-3-270m in {target.parent}, found {error}; make room, or set "
+            "SLEEPGYM_CACHE to a folder that can be written"
+        ) from error
 
 
 _SHIPPED = Path(str(resources.files("sleepgym.lm")))

@@ -72,8 +72,12 @@ def load_tokenizer(file: Path) -> PreTrainedTokenizerBase:
         built.save_pretrained(made)
         # The vocabulary last: a folder without it is no tokenizer.
         paths = sorted(Path(made).iterdir(), key=lambda path: path.name == _TOKENIZER)
-        files.write_all(folder, {path.name: path.read_bytes() for path in paths})
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        try:
+            files.write_all(folder, {path.name: path.read_bytes() for path in paths})
+        except OSError:  # the disk is full, or may not be written
+            folder = Path(made)
+        # From files, as later loads read it.
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def _name_of(file: Path) -> str:
