@@ -17,7 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "_version errors",
         "files settings",
         "facts",
-        "lm notes",
+        "fastweights lm notes",
         "memory",
         "editing",
         "consolidation",
