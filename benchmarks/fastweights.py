@@ -1,6 +1,6 @@
 """Trains models of fast weights with their controls, and measures what passes over the context bring and cost.
 
-    python benchmarks/fastweights.py train      # resumable: goes on where it was stopped
+    python benchmarks/fastweights.py train      # hours on two cores; goes on where it was stopped
     python benchmarks/fastweights.py measure    # docs/fastweights/*.json and docs/fastweights.md, from what is there
 
 What is trained for each seed and task, in this order: N = 1, 2 and 4; one model for N from 1 to 4; N = 1 for as many
@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import fastweights_page
 from benchmarks.common import markdown, records, timing
 from benchmarks.common.records import Record
+from sleepgym.evaluation.processes import in_processes
 from sleepgym.fastweights import FastWeightModel, Trained, load_model
 from sleepgym.fastweights.scoring import Accuracy, accuracies, majority
 from sleepgym.fastweights.train import Args as TrainArgs
@@ -50,7 +51,7 @@ class Common:
     """N, of one model each"""
     controls: tuple[str, ...] = CONTROLS
     """controls that are trained too: n0, flops, deep, uncut"""
-    steps: int = 6000
+    steps: int = 4000
     """optimiser steps of a run; the control of equal FLOPs makes more"""
     blocks: int = 2
     """blocks of a model; the deeper one has twice as many"""
@@ -81,6 +82,9 @@ class Common:
 class Train(Common):
     """Train all models that are missing."""
 
+    processes: int = 2
+    """runs that are trained at the same time, each with one thread"""
+
 
 @dataclass(frozen=True)
 class Measure(Common):
@@ -105,14 +109,18 @@ def flops(args: TrainArgs) -> int:
 
 
 def train_all(args: Train) -> None:
-    """Trains what is missing, one run after the other."""
+    """Trains what is missing, in the order of the recipes."""
     todo = [recipe for _, recipe in args.recipes() if not finished(recipe)]
     print(f"{len(todo)} runs to train, into {args.runs}")
     begun = time.perf_counter()
-    for number, recipe in enumerate(todo, 1):
-        train(recipe)
-        took = (time.perf_counter() - begun) / 60
-        print(f"{recipe.out.name}: {number} of {len(todo)}, {took:.0f} min so far", flush=True)
+    for number, name in enumerate(in_processes(trained_run, todo, min(args.processes, max(1, len(todo)))), 1):
+        print(f"{name}: {number} of {len(todo)}, {(time.perf_counter() - begun) / 60:.0f} min so far", flush=True)
+
+
+def trained_run(recipe: TrainArgs) -> str:
+    """Trains a model, or goes on with it; returns the name of its folder."""
+    train(recipe)
+    return recipe.out.name
 
 
 def finished(recipe: TrainArgs) -> bool:

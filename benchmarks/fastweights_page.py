@@ -35,7 +35,8 @@ def contents(folder: Path) -> markdown.Blocks:
     for task in TASKS:
         path = folder / f"{task}.json"
         blocks |= of_task(records.read(path)) if path.exists() else dict.fromkeys(names(task), MISSING)
-    return blocks
+    path = folder / "play.json"
+    return blocks | {"schedulers": played(records.read(path)) if path.exists() else MISSING}
 
 
 def names(task: str) -> tuple[str, str, str]:
@@ -132,6 +133,33 @@ def times(record: Record) -> str:
         )
     head = ["N", "ms per answer (range)", "relative to N = 1", "ms of sleep per window (range)", "bytes of S"]
     return markdown.table(head, rows)
+
+
+def played(record: Record) -> str:
+    """Score and sleep of every player, and both relative to the best fixed N."""
+    best = max((p for p in record["players"] if p["kind"] == "fixed"), key=lambda p: statistics.mean(p["scores"]))
+    rows = []
+    for player in record["players"]:
+        differences = [a - b for a, b in zip(player["scores"], best["scores"], strict=True)]
+        share_of_sleep = (
+            statistics.mean(player["slept"]) / statistics.mean(best["slept"]) if any(best["slept"]) else 0.0
+        )
+        rows.append(
+            [
+                player["name"],
+                interval(player["scores"]),
+                "" if player is best else interval(differences),
+                f"{statistics.mean(player['slept']):.1f}",
+                f"{share_of_sleep:.0%}",
+            ]
+        )
+    head = ["player", "score", f"minus that of {best['name']}", "ticks of sleep", "relative to its sleep"]
+    busy = "; the machine was busy" if records.was_busy(record) else ""
+    about = (
+        f"{record['streams']} test streams, the same for all; mean with its 95 % interval (t); "
+        f"{record['machine']}{busy}; `{record['command']}`"
+    )
+    return f"{markdown.table(head, rows)}\n\n{about}"
 
 
 def source(record: Record) -> str:

@@ -57,7 +57,7 @@ class Args:
     """keep the context in front of the queries, so that attention sees all of it: an upper bound"""
     seed: int = 0
     """seed of weights and sequences"""
-    steps: int = 6000
+    steps: int = 4000
     """optimiser steps"""
     batch: int = 32
     """sequences per step"""

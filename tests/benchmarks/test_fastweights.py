@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import fastweights, fastweights_page
+from benchmarks import fastweights, fastweights_page, fastweights_play
 from benchmarks.common import records
 from benchmarks.fastweights import Measure, Train
 from sleepgym.fastweights.train import Args
@@ -19,7 +19,7 @@ SMALL = {"seeds": 2, "tasks": ("hops",), "steps": 2, "blocks": 1}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of two steps, and what was measured of them."""
     place = tmp_path_factory.mktemp("fastweights")
-    fastweights.train_all(Train(runs=place / "runs", **SMALL))  # type: ignore[arg-type]
+    fastweights.train_all(Train(runs=place / "runs", processes=1, **SMALL))  # type: ignore[arg-type]
     small = Measure(runs=place / "runs", sequences=8, repeats=2, out=place / "out", page=place / "page.md", **SMALL)  # type: ignore[arg-type]
     fastweights.measure_all(small)
     return place
@@ -82,3 +82,31 @@ def test_only_what_has_ended_is_measured(folder: Path) -> None:
     args = Measure(runs=folder / "runs", sequences=8, repeats=1, **(SMALL | {"steps": 3}))  # type: ignore[arg-type]
     assert fastweights.measured(args, "hops") == {}
     assert fastweights.measured(replace(args, runs=folder / "nowhere"), "hops") == {}
+
+
+def test_players_play_the_same_streams_and_the_page_compares_them_with_the_best_fixed_n(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fastweights_play, "LOSSES", (0.1,))
+    monkeypatch.setattr(fastweights_play, "PATIENCE", (0.5,))
+    monkeypatch.setattr(fastweights_play, "CHANGES", (0.5, 0.9))
+    place = folder / "out" / "play.json"
+    args = fastweights_play.Args(
+        model=folder / "runs" / "hops-n0-1" / "model.safetensors",
+        streams=2,
+        tuning_streams=1,
+        ppo_steps=256,
+        ppo_envs=2,
+        planner=False,
+        out=place,
+        page=folder / "page.md",
+    )
+    fastweights_play.main(args)
+    record = records.read(place)
+    assert [player["kind"] for player in record["players"]] == ["fixed"] * 5 + ["rule"] * 3 + ["learned"]
+    assert all(len(player["scores"]) == len(player["slept"]) == 2 for player in record["players"])
+    windows = 2 * record["card"]["stream"]["documents"]
+    assert [player["slept"] for player in record["players"][:5]] == [[n * windows] * 2 for n in range(5)]
+    table = fastweights_page.played(record)
+    best = max(record["players"][:5], key=lambda player: sum(player["scores"]))
+    assert f"minus that of {best['name']}" in table and table in (folder / "page.md").read_text(encoding="utf-8")
