@@ -7,6 +7,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -18,6 +19,7 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from numpy.typing import NDArray
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
+from sleepgym.env import registration
 from sleepgym.env.fastweights.env import FastWeightsEnv
 from sleepgym.env.fastweights.features import FEATURES, seen
 from sleepgym.env.fastweights.stream import same
@@ -52,6 +54,16 @@ def test_the_spec_survives_json_and_makes_an_equal_environment(make: Make) -> No
     again = gym.make(EnvSpec.from_json(env.spec.to_json())).unwrapped
     assert isinstance(again, FastWeightsEnv)
     assert (again.card, again.split, again.render_mode) == (env.card, "test", "ansi")
+
+
+def test_a_card_in_its_folder_is_registered_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"fastweights": {"FastWeights-Probe-v0": Path("FastWeights-Probe-v0.toml")}}
+    monkeypatch.setattr(registration, "card_paths", lambda kind="": there.get(kind, {}))
+    try:
+        registration.register_cards()
+        assert gym.spec("FastWeights-Probe-v0").kwargs == {"card": "FastWeights-Probe-v0"}
+    finally:
+        gym.registry.pop("FastWeights-Probe-v0", None)
 
 
 def test_equal_seeds_and_actions_give_equal_trajectories(make: Make) -> None:
