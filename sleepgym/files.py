@@ -48,15 +48,18 @@ def keep(path: Path, data: bytes) -> bool:
     return True
 
 
-def card_paths() -> dict[str, Path]:
+def card_paths(kind: str = "") -> dict[str, Path]:
     """Every card of the package by its id, which is the name of its file.
 
     A wheel carries the cards inside the package; an editable checkout has them in its ``envs`` folder.
+
+    Args:
+        kind: Folder within it, for environments whose cards have other sections.
     """
     package = Path(__file__).parent
     shipped, checkout = package / "env" / "cards", package.parent / "envs"
     folder = shipped if shipped.is_dir() else checkout
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {path.stem: path for path in sorted((folder / kind).glob("*.toml"))}
 
 
 def write(path: Path, data: bytes) -> None:

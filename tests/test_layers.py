@@ -15,7 +15,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "_version errors",
         "files reading settings",
         "facts",
-        "lm notes",
+        "fastweights lm notes",
         "memory",
         "editing",
         "consolidation",
@@ -92,6 +92,8 @@ PUBLIC = {
     "sleepgym.env": "Action ActionMask FlattenLedger LEDGER_FEATURES PadLedger RLlibActionMask RecordSleepStatistics "
     "STATS_FEATURES SleepEnv SleepVectorEnv act_together column stat",
     "sleepgym.facts": "Fact FactError FactSet Malformed World chat_turn load_facts",
+    "sleepgym.fastweights": "Batch CheckpointError FastState FastStateError FastWeightModel Hops ModelSpec Rule110 "
+    "Task TaskError Trained load_model save_model shipped task_named",
     "sleepgym.leaderboard": "Played Player PlayerNameError Submission frozen_seeds play player_named",
     "sleepgym.notes": "Edit FactNotes NoteStore NotesError Retrieved Retriever",
     "sleepgym.sim": "FitError Record Response SimEnv SimVectorEnv fit_response load_fit record_episode save_fit",

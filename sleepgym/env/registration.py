@@ -1,4 +1,4 @@
-"""Registers two Gymnasium ids per card: with observations as dictionaries, and as vectors.
+"""Registers the Gymnasium ids of all cards: of a language model's two each, of fast weights one.
 
 It reads file names only, so that importing sleepgym stays cheap.
 """
@@ -15,8 +15,10 @@ from sleepgym.files import card_paths
 def register_cards() -> None:
     """Makes every card's ids known to ``gymnasium.make``; doing it twice changes nothing."""
     for card_id in card_paths():
-        _register(card_id, card=card_id)
-        _register(flat_id(card_id), card=card_id, flat=True)
+        register(card_id, "sleep_env:SleepEnv", "vector:SleepVectorEnv", card=card_id)
+        register(flat_id(card_id), "sleep_env:SleepEnv", "vector:SleepVectorEnv", card=card_id, flat=True)
+    for card_id in card_paths("fastweights"):
+        register(card_id, "fastweights.env:FastWeightsEnv", "fastweights.vector:FastWeightsVectorEnv", card=card_id)
 
 
 def flat_id(card_id: str) -> str:
@@ -28,13 +30,21 @@ def flat_id(card_id: str) -> str:
     return f"{name}-Flat-v{version}"
 
 
-def _register(env_id: str, **arguments: Any) -> None:
+def register(env_id: str, single: str, vector: str, **arguments: Any) -> None:
+    """Makes an id known to ``gymnasium.make`` and ``make_vec``; doing it twice changes nothing.
+
+    Args:
+        env_id: Id.
+        single: Module and class of the environment, below ``sleepgym.env``.
+        vector: Module and class of the vector.
+        **arguments: What both are given.
+    """
     if env_id not in gym.registry:
         gym.register(
             id=env_id,
-            # A string: torch is loaded when the first environment is made, not when sleepgym is imported.
-            entry_point="sleepgym.env.sleep_env:SleepEnv",
-            vector_entry_point="sleepgym.env.vector:SleepVectorEnv",
+            # Strings: torch is loaded when the first environment is made, not when sleepgym is imported.
+            entry_point=f"sleepgym.env.{single}",
+            vector_entry_point=f"sleepgym.env.{vector}",
             kwargs=arguments,
             # The environment truncates by ticks, of which an action may take several.
             max_episode_steps=None,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -290,6 +290,10 @@ class EpisodeCard(Section):
     served_memory_ticks: PositiveFloat
 
 
+C = TypeVar("C", bound=Section)
+"""Kind of a card."""
+
+
 class Card(Section):
     """Settings of an environment. Without ``parameters``, an action is an operator alone."""
 
@@ -366,23 +370,7 @@ def load_card(path_or_id: str | Path | Card, /, **overrides: Mapping[str, Any]) 
         CardError: The card is missing or not TOML, or a key is unknown, missing or has an invalid value.
         UnknownArgumentError: A keyword is no section; a CardError and a TypeError.
     """
-    if isinstance(path_or_id, Card):
-        data = path_or_id.model_dump(mode="json", exclude_none=True)
-        return parse_card(data, "card", overrides) if overrides else path_or_id
-    known = card_paths()
-    if not isinstance(path_or_id, str | Path):
-        raise CardError(f"expected an id ({', '.join(known)}), a TOML file or a Card, found {path_or_id!r}; name one")
-    path = known.get(str(path_or_id), Path(path_or_id))
-    try:
-        data = read_toml(path)
-    except OSError as error:
-        raise CardError(
-            f"expected an id ({', '.join(known)}) or a TOML file, found {str(path_or_id)!r}, "
-            f"which cannot be read ({error.strerror}); check the name"
-        ) from error
-    except UnreadableError as error:
-        raise CardError(f"{path.name}: expected TOML, found {error.found}; correct the file") from error
-    return parse_card(data, path.name, overrides)
+    return read_card(Card, card_paths(), path_or_id, overrides)
 
 
 def parse_card(data: Mapping[str, Any], name: str, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Card:
@@ -396,8 +384,48 @@ def parse_card(data: Mapping[str, Any], name: str, overrides: Mapping[str, Mappi
     Raises:
         CardError: A key is unknown, missing or has an invalid value.
     """
+    return checked_card(Card, data, name, overrides)
+
+
+def read_card(
+    kind: type[C], known: Mapping[str, Path], path_or_id: str | Path | C, overrides: Mapping[str, Mapping[str, Any]]
+) -> C:
+    """Reads a card of any kind.
+
+    Args:
+        kind: Its sections.
+        known: Cards of this kind by id.
+        path_or_id: Id, TOML file, or card.
+        overrides: Keys to replace by section.
+
+    Raises:
+        CardError: As :func:`load_card`.
+        UnknownArgumentError: As :func:`load_card`.
+    """
+    if isinstance(path_or_id, kind):
+        data = path_or_id.model_dump(mode="json", exclude_none=True)
+        return checked_card(kind, data, "card", overrides) if overrides else path_or_id
+    if not isinstance(path_or_id, str | Path):
+        raise CardError(f"expected an id ({', '.join(known)}), a TOML file or a Card, found {path_or_id!r}; name one")
+    path = known.get(str(path_or_id), Path(path_or_id))
+    try:
+        data = read_toml(path)
+    except OSError as error:
+        raise CardError(
+            f"expected an id ({', '.join(known)}) or a TOML file, found {str(path_or_id)!r}, "
+            f"which cannot be read ({error.strerror}); check the name"
+        ) from error
+    except UnreadableError as error:
+        raise CardError(f"{path.name}: expected TOML, found {error.found}; correct the file") from error
+    return checked_card(kind, data, path.name, overrides)
+
+
+def checked_card(
+    kind: type[C], data: Mapping[str, Any], name: str, overrides: Mapping[str, Mapping[str, Any]] | None = None
+) -> C:
+    """Validates the data of a card of any kind; see :func:`parse_card`."""
     data = dict(data)
-    require_sections(overrides or {}, name)
+    require_sections(overrides or {}, name, kind=kind)
     for section, changes in (overrides or {}).items():
         if not isinstance(changes, Mapping):
             raise CardError(
@@ -409,27 +437,30 @@ def parse_card(data: Mapping[str, Any], name: str, overrides: Mapping[str, Mappi
     _require_plain(data, name)
     try:
         # In JSON mode, strict validation accepts a list for a tuple, but no "3" for a 3.
-        return Card.model_validate_json(json.dumps(data), strict=True)
+        return kind.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         found = error.errors()
         more = [f"and {len(found) - _MISTAKES} more"] if len(found) > _MISTAKES else []
         raise CardError("; ".join([*(_message(name, dict(e)) for e in found[:_MISTAKES]), *more])) from error
 
 
-def require_sections(overrides: Mapping[str, Any], name: str, others: Iterable[str] = ()) -> None:
+def require_sections(
+    overrides: Mapping[str, Any], name: str, others: Iterable[str] = (), kind: type[Section] = Card
+) -> None:
     """Checks that keyword arguments are sections of a card.
 
     Args:
         overrides: The arguments.
         name: What errors call the card.
         others: Arguments that were possible besides, to be listed.
+        kind: Kind of the card.
 
     Raises:
         UnknownArgumentError: One is no section.
     """
     for section, found in overrides.items():
-        if section not in Card.model_fields:
-            known = [*others, *Card.model_fields]
+        if section not in kind.model_fields:
+            known = [*others, *kind.model_fields]
             near = "".join(f"; did you mean {other!r}?" for other in get_close_matches(section, known, 1))
             raise UnknownArgumentError(
                 f"{name}, key {section}: expected only known keys, found {found!r}: got an unexpected keyword argument "

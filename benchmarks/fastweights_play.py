@@ -1,0 +1,162 @@
+"""What schedulers and PPO reach where the number of passes and their moment are chosen.
+
+    python benchmarks/fastweights_play.py --ppo-steps 200000
+
+Rules are tuned on training streams; all figures are of test streams, the same for everybody. It needs the model that
+``benchmarks/fastweights.py train`` trains for all N, and writes its record and table of docs/fastweights.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from sb3_contrib import MaskablePPO
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from benchmarks import fastweights_page
+from benchmarks.common import markdown, records
+from benchmarks.common.records import Record
+from sleepgym.env.fastweights.card import FastWeightsCard, load_fast_card
+from sleepgym.env.fastweights.env import FastWeightsEnv
+from sleepgym.facts.world import Split
+from sleepgym.schedulers.passes import FixedPasses, PassScheduler, Rollouts, UntilSettled, WhileWrong
+
+CHANGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+LOSSES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+PATIENCE = (0.25, 0.4, 0.6, 0.8)
+"""What rules are tuned over."""
+
+
+@dataclass(frozen=True)
+class Args:
+    model: Path = Path("runs/fastweights/rule110-n0-1/model.safetensors")
+    """model for all N"""
+    card: Path = records.ROOT / "benchmarks" / "fastweights_card.toml"
+    """card of the environment"""
+    streams: int = 100
+    """test streams"""
+    tuning_streams: int = 50
+    """training streams that rules are tuned on"""
+    planner: bool = True
+    """let the planner play too"""
+    ppo_steps: int = 0
+    """steps that PPO is trained for; 0 for none"""
+    ppo_envs: int = 16
+    """environments that it is trained in"""
+    seed: int = 1
+    """seed of PPO"""
+    out: Path = records.ROOT / "docs" / "fastweights" / "play.json"
+    """record"""
+    page: Path = records.ROOT / "docs" / "fastweights.md"
+    """page"""
+
+
+@dataclass(frozen=True)
+class Played:
+    """Scores and sleep of a player, stream by stream.
+
+    Attributes:
+        name: Player.
+        kind: ``fixed``, ``rule``, ``planner`` or ``learned``.
+        scores: Share of all questions that were answered correctly.
+        slept: Ticks spent on passes.
+    """
+
+    name: str
+    kind: str
+    scores: list[float]
+    slept: list[int]
+
+    @property
+    def score(self) -> float:
+        """Mean score."""
+        return sum(self.scores) / len(self.scores)
+
+    @property
+    def sleep(self) -> float:
+        """Mean ticks spent on passes."""
+        return sum(self.slept) / len(self.slept)
+
+
+def play(env: FastWeightsEnv, predict: Callable[..., Any], seeds: range, name: str, kind: str) -> Played:
+    """Plays an episode for each seed."""
+    scores, slept = [], []
+    for seed in seeds:
+        observation, info = env.reset(seed=seed)
+        over = False
+        while not over:
+            action, _ = predict(observation, action_masks=info["action_mask"], deterministic=True)
+            observation, _, _, over, info = env.step(action)
+        scores.append(float(info["score"]))
+        slept.append(int(info["slept"]))
+    return Played(name, kind, scores, slept)
+
+
+def families(card: FastWeightsCard) -> dict[str, list[tuple[str, PassScheduler]]]:
+    """Rules with the settings that they are tuned over, by family."""
+    passes = card.passes
+    return {
+        "until S settles": [(f"until S changes by less than {c:g}", UntilSettled(c, passes)) for c in CHANGES],
+        "while wrong": [(f"while the loss is over {loss:g}", WhileWrong(loss, passes)) for loss in LOSSES],
+        "while wrong, in quiet times": [
+            (
+                f"while the loss is over {loss:g}, in quiet ticks or with {p:g} of the time left",
+                WhileWrong(loss, passes, p),
+            )
+            for loss in LOSSES
+            for p in PATIENCE
+        ],
+    }
+
+
+def players(args: Args, card: FastWeightsCard) -> Iterator[Played]:
+    """Lets everybody play, in the order of the table."""
+
+    def env(split: Split) -> FastWeightsEnv:
+        return FastWeightsEnv(card, split)
+
+    seeds, tuning = range(args.streams), range(args.tuning_streams)
+    test, training = env("test"), env("train")
+    for passes in range(card.passes.most + 1):
+        yield play(test, FixedPasses(passes, card.passes).predict, seeds, f"fixed N = {passes}", "fixed")
+    for rules in families(card).values():
+        tuned = [(play(training, rule.predict, tuning, name, "rule").score, name, rule) for name, rule in rules]
+        _, name, rule = max(tuned, key=lambda found: found[0])
+        yield play(test, rule.predict, seeds, name, "rule")
+    if args.ppo_steps:
+        yield play(test, learned(args, card).predict, seeds, f"PPO, {args.ppo_steps:,} steps", "learned")
+    if args.planner:
+        rules_to_go_on_by = [FixedPasses(passes, card.passes) for passes in range(card.passes.most + 1)]
+        yield play(test, Rollouts(test, rules_to_go_on_by).predict, seeds, "planner", "planner")
+
+
+def learned(args: Args, card: FastWeightsCard) -> MaskablePPO:
+    """Trains PPO with masks on training streams."""
+    envs = DummyVecEnv([lambda: FastWeightsEnv(card, "train")] * args.ppo_envs)
+    policy = MaskablePPO("MlpPolicy", envs, n_steps=128, batch_size=512, gamma=1.0, ent_coef=0.01, seed=args.seed)
+    return policy.learn(args.ppo_steps)
+
+
+def main(args: Args) -> None:
+    torch.set_num_threads(1)
+    card = load_fast_card(args.card, model={"file": str(args.model)})
+    found: list[dict[str, Any]] = []
+    for played in players(args, card):
+        print(f"{played.name}: score {played.score:.3f}, {played.sleep:.1f} ticks of sleep", flush=True)
+        found.append(asdict(played))
+    record: Record = records.circumstances() | {
+        "card": card.model_dump(mode="json", exclude={"model"}),
+        "streams": args.streams,
+        "players": found,
+    }
+    records.write(args.out, record)
+    markdown.write(args.page, fastweights_page.contents(args.out.parent), "Fast weights", "benchmarks/fastweights.py")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

@@ -1,0 +1,344 @@
+"""FastWeightsEnv: the Gymnasium face of a life of windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from sleepgym.env.fastweights.card import FastWeightsCard, load_fast_card
+from sleepgym.env.fastweights.features import observed, space
+from sleepgym.env.fastweights.life import Digested, Life, Moment
+from sleepgym.env.fastweights.stream import Stream, draw_stream
+from sleepgym.env.spaces import action_error
+from sleepgym.episode.card import require_sections
+from sleepgym.facts.world import SPLITS, Split
+from sleepgym.fastweights import Trained, load_model, shipped
+
+if TYPE_CHECKING:
+    from sleepgym.env.render.window import Window
+
+Observation = NDArray[np.float32]
+
+
+@cache
+def shared_model(file: str, device: str) -> Trained:
+    """The model of a card, loaded on first use; it is never written to, so that all environments share it."""
+    path = shipped(file)
+    trained = load_model(path if path.exists() else file)
+    trained.model.to(device)
+    return trained
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A moment of an environment.
+
+    Attributes:
+        card: Its card.
+        stream: What happens in the episode.
+        moment: All that changes in it.
+        generator: Source of the episodes that follow.
+        split: Split of the documents.
+    """
+
+    card: FastWeightsCard
+    stream: Stream
+    moment: Moment
+    generator: np.random.Generator
+    split: Split
+
+
+class FastWeightsEnv(gym.Env[Observation, Any]):
+    """Decide how many passes a model makes over its context before it is gone, and when.
+
+    ```python
+    env = FastWeightsEnv("benchmarks/fastweights_card.toml", model={"file": "runs/fastweights/last/model.safetensors"})
+    observation, info = env.reset(seed=0)
+    action = env.action_space.sample(info["action_mask"])
+    observation, reward, terminated, truncated, info = env.step(action)
+    ```
+
+    Names such as `stream.documents` are keys of the environment's card, a TOML file with every number of it.
+
+    ## Description
+
+    A small causal model reads documents window by window. When a window's time is over, its tokens, keys and values
+    are gone; what crosses to the next window is S, the state of its delta-rule layers. A pass over the window writes
+    S, and further passes, which carry the residual stream and S on, work out more of what questions will need (offline
+    recurrence: Lee et al. 2026, "Do Language Models Need Sleep?", arXiv 2605.26099). Questions are answered from S, in
+    one pass. While it makes passes over its context, the model answers nobody.
+
+    How deep the questions about a document go is hidden. Shallow ones need one pass, deep ones need more. Readers come
+    in waves: passes cost less in quiet times, but until they are made, nothing can be answered.
+
+    What happens in a tick:
+
+    1. The agent acts. The effect on S is there at once.
+    2. For as many ticks as the action takes, questions are asked about the windows of the document that have come.
+    3. After `stream.window_ticks` ticks the window is gone, and the next one comes. S is empty for a new document.
+
+    ## Action Space
+
+    `Discrete(4)` with a mask: `passes.choices` lists the passes of each action.
+
+    | Num | Passes | Ticks | Allowed when |
+    |-----|--------|-------|--------------|
+    | 0   | 0      | 1, answering | always |
+    | 1   | 1      | 1, offline   | the window stays so long, and had no more than `passes.most` with these |
+    | 2   | 2      | 2, offline   | the same |
+    | 3   | 4      | 4, offline   | the same |
+
+    Passes over one window add up: 1 and then 2 leave the S that 3 would. An action that is not allowed changes
+    nothing, is a tick of waiting, costs a penalty and sets `info["invalid_action"]`. The mask is in
+    `info["action_mask"]` (int8) and `env.unwrapped.action_masks()` (bool).
+
+    ## Observation Space
+
+    A float32 `Box` of eight numbers in [0, 1], which are `FEATURES` in `sleepgym.env.fastweights.features`: norm of S,
+    its change in the last pass, loss on public questions (`questions.public` of each document, whose answers are
+    known), passes over the window, its place in the document, the time it has left, traffic, and progress.
+
+    ## Rewards
+
+    Per tick: traffic x the share of its questions that are answered correctly, and for an invalid action minus
+    `reward.invalid`. The figure to report is `info["score"]` in [0, 1], the share of all questions so far that were
+    answered correctly, with `info["slept"]` beside it.
+
+    ## Info
+
+    The same keys at every reset and step, with values of numpy whose types and shapes never change.
+
+    | Key | Type | Meaning |
+    |-----|------|---------|
+    | `action_mask` | int8 `[4]` | which actions are allowed |
+    | `invalid_action` | bool `[]` | whether the last action was not |
+    | `score` | float64 | share of questions answered correctly so far |
+    | `right` | float64 | share of the document's questions that would be answered correctly now: the truth |
+    | `depth` | int64 | depth of the document's questions: the truth |
+    | `passes`, `slept`, `tick` | int64 | passes over the window; ticks spent on passes; clock |
+
+    ## Starting State
+
+    The first window of the first document, an empty S, no passes. Depths of documents are drawn with equal
+    probability, busy and quiet times have geometric lengths. Contents of the splits `train`, `validation` and `test`
+    are disjoint. Equal seeds and equal actions give equal trajectories, bit for bit, on one machine.
+
+    ## Episode End
+
+    Truncation after `stream.documents` documents. There is no termination.
+
+    ## Arguments
+
+    `card` (id, path or a card that was read), `split` ("train", "validation" or "test"), `render_mode`, and any section
+    of the card with keys to replace, such as `stream={"documents": 2}`.
+
+    ## Rendering
+
+    | Mode | `render()` |
+    |------|------------|
+    | `"rgb_array"` | a picture, uint8 `(480, 640, 3)`: traffic, passes, and what was answered, tick by tick |
+    | `"human"` | nothing: the same picture in a window |
+    | `"ansi"` | text: the same in four lines |
+    | `None` | nothing |
+
+    ## Version History
+
+    - v0: initial version.
+    """
+
+    metadata = {"render_modes": ["human", "rgb_array", "ansi"], "render_fps": 4}  # noqa: RUF012 (as gymnasium declares it)
+
+    def __init__(
+        self,
+        card: str | Path | FastWeightsCard,
+        split: Split = "train",
+        render_mode: str | None = None,
+        **overrides: Mapping[str, Any],
+    ) -> None:
+        """Reads the card and loads its model; see the class.
+
+        Raises:
+            ValueError: There is no such split or render mode.
+            CardError: The card cannot be read, or a key is unknown, missing or has an impossible value.
+            UnknownArgumentError: An argument is no section of a card; a CardError and a TypeError.
+            CheckpointError: The model cannot be read.
+        """
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ValueError(f"expected a render_mode in {self.metadata['render_modes']}, found {render_mode!r}")
+        name = "card" if isinstance(card, FastWeightsCard) else Path(card).name
+        require_sections(overrides, name, ("card", "split", "render_mode"), FastWeightsCard)
+        self.card = load_fast_card(card, **overrides)
+        self.split, self.render_mode = _checked(split), render_mode
+        self.trained = shared_model(self.card.model.file, self.card.model.device)
+        self.action_space = gym.spaces.Discrete(len(self.card.passes.choices))
+        self.observation_space: gym.spaces.Box = space()  # type: ignore[assignment]
+        self.ready: Digested | None = None
+        """What the passes of the next action leave, where a vector has made them already."""
+        self._life: Life | None = None
+        self._window: Window | None = None
+
+    @property
+    def life(self) -> Life:
+        """The present episode.
+
+        Raises:
+            gymnasium.error.ResetNeeded: There is none yet.
+        """
+        if self._life is None:
+            raise gym.error.ResetNeeded("expected an episode, found none; call reset() first")
+        return self._life
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Starts an episode.
+
+        Args:
+            seed: Seed of everything random in it; left out, the episode follows from those before.
+            options: ``{"split": ...}`` switches to documents of another split.
+
+        Raises:
+            ValueError: An option is not known, or there is no such split; the present episode goes on.
+        """
+        options = options or {}
+        if unknown := sorted(str(key) for key in options.keys() - {"split"}):
+            raise ValueError(f"expected options out of ['split'], found {unknown}; leave them out")
+        split = _checked(options.get("split", self.split))
+        super().reset(seed=seed)
+        self.split, self.ready = split, None
+        stream = draw_stream(self.card, self.trained.task, split, self.np_random)
+        self._life = Life(self.card, self.trained.model, stream)
+        self._show()
+        return observed(self.life), self._info(False)
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Performs an action; see the class.
+
+        Raises:
+            ActionError: It is not in the action space; nothing has happened.
+            gymnasium.error.ResetNeeded: No episode is running.
+        """
+        self.check(action)
+        if self.life.over:
+            raise gym.error.ResetNeeded("expected a running episode, found one that has ended; call reset() first")
+        ready, self.ready = self.ready, None
+        reward, invalid = self.life.step(int(action), ready)
+        self._show()
+        return observed(self.life), reward, False, self.life.over, self._info(invalid)
+
+    def check(self, action: Any) -> None:
+        """Raises an ActionError unless the action is in the action space."""
+        try:
+            known = self.action_space.contains(np.asarray(action)[()])
+        except (ValueError, TypeError, OverflowError):
+            known = False
+        if not known:
+            raise action_error(f"expected an action in {self.action_space}", action)
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which actions are allowed now, ``[actions]``."""
+        return self.life.mask()
+
+    def snapshot(self) -> Snapshot:
+        """This moment, to be restored later, here or in another environment with this card."""
+        return Snapshot(self.card, self.life.stream, self.life.now, deepcopy(self.np_random), self.split)
+
+    def restore(self, snapshot: Snapshot) -> tuple[Observation, dict[str, Any]]:
+        """Goes back to a moment, and on from there bit for bit, later episodes included.
+
+        Returns:
+            What that moment looks like, as after :meth:`reset`.
+
+        Raises:
+            ValueError: The snapshot is of another card; the environment is as it was.
+        """
+        if snapshot.card != self.card:
+            raise ValueError("expected a snapshot of an environment with this card, found one of another card")
+        self._life = Life(self.card, self.trained.model, snapshot.stream)
+        self._life.now = snapshot.moment
+        self.split, self.ready = snapshot.split, None
+        # Not through the property: it would forget the seed.
+        self._np_random = deepcopy(snapshot.generator)
+        return observed(self.life), self._info(False)
+
+    def fork(self) -> FastWeightsEnv:
+        """A second environment on the same model that goes on from here independently, without any wrappers."""
+        other = FastWeightsEnv(self.card, self.split, None if self.render_mode == "human" else self.render_mode)
+        other.spec = deepcopy(self.spec)
+        other.restore(self.snapshot())
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickle holds no model: whoever unpickles it loads the model of the card.
+        moment = None if self._life is None else self.snapshot()
+        return {**vars(self), "trained": None, "_life": None, "_window": None, "moment": moment}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        moment = state.pop("moment")
+        self.__dict__.update(state)
+        self.trained = shared_model(self.card.model.file, self.card.model.device)
+        if moment is not None:
+            self.restore(moment)
+
+    def render(self) -> NDArray[np.uint8] | str | None:
+        """The episode so far; see the class.
+
+        Raises:
+            gymnasium.error.ResetNeeded: There is no episode yet.
+            gymnasium.error.DependencyNotInstalled: A window cannot be opened here.
+        """
+        if self.render_mode is None:
+            gym.logger.warn('expected a render mode, found none; make the environment with render_mode="rgb_array"')
+            return None
+        # Here, because matplotlib takes long to load and training never renders.
+        from sleepgym.env.fastweights.pictures import picture, text
+
+        if self.render_mode == "ansi":
+            return text(self.life)
+        image = picture(self.life)
+        if self.render_mode == "rgb_array":
+            return image
+        if self._window is None:
+            from sleepgym.env.render.window import Window
+
+            self._window = Window("FastWeights", 1 / self.metadata["render_fps"])
+        self._window.show(image)
+        return None
+
+    def close(self) -> None:
+        """Closes the window, if there is one; the environment can still be used."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+    def _show(self) -> None:
+        if self.render_mode == "human":
+            self.render()
+
+    def _info(self, invalid: bool) -> dict[str, Any]:
+        life, integer, real = self.life, np.int64, np.float64
+        return {
+            "action_mask": life.mask().astype(np.int8),
+            # An array without axes: in vectors, Gymnasium keeps its dtype, but makes objects of np.bool_.
+            "invalid_action": np.array(invalid, np.bool_),
+            "score": real(life.score),
+            "right": real(life.now.right.mean()),
+            "depth": integer(life.stream.depth(life.tick)),
+            "passes": integer(life.now.digested.passes),
+            "slept": integer(life.slept),
+            "tick": integer(life.tick),
+        }
+
+
+def _checked(split: str) -> Split:
+    if split not in SPLITS:
+        raise ValueError(f"expected a split in {SPLITS}, found {split!r}")
+    return split

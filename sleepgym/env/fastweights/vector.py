@@ -1,0 +1,80 @@
+"""FastWeightsVectorEnv: many episodes on one model, whose passes are made together."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from numpy.typing import NDArray
+
+from sleepgym.env.fastweights.env import FastWeightsEnv
+from sleepgym.env.fastweights.life import digest
+from sleepgym.env.spaces import action_error
+
+
+class FastWeightsVectorEnv(SyncVectorEnv):
+    """A vector of :class:`~sleepgym.env.fastweights.env.FastWeightsEnv` that makes its passes in one batch.
+
+    Environment ``i`` lives through what a single environment with its seed and actions would, logits within rounding.
+    Autoreset, infos and seeds are those of
+    :class:`gymnasium.vector.SyncVectorEnv`.
+
+    Args:
+        num_envs: Number of episodes.
+        autoreset_mode: When an episode that has ended makes way for the next.
+        arguments: For every environment; see :class:`FastWeightsEnv`.
+
+    Raises:
+        ValueError: There are no environments.
+        UnknownArgumentError: An argument is none of an environment; a TypeError as well.
+    """
+
+    metadata = {**FastWeightsEnv.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012 (as gymnasium declares it)
+
+    def __init__(
+        self, num_envs: int = 1, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP, **arguments: Any
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"expected at least one environment, found num_envs={num_envs}")
+        super().__init__([lambda: FastWeightsEnv(**arguments)] * num_envs, autoreset_mode=autoreset_mode)
+
+    def step(
+        self, actions: Any
+    ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """One action per environment.
+
+        Raises:
+            ActionError: Actions are not in the action space; no environment has moved.
+            gymnasium.error.ResetNeeded: An environment was not reset, or not after its episode ended, with autoreset
+                disabled; no environment has moved.
+        """
+        try:
+            chosen = np.asarray(actions)
+        except ValueError:  # a ragged list
+            chosen = np.asarray(None)
+        if not self.action_space.contains(chosen):
+            raise action_error(f"expected {self.num_envs} actions in {self.single_action_space}", actions)
+        envs = self._singles()
+        running = [env for env in envs if not env.life.over]
+        if self.autoreset_mode == AutoresetMode.DISABLED and len(running) < len(envs):
+            ended = [number for number, env in enumerate(envs) if env.life.over]
+            raise gym.error.ResetNeeded(
+                f"expected running episodes, found that those of environments {ended} have ended; "
+                "call reset(options={'reset_mask': terminated | truncated})"
+            )
+        passes = [0 if env.life.over else env.life.passes_of(int(a)) for env, a in zip(envs, chosen, strict=True)]
+        busy = [(env, count) for env, count in zip(envs, passes, strict=True) if count]
+        if len(busy) > 1:
+            left = digest([env.life for env, _ in busy], [count for _, count in busy])
+            for (env, _), digested in zip(busy, left, strict=True):
+                env.ready = digested
+        return super().step(chosen)
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which actions are allowed now, ``[num_envs, actions]``."""
+        return np.stack([env.action_masks() for env in self._singles()])
+
+    def _singles(self) -> list[FastWeightsEnv]:
+        return [cast(FastWeightsEnv, env.unwrapped) for env in self.envs]
