@@ -1,10 +1,9 @@
-"""Commands of the page about agents are ones that the scripts understand, and its last example runs."""
+"""Commands of the page about agents are ones that the scripts understand."""
 
 from __future__ import annotations
 
 import itertools
 import re
-import runpy
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -42,11 +41,3 @@ def test_the_page_has_commands_for_each_script_of_this_library() -> None:
     assert {"ppo", "evaluate"} <= scripts
     in_table = set(re.findall(r"^\| `(\w+)\.py` \|", PAGE, flags=re.MULTILINE))
     assert in_table == {path.stem for path in (Path(__file__).parents[2] / "agents").glob("*.py")}
-
-
-def test_the_example_of_a_dashboard_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    example = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)[-1]
-    (tmp_path / "example.py").write_text(example, encoding="utf-8")
-    runpy.run_path("example.py")
-    assert list((tmp_path / "runs" / "mine").glob("events.out.tfevents.*"))
