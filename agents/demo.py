@@ -81,18 +81,23 @@ def main(args: Args) -> None:
         env = gym.make(args.env_id, split=args.split, render_mode="rgb_array")
         played.append(play(args, player_named(text, env), env, console))
         env.close()
-    frames = film({episode.name: episode.pictures for episode in played})
-    frames[-1].save(args.out / "hypnogram.png")
+    with console.status("making the film"):
+        save_film(film({episode.name: episode.pictures for episode in played}), args.out)
+    console.print(summary(played))
+    console.print(f"film: {args.out / 'film.gif'}   logs: tensorboard --logdir {args.out}")
+
+
+def save_film(frames: Sequence[Image.Image], folder: Path) -> None:
+    """Writes the film, and its last picture."""
+    frames[-1].save(folder / "hypnogram.png")
     shades = [frame.quantize(64, dither=Image.Dither.NONE) for frame in frames]
     shades[0].save(
-        args.out / "film.gif",
+        folder / "film.gif",
         save_all=True,
         append_images=shades[1:],
         duration=[120] * (len(shades) - 1) + [3000],
         loop=0,
     )
-    console.print(summary(played))
-    console.print(f"film: {args.out / 'film.gif'}   logs: tensorboard --logdir {args.out}")
 
 
 def play(args: Args, player: Player, env: gym.Env[Any, Any], console: Console) -> Episode:

@@ -29,7 +29,7 @@ FEWER = {
 SAID = {
     "first_episode": r"pressure rule: score 0\.[5-9]",
     "offline_rl": r"clone: score 0\.\d\d",
-    "own_card": r"NightOwl: simulated 0\.\d\d, real 0\.\d\d|night-owl: simulated 0\.\d\d, real 0\.\d\d",
+    "own_card": r"NightOwl: simulated 0\.\d\d, real 0\.\d\d",
     "own_facts": r"Where does Aria Nakamura live\? -> Oslo\n.*-> nurse",
     "own_model": r"recalled 100% of 3(.|\n)*score 0\.[5-9]",
     "own_scheduler": r"\| siesta \| 0\.\d\d",

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"sleepgym {__version__}")
         return 0
-    run = _parsed(arguments)
+    run = parsed(arguments)
     with terminating_cleanly():
         try:
             return run()
@@ -63,7 +63,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 130
 
 
-def _parsed(arguments: Sequence[str]) -> Callable[[], int]:
+def parsed(arguments: Sequence[str]) -> Callable[[], int]:
+    """Reads the flags of a subcommand, without running it; those of a script are read when it runs.
+
+    Args:
+        arguments: Without the program's name.
+
+    Returns:
+        What runs it and gives the exit status.
+
+    Raises:
+        SystemExit: The arguments are wrong, or only ask for help.
+    """
     if arguments and arguments[0] in scripted.SCRIPTS:
         return partial(scripted.run, arguments[0], arguments[1:])
     listed = COMMANDS | {name: scripted.placeholder(name) for name in scripted.SCRIPTS}

@@ -98,7 +98,10 @@ def run(name: str, arguments: Sequence[str]) -> int:
     logging.disable_progress_bar()
     try:
         module.main(args)
-    except (SleepGymError, Error, OSError) as error:
+    except (SleepGymError, Error, OSError, ValueError) as error:
+        # A mistake in an argument is put into words; anything else is one in here, and its trace is wanted.
+        if type(error) is ValueError and not str(error).startswith("expected"):
+            raise
         console.print(one_line(error))
         return UNUSABLE
     except SystemExit as stopped:

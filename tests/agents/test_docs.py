@@ -1,10 +1,9 @@
-"""Commands of the page about agents are ones that the scripts understand, and its last example runs."""
+"""Commands of the page about agents are ones that the scripts understand."""
 
 from __future__ import annotations
 
 import itertools
 import re
-import runpy
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +12,23 @@ from types import ModuleType
 import pytest
 import tyro
 
+from sleepgym.cli.scripted import SCRIPTS
+
 PAGE = (Path(__file__).parents[2] / "docs" / "agents.md").read_text(encoding="utf-8")
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)).replace("\\\n", " ")
-COMMANDS = [line for line in SHELL.splitlines() if line.startswith("python agents/")]
+COMMANDS = [line for line in SHELL.splitlines() if line.startswith(("python agents/", "sleepgym "))]
+
+
+def script_of(command: str) -> str:
+    """The script of a command, which may be a subcommand."""
+    program, name, *_ = shlex.split(command, comments=True)
+    return SCRIPTS[name].module if program == "sleepgym" else Path(name).stem
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_script_understands_the_command(script: Callable[[str], ModuleType], command: str) -> None:
-    _, path, *arguments = shlex.split(command, comments=True)
-    module = script(Path(path).stem)
+    _, _, *arguments = shlex.split(command, comments=True)
+    module = script(script_of(command))
     args = tyro.cli(module.Args, args=arguments)
     given = dict(itertools.pairwise(arguments))
     for name, value in given.items():
@@ -30,15 +37,7 @@ def test_the_script_understands_the_command(script: Callable[[str], ModuleType],
 
 
 def test_the_page_has_commands_for_each_script_of_this_library() -> None:
-    scripts = {Path(shlex.split(command)[1]).stem for command in COMMANDS}
+    scripts = {script_of(command) for command in COMMANDS}
     assert {"ppo", "evaluate"} <= scripts
     in_table = set(re.findall(r"^\| `(\w+)\.py` \|", PAGE, flags=re.MULTILINE))
     assert in_table == {path.stem for path in (Path(__file__).parents[2] / "agents").glob("*.py")}
-
-
-def test_the_example_of_a_dashboard_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    example = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)[-1]
-    (tmp_path / "example.py").write_text(example, encoding="utf-8")
-    runpy.run_path("example.py")
-    assert list((tmp_path / "runs" / "mine").glob("events.out.tfevents.*"))

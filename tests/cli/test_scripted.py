@@ -69,6 +69,7 @@ def test_a_table_for_scripts_is_alone_on_standard_output(
     [
         (("evaluate", "owl"), "expected a scheduler, or the path of a policy that ends in .zip, found 'owl'"),
         (("evaluate", "night-owl", "night-owl"), "expected each name once, found night-owl twice"),
+        (("evaluate", "random", "--env-id", MINI, "--slots", "0"), "expected at least one slot to play in"),
         (("demo", "missing.zip", "--env-id", MINI), "expected the policy card missing.json beside missing.zip"),
         (("demo", "--env-id", "SleepLLM-Nowhere-v0"), "SleepLLM-Nowhere"),
         (("train", "--resume", "missing.zip"), "expected the policy card missing.json beside missing.zip"),
