@@ -58,7 +58,7 @@ class Args:
     """seed of the first stream; the others follow it"""
     rules: tuple[str, ...] = tuple(rule for rules in TIERS.values() for rule in rules)
     """hand-written schedulers"""
-    planner: str = "look-ahead:depth=24,width=5,every=4,rule=note-first"
+    planner: str = "look-ahead:depth=24,width=10,every=4,rule=note-first"
     """planner that tries actions on forks of the episode, and so knows its future; empty for none"""
     planner_streams: int = 6
     """of the streams, on how many the planner plays"""
