@@ -26,6 +26,7 @@ from benchmarks import (
     headroom,
     keeping_page,
     learners,
+    notes,
     notes_page,
     results_page,
     sim_page,
@@ -67,6 +68,7 @@ PAGES: Mapping[str, Callable[[Path], Blocks]] = {
     "docs/editing.md": lambda root: editing_report.contents(editing(root)),
     "docs/environments/candidates.md": _beside("docs/environments/candidates.md", candidates.contents),
     "docs/environments/headroom.md": lambda root: headroom.recorded(root / "docs/environments/headroom.json"),
+    "docs/environments/notes.md": _beside("docs/environments/notes.md", notes.contents),
     "docs/environments/sim.md": _beside("docs/environments/sim.md", sim_page.contents),
     "docs/environments/throughput.md": _beside("docs/environments/throughput.md", throughput_page.contents),
     "docs/environments/tuning.md": _beside("docs/environments/tuning.md", tuning_page.contents),
@@ -83,6 +85,7 @@ PAGES: Mapping[str, Callable[[Path], Blocks]] = {
 
 PICTURES: Mapping[str, Callable[[Path], Mapping[Path, Figure]]] = {
     "docs/editing.md": lambda root: editing_report.pictures(editing(root)),
+    "docs/environments/notes.md": lambda root: notes.pictures(root / "docs/environments/notes.json"),
     "docs/environments/wear.md": lambda root: wear.pictures(root / "docs/environments/wear.json"),
     "docs/models/tiny.md": lambda root: tiny_page.pictures(tiny(root)),
     "docs/results.md": lambda root: results_page.pictures(results(root)),

@@ -33,7 +33,7 @@ from sleepgym.episode.card import Card, NotesCard, load_card
 from sleepgym.episode.reward import Reward
 from sleepgym.files import card_paths
 from sleepgym.schedulers import LookAhead, RandomScheduler, Scheduler
-from sleepgym.schedulers.named import LOOK_AHEAD, RANDOM, RULES
+from sleepgym.schedulers.named import EVERY_RULE, LOOK_AHEAD, RANDOM
 
 DEFAULT, WITH_NOTES = "SleepLLM-v0", "SleepLLM-Notes-v0"
 BEGIN, END = "<!-- begin: written by `make docs` -->", "<!-- end -->"
@@ -42,7 +42,7 @@ NOTES = {
     "[decision 7](../decisions/0007-edits-that-only-just-hold.md)."
 }
 """Further text of a section, with links, which docstrings do not have."""
-SCHEDULERS: Mapping[str, type[Scheduler]] = {**RULES, RANDOM: RandomScheduler, LOOK_AHEAD: LookAhead}
+SCHEDULERS: Mapping[str, type[Scheduler]] = {**EVERY_RULE, RANDOM: RandomScheduler, LOOK_AHEAD: LookAhead}
 NOT_SET = {"env"}
 """Fields of schedulers that are not parameters."""
 

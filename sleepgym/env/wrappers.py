@@ -14,7 +14,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import DTypeLike, NDArray
 
 from sleepgym.env.spaces import operator_of
-from sleepgym.episode.actions import OPERATORS, Action, Operator
+from sleepgym.episode.actions import OPERATORS, Action
 
 ObsType = TypeVar("ObsType")
 ActType = TypeVar("ActType")
@@ -182,14 +182,14 @@ class Counts:
     """What infos of single steps do not add up.
 
     Attributes:
-        chosen: Steps by action, of all that there are.
+        chosen: Steps by action, a number for each that there is.
         invalid: Invalid steps.
         rolled_back: Nights that undid themselves.
         recall: Sum of the recall over ticks.
         tick: Ticks that have passed.
     """
 
-    chosen: dict[Operator, int] = field(default_factory=dict)
+    chosen: list[int] = field(default_factory=lambda: [0] * len(Action))
     invalid: int = 0
     rolled_back: int = 0
     recall: float = 0.0
@@ -202,7 +202,7 @@ class Counts:
             info: The last info.
             seconds: Measured time of the environment.
         """
-        steps = sum(self.chosen.values())
+        steps = sum(self.chosen)
         return {
             "score": info["score"],
             "recall": info["recall"],
@@ -216,7 +216,10 @@ class Counts:
             "length": steps,
             "ticks": self.tick,
             "seconds": seconds,
-            "actions": {action.name.lower(): count / max(steps, 1) for action, count in self.chosen.items()},
+            "actions": {
+                action.name.lower(): count / max(steps, 1)
+                for action, count in zip(OPERATORS, self.chosen, strict=False)  # cards without notes have fewer
+            },
         }
 
 
@@ -295,7 +298,7 @@ class RecordSleepStatistics(gym.Wrapper[ObsType, ActType, ObsType, ActType], Rec
     def _none(self) -> Counts:
         """Counts of an episode that begins; a card with notes has more operators than others."""
         operators = spaces.flatdim(self.action_space) if isinstance(self.action_space, spaces.Discrete) else len(Action)
-        return Counts(dict.fromkeys(OPERATORS[:operators], 0))
+        return Counts([0] * operators)
 
     def _summary(self, info: dict[str, Any]) -> dict[str, Any]:
         return self._counts.summary(info, float(getattr(self.unwrapped, "seconds", 0.0)))

@@ -17,7 +17,7 @@ from sleepgym.evaluation import Maker
 from sleepgym.leaderboard.own import PlayerNameError as PlayerNameError
 from sleepgym.leaderboard.own import names_own, own_scheduler
 from sleepgym.schedulers import Predictor, known_schedulers, scheduler_named
-from sleepgym.schedulers.named import LOOK_AHEAD, RANDOM, RULES, spelled_out
+from sleepgym.schedulers.named import EVERY_RULE, LOOK_AHEAD, RANDOM, spelled_out
 from sleepgym.training.policy_card import Algorithm, PolicyCard, PolicyError, read_policy
 
 ALGORITHMS: Mapping[str, Algorithm] = {
@@ -88,7 +88,7 @@ def player_named(text: str, env: gym.Env[Any, Any], device: str = "cpu") -> Play
         PolicyError: A file is missing, is no policy, or is for another environment.
     """
     kind, _, rest = text.partition(":")
-    if kind in (*RULES, RANDOM, LOOK_AHEAD):
+    if kind in (*EVERY_RULE, RANDOM, LOOK_AHEAD):
         return Player(text, scheduler_named(text), rule=spelled_out(text))
     if kind in ALGORITHMS:
         return _policy(text, Path(rest), ALGORITHMS[kind], None, env, device)

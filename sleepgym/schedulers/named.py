@@ -27,13 +27,19 @@ RULES: Mapping[str, type[Scheduler]] = {
     "mender": Mender,
     "never-sleep": NeverSleep,
     "night-owl": NightOwl,
-    "note-first": NoteFirst,
-    "notes-only": NotesOnly,
-    "popular-first": PopularFirst,
     "pressure-rule": PressureRule,
     "rounds": Rounds,
 }
 """Schedulers that decide by the observation alone, by name."""
+
+NOTE_RULES: Mapping[str, type[Scheduler]] = {
+    "note-first": NoteFirst,
+    "notes-only": NotesOnly,
+    "popular-first": PopularFirst,
+}
+"""Further ones that play cards with notes only."""
+
+EVERY_RULE: Mapping[str, type[Scheduler]] = {**RULES, **NOTE_RULES}
 
 RANDOM, LOOK_AHEAD = "random", "look-ahead"
 """Names of schedulers that are made for each episode, from its seed or from its environment."""
@@ -78,15 +84,15 @@ def scheduler_named(text: str) -> Scheduler | SchedulerMaker:
 
 def known_schedulers() -> str:
     """Returns all names with their fields, in one line."""
-    rules = [_described(name, _kinds(rule)) for name, rule in RULES.items()]
+    rules = [_described(name, _kinds(rule)) for name, rule in EVERY_RULE.items()]
     return "; ".join([*rules, RANDOM, _described(LOOK_AHEAD, [*_kinds(LookAhead), "rule"])])
 
 
 def _rule(text: str) -> Scheduler:
     name, colon, numbers = text.partition(":")
-    if name not in RULES:
+    if name not in EVERY_RULE:
         raise SchedulerNameError(f"expected a scheduler, found {name!r}; known are {known_schedulers()}")
-    return _made(text, RULES[name], _numbers(name, _kinds(RULES[name]), numbers) if colon else {})
+    return _made(text, EVERY_RULE[name], _numbers(name, _kinds(EVERY_RULE[name]), numbers) if colon else {})
 
 
 def spelled_out(text: str) -> str:

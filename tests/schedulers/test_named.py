@@ -16,12 +16,12 @@ from sleepgym.schedulers import (
     known_schedulers,
     scheduler_named,
 )
-from sleepgym.schedulers.named import RULES
+from sleepgym.schedulers.named import EVERY_RULE
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", EVERY_RULE)
 def test_a_name_alone_has_the_usual_numbers(name: str) -> None:
-    assert scheduler_named(name) == RULES[name]()
+    assert scheduler_named(name) == EVERY_RULE[name]()
     assert name in known_schedulers()
 
 
