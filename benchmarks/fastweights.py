@@ -232,6 +232,9 @@ def measure_all(args: Measure) -> None:
     print(f"wrote {args.page}")
 
 
+Args = Annotated[Train, tyro.conf.subcommand("train")] | Annotated[Measure, tyro.conf.subcommand("measure")]
+
+
 def main(args: Train | Measure) -> None:
     if isinstance(args, Train):
         train_all(args)
@@ -240,6 +243,4 @@ def main(args: Train | Measure) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        tyro.cli(Annotated[Train, tyro.conf.subcommand("train")] | Annotated[Measure, tyro.conf.subcommand("measure")])
-    )
+    main(tyro.cli(Args))

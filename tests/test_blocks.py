@@ -70,10 +70,12 @@ RUN_HERE = {
         {"from sleepgym.facts": f"{TEACHER}from sleepgym.facts", "hub:owner/name:train": "counterfact.json"},
     ),
     "docs/environments/README.md": (card, {}),
+    "docs/environments/notes.md": (nothing, {}),
     "docs/environments/sim.md": (
         fit,
         {"num_envs=4096": "num_envs=16", "range(100), draws=4": "range(4), draws=1", "range(4))": "range(1))"},
     ),
+    "docs/fastweights.md": (nothing, {}),
     "docs/real_model.md": (nothing, {'"gemma-3-270m"': '"tiny"'}),  # Gemma takes minutes
 }
 """What a page needs, and what its test has smaller or in place of what is not there."""
