@@ -24,6 +24,7 @@ def answers(shown: str, row: str) -> list[tuple[int, int]]:
     return [(int(right), int(n)) for right, n in re.findall(r"(\d+) of (\d+)", line)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_assistant_remembers_corrects_and_forgets(run_script: Callable[..., str], tmp_path: Path) -> None:
     shown = run_script(ASSISTANT, cwd=tmp_path)

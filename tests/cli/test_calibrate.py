@@ -10,6 +10,7 @@ from sleepgym.cli.main import main
 from sleepgym.editing.calibrate import Calibration
 
 
+@pytest.mark.slow
 def test_the_best_settings_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "found.json"
     flags = ["--facts", "2", "--layers", "0", "--clamps", "1.0", "--prefixes", "1", "--gate", "0", "--out", str(out)]

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PROMPT = "sleepgym> "
 
@@ -43,6 +45,7 @@ def without_numbers(lines: list[str]) -> list[str]:
     return [re.sub(r"[+-]?\d+(\.\d+)?", "#", line).rstrip() for line in lines if line.strip()]
 
 
+@pytest.mark.slow
 def test_the_conversation_on_the_page_about_notes_is_what_is_printed(tmp_path: Path) -> None:
     lines = recorded("docs/notes.md")
     answers = [line for line in lines if not line.startswith(("$ ", PROMPT))]

@@ -223,7 +223,7 @@ def test_an_entry_whose_writing_is_killed_is_the_old_one_the_new_one_or_played_a
     played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Player:
-        name, policy, rule = played.name, played.policy, played.rule
+        name, policy, rule, card = played.name, played.policy, played.rule, played.card
 
     seen = set()
     for call in range(4):
