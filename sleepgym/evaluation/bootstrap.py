@@ -156,5 +156,5 @@ def _drawn(matrices: tuple[ScoreMatrix, ...], rng: np.random.Generator, over: Ov
     for matrix in matrices:
         runs = len(matrix.scores)
         rows = np.arange(runs) if over == "streams" else rng.integers(runs, size=runs)
-        drawn.append(matrix.scores[np.ix_(rows, columns)])
+        drawn.append(matrix.scores[rows[:, None], columns])
     return drawn

@@ -25,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_all_controls_are_trained_for_all_seeds_and_are_not_trained_again(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -35,6 +36,7 @@ def test_all_controls_are_trained_for_all_seeds_and_are_not_trained_again(
     assert "0 runs to train" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_control_has_the_training_flops_of_the_largest_n(folder: Path) -> None:
     runs = {run["kind"]: run for run in records.read(folder / "out" / "hops.json")["runs"]}
     most, control, one = runs["n4"]["flops"], runs["flops"]["flops"], runs["n1"]["flops"]
@@ -49,6 +51,7 @@ def test_a_pass_more_costs_as_many_flops_as_the_one_before() -> None:
     assert costs[1] - costs[0] == costs[2] - costs[1] > 0
 
 
+@pytest.mark.slow
 def test_a_frozen_state_scores_as_one_pass_does(folder: Path) -> None:
     record = records.read(folder / "out" / "hops.json")
     kinds = {(run["kind"], run["passes"]) for run in record["runs"]}
@@ -59,6 +62,7 @@ def test_a_frozen_state_scores_as_one_pass_does(folder: Path) -> None:
     assert sizes == dict.fromkeys((1, 2, 4), 48 * 48 * 4)
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_records_say(folder: Path) -> None:
     page, record = (folder / "page.md").read_text(encoding="utf-8"), records.read(folder / "out" / "hops.json")
     for name in ("N = 1", "N = 4", "attention with the context kept", "the most frequent answer"):
@@ -78,12 +82,14 @@ def test_intervals_are_those_of_student() -> None:
     assert fastweights_page.interval([0.5]) == "0.50"
 
 
+@pytest.mark.slow
 def test_only_what_has_ended_is_measured(folder: Path) -> None:
     args = Measure(runs=folder / "runs", sequences=8, repeats=1, **(SMALL | {"steps": 3}))  # type: ignore[arg-type]
     assert fastweights.measured(args, "hops") == {}
     assert fastweights.measured(replace(args, runs=folder / "nowhere"), "hops") == {}
 
 
+@pytest.mark.slow
 def test_players_play_the_same_streams_and_the_page_compares_them_with_the_best_fixed_n(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

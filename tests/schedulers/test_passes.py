@@ -71,6 +71,7 @@ def test_passes_are_made_while_answers_are_wrong_and_wait_for_quiet(card: FastWe
     assert patient.act(observation(loss=0.9, left=1.0, traffic=1.0), OPEN) == 1
 
 
+@pytest.mark.slow
 def test_the_planner_is_no_worse_than_the_rules_it_goes_on_by(card: FastWeightsCard) -> None:
     env = FastWeightsEnv(card)
     rules = rules_of(card.passes)
