@@ -16,6 +16,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 import tyro
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
@@ -52,6 +53,8 @@ class Args:
     """split that facts are drawn from"""
     every: int = 2
     """ticks between pictures of the film"""
+    threads: int = 1
+    """number of torch threads; more are hardly faster, and many times slower where other programs use the cores"""
     out: Path = Path("runs/demo")
     """folder of the film, the last picture and the tensorboard logs"""
 
@@ -74,6 +77,7 @@ class Episode:
 
 
 def main(args: Args) -> None:
+    torch.set_num_threads(args.threads)
     console = Console()
     args.out.mkdir(parents=True, exist_ok=True)
     played = []
