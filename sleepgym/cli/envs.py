@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -36,15 +37,17 @@ class Args:
         if self.json:
             console.print_json(json.dumps(found), indent=None)
             return 0
-        table = Table(
-            "environment", "its twin without a model", "model", "days x ticks", "ledger + inbox", "edits a fact"
-        )
+        table = Table(box=box.SIMPLE)
+        table.add_column("environment", no_wrap=True)
+        for name in ("model", "days x ticks", "ledger + inbox", "edits a fact"):
+            table.add_column(name, overflow="fold")
         for each in found:
             days, room = f"{each['days']} x {each['ticks_per_day']}", f"{each['capacity']} + {each['pending']}"
             low, high = each["edits_per_fact"]
-            table.add_row(each["id"], each["sim"], each["model"], days, room, f"{low:g} to {high:g}")
+            table.add_row(each["id"], each["model"], days, room, f"{low:g} to {high:g}")
         console.print(table)
         console.print("gym.make of an id makes it; docs/environments has a page on each.")
+        console.print("SleepSim in place of SleepLLM names the twin without a model; cards with notes have none.")
         return 0
 
 

@@ -25,7 +25,7 @@ def test_every_environment_is_listed_with_its_numbers(capsys: pytest.CaptureFixt
 
 
 def test_the_table_names_every_environment(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["envs"]) == 0
     shown = capsys.readouterr().out
     assert all(card_id in shown for card_id in card_paths())
