@@ -145,9 +145,8 @@ class _Beside:
 
 def _chosen(console: Console, env: SleepEnv) -> Any | None:
     """The action that was typed; None if the player leaves."""
-    from sleepgym.episode.actions import Action
-
-    allowed = [action.name.lower() for action in Action if env.episode.mask()[action]]
+    mask = env.episode.mask()
+    allowed = [action.name.lower() for action in env.card.operators if mask[action]]
     prompt = Text.assemble("action (", *_joined(allowed), "; quit): ")
     while True:
         try:
@@ -181,20 +180,20 @@ def action_of(line: str, env: SleepEnv) -> Any:
     Raises:
         ValueError: It is no action, one that is not allowed now, or no number that the card knows.
     """
-    from sleepgym.episode.actions import Action
+    from sleepgym.episode.actions import Action, Operator
 
     word, _, number = line.partition(" ")
     mask = env.episode.mask()
-    found = [action for action in Action if word and action.name.startswith(word.upper())]
+    found = [action for action in env.card.operators if word and action.name.startswith(word.upper())]
     if len(found) != 1 or not mask[found[0]]:
-        allowed = ", ".join(action.name.lower() for action in Action if mask[action])
+        allowed = ", ".join(action.name.lower() for action in env.card.operators if mask[action])
         raise ValueError(f"expected one of {allowed}, found {line!r}")
     (action,) = found
     chosen = env.choices.usual(action)
     if not number:
         return chosen
     parameters = env.card.parameters
-    places = {Action.INJECT: 1, Action.REFRESH: 1, Action.SLEEP: 2}
+    places: dict[Operator, int] = {Action.INJECT: 1, Action.REFRESH: 1, Action.SLEEP: 2}
     if parameters is None or action not in places:
         raise ValueError(f"expected {word!r} without a number, found {line!r}")
     values = parameters.facts if places[action] == 1 else parameters.sleep

@@ -13,7 +13,7 @@ from PIL import Image
 from sleepgym.cli.main import main
 from sleepgym.cli.play import action_of
 from sleepgym.env.sleep_env import SleepEnv
-from sleepgym.episode.actions import Action
+from sleepgym.episode.actions import Action, NoteAction
 from sleepgym.evaluation import run_episode
 from sleepgym.record.recording import Recording
 from sleepgym.schedulers import NeverSleep
@@ -100,3 +100,11 @@ def test_a_number_goes_with_actions_that_have_one() -> None:
     plain.step(Action.INJECT)
     with pytest.raises(ValueError, match="without a number"):
         action_of("sleep 3", plain)
+
+
+def test_a_card_with_notes_has_its_further_actions() -> None:
+    env = SleepEnv("SleepLLM-Notes-v0")
+    env.reset(seed=0)
+    assert action_of("look_up_a", env) == NoteAction.LOOK_UP_ALWAYS
+    with pytest.raises(ValueError, match=r"expected one of .*look_up_unsure, look_up_always, found 'note'"):
+        action_of("note", env)
