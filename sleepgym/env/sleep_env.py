@@ -8,13 +8,14 @@ from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.env.observation import Observation, Observer
+from sleepgym.env.render.rendering import Rendering
 from sleepgym.env.shared import held_out, is_known, shared_base
 from sleepgym.env.spaces import Choices
 from sleepgym.episode.actions import Outcome
@@ -22,12 +23,8 @@ from sleepgym.episode.card import Card, load_card, require_sections
 from sleepgym.episode.episode import Episode
 from sleepgym.episode.snapshot import ModelId, Randomness, Snapshot
 from sleepgym.episode.stream import draw_stream, source_of
-from sleepgym.facts.world import SPLITS, Split
+from sleepgym.facts.world import Split, checked_split
 from sleepgym.sleeper import SleepingLM
-
-if TYPE_CHECKING:
-    from sleepgym.env.render.window import Window
-
 
 NOTHING = Outcome()
 """What has happened before the first action."""
@@ -36,7 +33,7 @@ OPTIONS = frozenset({"split"})
 """What :meth:`SleepEnv.reset` can be told in its ``options``."""
 
 
-class SleepEnv(gym.Env[Observation, Any]):
+class SleepEnv(Rendering, gym.Env[Observation, Any]):
     """Decide when a language model writes facts into its weights, and when it sleeps.
 
     ```python
@@ -266,7 +263,7 @@ class SleepEnv(gym.Env[Observation, Any]):
         """What the card is called; empty for one that was read already."""
         self.overrides = overrides
         """What was replaced in it."""
-        self.split = _checked(split)
+        self.split = checked_split(split)
         self.render_mode = render_mode
         model = self.card.model
         self.base = shared_base(model, self.card.edit)
@@ -281,7 +278,6 @@ class SleepEnv(gym.Env[Observation, Any]):
         space = self._observer.space
         self.observation_space = gym.spaces.flatten_space(space) if flat else space  # type: ignore[assignment]
         self._episode: Episode | None = None
-        self._window: Window | None = None
         self._stream_seed = 0
         self.over = False
         """Whether the present episode has ended."""
@@ -317,7 +313,7 @@ class SleepEnv(gym.Env[Observation, Any]):
         options = options or {}
         if unknown := sorted(str(key) for key in options.keys() - OPTIONS):
             raise ValueError(f"expected options out of {sorted(OPTIONS)}, found {unknown}; leave them out")
-        split = _checked(options.get("split", self.split))
+        split = checked_split(options.get("split", self.split))
         super().reset(seed=seed)
         self.split = split
         # Two seeds drawn at once: neither the stream nor the learner can shift the other's draws.
@@ -455,47 +451,19 @@ class SleepEnv(gym.Env[Observation, Any]):
         """Which actions are allowed now, ``[6]``; on a card with parameters, see :meth:`Choices.flat_mask`."""
         return self.choices.flat_mask(self.episode.mask())
 
-    def render(self) -> NDArray[np.uint8] | str | None:
-        """The episode so far.
-
-        Returns:
-            In mode ``"rgb_array"`` a picture, ``[480, 640, 3]``; in mode ``"ansi"`` text with escape codes, 100 columns
-            wide; in mode ``"human"`` nothing, since the picture is shown in a window.
-
-        Raises:
-            gymnasium.error.ResetNeeded: There is no episode yet.
-            gymnasium.error.DependencyNotInstalled: A window cannot be opened here.
-        """
+    def _text(self) -> str:
         # Here, because matplotlib takes long to load and training never renders.
-        if self.render_mode is None:
-            gym.logger.warn('expected a render mode, found none; make the environment with render_mode="rgb_array"')
-            return None
-        if self.render_mode == "ansi":
-            from sleepgym.env.render.text import text
+        from sleepgym.env.render.text import text
 
-            return text(self.episode)
+        return text(self.episode)
+
+    def _picture(self) -> NDArray[np.uint8]:
         from sleepgym.env.render.picture import figure, to_array
 
-        picture = to_array(figure(self.episode.history, self.card.horizon))
-        if self.render_mode == "rgb_array":
-            return picture
-        if self._window is None:
-            from sleepgym.env.render.window import Window
+        return to_array(figure(self.episode.history, self.card.horizon))
 
-            self._window = Window(self.card_id or "SleepLLM", 1 / self.metadata["render_fps"])
-        self._window.show(picture)
-        return None
-
-    def close(self) -> None:
-        """Closes the window, if there is one; the environment can still be used."""
-        if self._window is not None:
-            self._window.close()
-            self._window = None
-
-    def _show(self) -> None:
-        """Keeps the window up to date in render mode ``"human"``."""
-        if self.render_mode == "human":
-            self.render()
+    def _title(self) -> str:
+        return self.card_id or "SleepLLM"
 
     def _observe(self) -> Observation:
         seen = self._observer(self.episode)
@@ -540,9 +508,3 @@ class SleepEnv(gym.Env[Observation, Any]):
             "look_ups": np.float64(notes.looked_up / state.asked if state.asked else 0.0),
             "tokens_read": np.float64(notes.tokens_read / state.asked if state.asked else 0.0),
         }
-
-
-def _checked(split: str) -> Split:
-    if split not in SPLITS:
-        raise ValueError(f"expected a split in {SPLITS}, found {split!r}")
-    return split

@@ -12,8 +12,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
+from sleepgym.env.batches import actions_of, require_running
 from sleepgym.env.sleep_env import SleepEnv
-from sleepgym.env.spaces import action_error
 from sleepgym.episode.together import act_together as act
 
 Wrap = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
@@ -93,18 +93,10 @@ class SleepVectorEnv(SyncVectorEnv):
             gymnasium.error.ResetNeeded: An environment was not reset, or not after its episode ended, with autoreset
                 disabled; no environment has moved.
         """
-        try:
-            chosen = np.asarray(actions)
-        except ValueError:  # a ragged list
-            chosen = np.asarray(None)
-        if not self.action_space.contains(chosen):
-            raise action_error(f"expected {self.num_envs} actions in {self.single_action_space}", actions)
+        chosen = actions_of(actions, self.action_space, self.num_envs, self.single_action_space)
         ended = np.flatnonzero(self._autoreset_envs).tolist()
-        if ended and self.autoreset_mode == AutoresetMode.DISABLED:
-            raise gym.error.ResetNeeded(
-                f"expected running episodes, found that those of environments {ended} have ended; "
-                "call reset(options={'reset_mask': terminated | truncated})"
-            )
+        if self.autoreset_mode == AutoresetMode.DISABLED:
+            require_running(ended)
         # With NEXT_STEP, an environment that is about to be reset does not act.
         resting = ended if self.autoreset_mode == AutoresetMode.NEXT_STEP else []
         acting = [i for i in range(self.num_envs) if i not in resting]

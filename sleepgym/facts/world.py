@@ -24,6 +24,17 @@ _USER = "<|user|>"
 _WORD = re.compile(r"\w+|[^\w\s]+")
 
 
+def checked_split(split: str) -> Split:
+    """Returns a split that there is.
+
+    Raises:
+        ValueError: There is no such split.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"expected a split in {SPLITS}, found {split!r}")
+    return split
+
+
 @dataclass(frozen=True)
 class Relation:
     """One kind of fact: its subject type, possible objects, and the ways to state and to ask it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -34,7 +36,44 @@ class NotesOnly(Scheduler):
 
 
 @dataclass(frozen=True)
-class NoteFirst(Scheduler):
+class _Routing(Scheduler):
+    """Notes facts, teaches popular ones, and sleeps in quiet moments.
+
+    Questions are looked up if the weights are unsure. Subclasses say in which order it notes, prunes and teaches.
+    """
+
+    popular_at: float = 0.2
+    traffic_at: float = 0.3
+    load_at: float = 0.4
+    reserve: float = 1.0
+
+    name: ClassVar[str]
+
+    def order(self, pruned: Sequence[Operator], taught: Sequence[Operator]) -> Sequence[Operator]:
+        """Returns what it would do, the first first.
+
+        Args:
+            pruned: PRUNE if the ledger is crowded, or nothing.
+            taught: INJECT if a fact is popular enough, or nothing.
+        """
+        raise NotImplementedError
+
+    def act(self, observation: Observation, mask: Mask) -> Operator:
+        """See :meth:`Scheduler.act`."""
+        require_notes(mask, self.name)
+        if mask[NoteAction.LOOK_UP_UNSURE]:
+            return NoteAction.LOOK_UP_UNSURE
+        if sleeps(observation, mask, self.traffic_at, self.load_at):
+            return Action.SLEEP
+        taught = (Action.INJECT,) if popularity_of_next(observation) >= self.popular_at - ROUNDING else ()
+        busy = first_allowed(mask, *self.order(prune_if_crowded(observation), taught))
+        return (
+            first_allowed(mask, Action.REFRESH) if busy == Action.WAIT and is_rich(observation, self.reserve) else busy
+        )
+
+
+@dataclass(frozen=True)
+class NoteFirst(_Routing):
     """Notes everything at once, teaches it to the weights from there, and sleeps later, in quiet moments.
 
     Questions are looked up when the weights are unsure.
@@ -52,26 +91,16 @@ class NoteFirst(Scheduler):
     """
 
     popular_at: float = 0.0
-    traffic_at: float = 0.3
-    load_at: float = 0.4
-    reserve: float = 1.0
 
-    def act(self, observation: Observation, mask: Mask) -> Operator:
-        """See :meth:`Scheduler.act`."""
-        require_notes(mask, "note-first")
-        if mask[NoteAction.LOOK_UP_UNSURE]:
-            return NoteAction.LOOK_UP_UNSURE
-        if sleeps(observation, mask, self.traffic_at, self.load_at):
-            return Action.SLEEP
-        taught = (Action.INJECT,) if popularity_of_next(observation) >= self.popular_at - ROUNDING else ()
-        busy = first_allowed(mask, NoteAction.NOTE, *prune_if_crowded(observation), *taught)
-        return (
-            first_allowed(mask, Action.REFRESH) if busy == Action.WAIT and is_rich(observation, self.reserve) else busy
-        )
+    name: ClassVar[str] = "note-first"
+
+    def order(self, pruned: Sequence[Operator], taught: Sequence[Operator]) -> Sequence[Operator]:
+        """Notes before it teaches."""
+        return (NoteAction.NOTE, *pruned, *taught)
 
 
 @dataclass(frozen=True)
-class PopularFirst(Scheduler):
+class PopularFirst(_Routing):
     """Teaches popular facts to the weights, and notes the others; sleeps in quiet moments.
 
     Questions are looked up when the weights are unsure, or were not taught what a note tells.
@@ -86,23 +115,11 @@ class PopularFirst(Scheduler):
             left.
     """
 
-    popular_at: float = 0.2
-    traffic_at: float = 0.3
-    load_at: float = 0.4
-    reserve: float = 1.0
+    name: ClassVar[str] = "popular-first"
 
-    def act(self, observation: Observation, mask: Mask) -> Operator:
-        """See :meth:`Scheduler.act`."""
-        require_notes(mask, "popular-first")
-        if mask[NoteAction.LOOK_UP_UNSURE]:
-            return NoteAction.LOOK_UP_UNSURE
-        if sleeps(observation, mask, self.traffic_at, self.load_at):
-            return Action.SLEEP
-        taught = (Action.INJECT,) if popularity_of_next(observation) >= self.popular_at - ROUNDING else ()
-        busy = first_allowed(mask, *prune_if_crowded(observation), *taught, NoteAction.NOTE)
-        return (
-            first_allowed(mask, Action.REFRESH) if busy == Action.WAIT and is_rich(observation, self.reserve) else busy
-        )
+    def order(self, pruned: Sequence[Operator], taught: Sequence[Operator]) -> Sequence[Operator]:
+        """Teaches before it notes."""
+        return (*pruned, *taught, NoteAction.NOTE)
 
 
 def require_notes(mask: Mask, name: str) -> None:

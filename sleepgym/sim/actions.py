@@ -10,7 +10,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from sleepgym.env import spaces as single
-from sleepgym.env.spaces import action_error
+from sleepgym.env.batches import actions_of
 from sleepgym.episode.actions import Action
 from sleepgym.episode.card import Card
 from sleepgym.sim.episodes import Choices
@@ -45,12 +45,7 @@ class Tables:
         Raises:
             ActionError: They are not in the action space.
         """
-        try:
-            chosen = np.asarray(actions)
-        except ValueError:  # a ragged list
-            chosen = np.asarray(None)
-        if not batch_space(self.space, rows).contains(chosen):
-            raise action_error(f"expected {rows} actions in {self.space}", actions)
+        chosen = actions_of(actions, batch_space(self.space, rows), rows, self.space)
         operator = (chosen if self._parameters is None else chosen[:, 0]).astype(np.int32)
         facts, ticks = self._facts[operator], self._ticks[operator]
         if self._parameters is not None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sleepgym.env.observation import Observation
 from sleepgym.env.spaces import Choices, action_error
 from sleepgym.episode.card import Card
-from sleepgym.facts.world import SPLITS, Split
+from sleepgym.facts.world import Split, checked_split
 from sleepgym.sim.response import Response
 from sleepgym.sim.snapshot import Snapshot
 from sleepgym.sim.streams import streams_of
@@ -60,8 +60,7 @@ class SimEnv(gym.Env[Observation, Any]):
     ) -> None:
         if render_mode is not None:
             raise ValueError(f"expected render_mode=None, since a simulation has no picture, found {render_mode!r}")
-        if split not in SPLITS:
-            raise ValueError(f"expected a split in {SPLITS}, found {split!r}")
+        checked_split(split)
         self._one = SimVectorEnv(1, card, fit, AutoresetMode.DISABLED, flat, split, **overrides)
         self.card, self.split, self.flat = self._one.card, split, flat
         self.action_space = self._one.single_action_space

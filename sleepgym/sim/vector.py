@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from sleepgym.env.batches import require_running
 from sleepgym.env.observation import Observation, Observer
 from sleepgym.episode.card import Card
 from sleepgym.facts.world import Split
@@ -137,11 +138,8 @@ class SimVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
                 disabled; no environment has moved.
         """
         choices, episodes = self.tables.decoded(actions, self.num_envs), self.episodes
-        if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():
-            raise gym.error.ResetNeeded(
-                f"expected running episodes, found that those of environments {np.flatnonzero(self._ended).tolist()} "
-                "have ended; call reset(options={'reset_mask': terminated | truncated})"
-            )
+        if self.autoreset_mode == AutoresetMode.DISABLED:
+            require_running(np.flatnonzero(self._ended).tolist())
         resting = self._ended
         done = episodes.step(choices, resting, self._masks)
         if resting.any():

@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -17,13 +17,11 @@ from sleepgym.env.fastweights.card import FastWeightsCard, load_fast_card
 from sleepgym.env.fastweights.features import observed, space
 from sleepgym.env.fastweights.life import Digested, Life, Moment
 from sleepgym.env.fastweights.stream import Stream, draw_stream
+from sleepgym.env.render.rendering import Rendering
 from sleepgym.env.spaces import action_error
 from sleepgym.episode.card import require_sections
-from sleepgym.facts.world import SPLITS, Split
+from sleepgym.facts.world import Split, checked_split
 from sleepgym.fastweights import Trained, load_model, shipped
-
-if TYPE_CHECKING:
-    from sleepgym.env.render.window import Window
 
 Observation = NDArray[np.float32]
 
@@ -56,7 +54,7 @@ class Snapshot:
     split: Split
 
 
-class FastWeightsEnv(gym.Env[Observation, Any]):
+class FastWeightsEnv(Rendering, gym.Env[Observation, Any]):
     """Decide how many passes a model makes over its context before it is gone, and when.
 
     ```python
@@ -176,14 +174,13 @@ class FastWeightsEnv(gym.Env[Observation, Any]):
         name = "card" if isinstance(card, FastWeightsCard) else Path(card).name
         require_sections(overrides, name, ("card", "split", "render_mode"), FastWeightsCard)
         self.card = load_fast_card(card, **overrides)
-        self.split, self.render_mode = _checked(split), render_mode
+        self.split, self.render_mode = checked_split(split), render_mode
         self.trained = shared_model(self.card.model.file, self.card.model.device)
         self.action_space = gym.spaces.Discrete(len(self.card.passes.choices))
         self.observation_space: gym.spaces.Box = space()  # type: ignore[assignment]
         self.ready: Digested | None = None
         """What the passes of the next action leave, where a vector has made them already."""
         self._life: Life | None = None
-        self._window: Window | None = None
 
     @property
     def life(self) -> Life:
@@ -211,7 +208,7 @@ class FastWeightsEnv(gym.Env[Observation, Any]):
         options = options or {}
         if unknown := sorted(str(key) for key in options.keys() - {"split"}):
             raise ValueError(f"expected options out of ['split'], found {unknown}; leave them out")
-        split = _checked(options.get("split", self.split))
+        split = checked_split(options.get("split", self.split))
         super().reset(seed=seed)
         self.split, self.ready = split, None
         stream = draw_stream(self.card, self.trained.task, split, self.np_random)
@@ -288,40 +285,19 @@ class FastWeightsEnv(gym.Env[Observation, Any]):
         if moment is not None:
             self.restore(moment)
 
-    def render(self) -> NDArray[np.uint8] | str | None:
-        """The episode so far; see the class.
-
-        Raises:
-            gymnasium.error.ResetNeeded: There is no episode yet.
-            gymnasium.error.DependencyNotInstalled: A window cannot be opened here.
-        """
-        if self.render_mode is None:
-            gym.logger.warn('expected a render mode, found none; make the environment with render_mode="rgb_array"')
-            return None
+    def _text(self) -> str:
         # Here, because matplotlib takes long to load and training never renders.
-        from sleepgym.env.fastweights.pictures import picture, text
+        from sleepgym.env.fastweights.pictures import text
 
-        if self.render_mode == "ansi":
-            return text(self.life)
-        image = picture(self.life)
-        if self.render_mode == "rgb_array":
-            return image
-        if self._window is None:
-            from sleepgym.env.render.window import Window
+        return text(self.life)
 
-            self._window = Window("FastWeights", 1 / self.metadata["render_fps"])
-        self._window.show(image)
-        return None
+    def _picture(self) -> NDArray[np.uint8]:
+        from sleepgym.env.fastweights.pictures import picture
 
-    def close(self) -> None:
-        """Closes the window, if there is one; the environment can still be used."""
-        if self._window is not None:
-            self._window.close()
-            self._window = None
+        return picture(self.life)
 
-    def _show(self) -> None:
-        if self.render_mode == "human":
-            self.render()
+    def _title(self) -> str:
+        return "FastWeights"
 
     def _info(self, invalid: bool) -> dict[str, Any]:
         life, integer, real = self.life, np.int64, np.float64
@@ -336,9 +312,3 @@ class FastWeightsEnv(gym.Env[Observation, Any]):
             "slept": integer(life.slept),
             "tick": integer(life.tick),
         }
-
-
-def _checked(split: str) -> Split:
-    if split not in SPLITS:
-        raise ValueError(f"expected a split in {SPLITS}, found {split!r}")
-    return split

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
+from sleepgym.env.batches import actions_of, require_running
 from sleepgym.env.fastweights.env import FastWeightsEnv
 from sleepgym.env.fastweights.life import digest
-from sleepgym.env.spaces import action_error
 
 
 class FastWeightsVectorEnv(SyncVectorEnv):
@@ -50,20 +49,10 @@ class FastWeightsVectorEnv(SyncVectorEnv):
             gymnasium.error.ResetNeeded: An environment was not reset, or not after its episode ended, with autoreset
                 disabled; no environment has moved.
         """
-        try:
-            chosen = np.asarray(actions)
-        except ValueError:  # a ragged list
-            chosen = np.asarray(None)
-        if not self.action_space.contains(chosen):
-            raise action_error(f"expected {self.num_envs} actions in {self.single_action_space}", actions)
+        chosen = actions_of(actions, self.action_space, self.num_envs, self.single_action_space)
         envs = self._singles()
-        running = [env for env in envs if not env.life.over]
-        if self.autoreset_mode == AutoresetMode.DISABLED and len(running) < len(envs):
-            ended = [number for number, env in enumerate(envs) if env.life.over]
-            raise gym.error.ResetNeeded(
-                f"expected running episodes, found that those of environments {ended} have ended; "
-                "call reset(options={'reset_mask': terminated | truncated})"
-            )
+        if self.autoreset_mode == AutoresetMode.DISABLED:
+            require_running([number for number, env in enumerate(envs) if env.life.over])
         passes = [0 if env.life.over else env.life.passes_of(int(a)) for env, a in zip(envs, chosen, strict=True)]
         busy = [(env, count) for env, count in zip(envs, passes, strict=True) if count]
         if len(busy) > 1:

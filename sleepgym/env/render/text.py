@@ -43,6 +43,9 @@ NOTE_ACTIONS = {
 }
 """Letter and style of each further action of cards with notes."""
 
+EVERY_ACTION = ACTIONS | NOTE_ACTIONS
+"""Letter and style of each action that there is."""
+
 STANDINGS = {
     Standing.RIGHT: ("recalled", "cyan"),
     Standing.WRONG: ("forgotten", "bold red"),
@@ -132,12 +135,12 @@ def _notes(episode: Episode) -> Text:
 def _ticks(episode: Episode) -> Text:
     line = Text("ticks ")
     for doing in episode.history.doing[-TICKS:]:
-        line.append(*(ACTIONS | NOTE_ACTIONS)[doing])
+        line.append(*EVERY_ACTION[doing])
     return line
 
 
 def _action_legend(has_notes: bool) -> Text:
-    actions = ACTIONS | NOTE_ACTIONS if has_notes else ACTIONS
+    actions = EVERY_ACTION if has_notes else ACTIONS
     named = {name: name.lower().replace("look_up_", "look up: ") for name in actions}
     words = [Text(letter, style) + Text(f" {named[name]}", "dim") for name, (letter, style) in actions.items()]
     return Text("      ") + Text(", ").join(words)
