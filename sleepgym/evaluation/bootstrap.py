@@ -17,7 +17,7 @@ narrow; with one stream and one run, it is a point.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -142,19 +142,23 @@ def _interval(
         raise ValueError(
             f"expected at least one resample and a confidence between 0 and 1, found {resamples=}, {confidence=}"
         )
-    found = np.array([statistic(*_drawn(matrices, rng, over)) for _ in range(resamples)])
+    found = np.array([statistic(*drawn) for drawn in _drawn(matrices, rng, resamples, over)])
     tail = (1 - confidence) / 2
     low, high = np.quantile(found, [tail, 1 - tail], axis=0)
     return low, high
 
 
-def _drawn(matrices: tuple[ScoreMatrix, ...], rng: np.random.Generator, over: Over) -> list[NDArray[np.float64]]:
-    """Returns the scores with rows and columns drawn with replacement; all matrices share the drawn columns."""
-    count = len(matrices[0].streams)
-    columns = np.arange(count) if over == "runs" else rng.integers(count, size=count)
-    drawn = []
-    for matrix in matrices:
-        runs = len(matrix.scores)
-        rows = np.arange(runs) if over == "streams" else rng.integers(runs, size=runs)
-        drawn.append(matrix.scores[rows[:, None], columns])
-    return drawn
+def _drawn(
+    matrices: tuple[ScoreMatrix, ...], rng: np.random.Generator, resamples: int, over: Over
+) -> Iterator[list[NDArray[np.float64]]]:
+    """Yields the scores with rows and columns drawn with replacement; all matrices share the drawn columns."""
+    count, runs = len(matrices[0].streams), [len(matrix.scores) for matrix in matrices]
+    # Indices of all resamples in one call: a call per matrix and resample would take longer than most statistics.
+    drawn = [0 if over == "runs" else count, *([0] * len(runs) if over == "streams" else runs)]
+    bounds = np.repeat(drawn, drawn)
+    indices = rng.integers(np.broadcast_to(bounds, (resamples, len(bounds))))
+    parts = np.split(indices, np.cumsum(drawn)[:-1], axis=1)
+    fixed = [np.broadcast_to(np.arange(n), (resamples, n)) for n in (count, *runs)]
+    columns, *rows = (part if n else every for part, n, every in zip(parts, drawn, fixed, strict=True))
+    for i in range(resamples):
+        yield [matrix.scores[of[i][:, None], columns[i]] for matrix, of in zip(matrices, rows, strict=True)]
