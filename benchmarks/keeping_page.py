@@ -76,13 +76,18 @@ def shown(share: float, hits: int, count: int) -> str:
 
 
 def ceiling(group: Sequence[records.Record]) -> str:
-    """What the bare model recalls of what it knows in the unseen phrasings of the same relations."""
+    """What the bare model recalls of what it knows in the unseen phrasings of the same relations, if there are any."""
     hits, count = group[0]["runs"][0]["points"][0]["unseen, of known"]
-    low, high = wilson(hits, count)
     known, reported = group[0]["known"], group[0]["reported"]
-    return (
+    asked = (
         f"The bare model completes {known} prompts rightly. {reported} of them are never rehearsed, and asked again "
-        f"but for those about what is taught. In the unseen phrasings of the first draw's relations it recalls "
+        "but for those about what is taught."
+    )
+    if not count:
+        return asked
+    low, high = wilson(hits, count)
+    return (
+        f"{asked} In the unseen phrasings of the first draw's relations it recalls "
         f"{hits / count:.2f} [{low:.2f}, {high:.2f}] of the {count} things it knows itself."
     )
 

@@ -20,7 +20,7 @@ def calibration(base, facts, world):
     lines: list[str] = []
     start = EditSpec(steps=10, prefixes=1)
     found = calibrate(
-        base.overlay, taught[:4], start, layers=[(0,), (1,)], clamps=(0.3, 1.5), covariance_weights=(300.0, 3e5),
+        base.overlay, taught[:2], start, layers=[(0,), (1,)], clamps=(0.3, 1.5), covariance_weights=(300.0, 3e5),
         progress=lines.append,
     )  # fmt: skip
     assert len(lines) == len(found.trials) == 2 * 2 + 2 + 2 + 2
