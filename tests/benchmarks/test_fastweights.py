@@ -12,7 +12,7 @@ from benchmarks.common import records
 from benchmarks.fastweights import Measure, Train
 from sleepgym.fastweights.train import Args
 
-SMALL = {"seeds": 2, "tasks": ("hops",), "steps": 2, "blocks": 1}
+SMALL = {"seeds": 2, "tasks": ("hops",), "steps": 2}
 
 
 @pytest.fixture(scope="module")
