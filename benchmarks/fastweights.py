@@ -21,11 +21,11 @@ import torch
 import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import fastweights_page
+from benchmarks import fastweights_page, fastweights_places
 from benchmarks.common import markdown, records, timing
 from benchmarks.common.records import Record
 from sleepgym.evaluation.processes import in_processes
-from sleepgym.fastweights import FastWeightModel, Trained, load_model
+from sleepgym.fastweights import FastWeightModel, Hops, Trained, load_model
 from sleepgym.fastweights.scoring import Accuracy, accuracies, majority
 from sleepgym.fastweights.train import Args as TrainArgs
 from sleepgym.fastweights.train import Run, train
@@ -168,7 +168,12 @@ def scored(args: Measure, kind: str, recipe: TrainArgs, trained: Trained) -> Ite
         found = accuracies(
             trained.model, trained.task, passes, args.sequences, split="test", uncut=recipe.uncut, frozen=frozen
         )
+        places = {}
+        if isinstance(trained.task, Hops) and trained.task.deepest >= fastweights_places.HOPS:
+            several = (trained.model, trained.task, passes, args.sequences, frozen, recipe.uncut)
+            places = {"places": fastweights_places.by_place(*several)}
         return {
+            **places,
             "kind": name,
             "passes": passes,
             "seed": recipe.seed,
