@@ -2,14 +2,16 @@
 
     python benchmarks/fastweights_play.py --ppo-steps 200000
 
-Rules are tuned on training streams; all figures are of test streams, the same for everybody. It writes its
-record and table of docs/fastweights.md.
+Rules are tuned on training streams; all figures are of test streams, the same for everybody. Who has played already,
+with this card and model, does not play again. It writes its record and its table of docs/fastweights.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,7 @@ from benchmarks import fastweights_page
 from benchmarks.common import markdown, records
 from benchmarks.common.records import Record
 from sleepgym.env.fastweights.card import FastWeightsCard, load_fast_card
-from sleepgym.env.fastweights.env import FastWeightsEnv
-from sleepgym.facts.world import Split
+from sleepgym.env.fastweights.env import FastWeightsEnv, model_path
 from sleepgym.schedulers.passes import FixedPasses, PassScheduler, Rollouts, UntilSettled, WhileWrong
 
 CHANGES = (0.4, 0.6, 0.8, 0.9, 0.93)
@@ -119,25 +120,30 @@ def families(card: FastWeightsCard) -> dict[str, list[PassScheduler]]:
     }
 
 
-def players(args: Args, card: FastWeightsCard) -> Iterator[Played]:
-    """Lets everybody play, in the order of the table."""
-
-    def env(split: Split) -> FastWeightsEnv:
-        return FastWeightsEnv(card, split)
-
+def players(args: Args, card: FastWeightsCard) -> dict[str, Callable[[], Played]]:
+    """Everybody who is to play, in the order of the table, by name."""
     seeds, tuning = range(args.streams), range(args.tuning_streams)
-    test, training = env("test"), env("train")
-    for passes in range(card.passes.most + 1):
-        yield play(test, FixedPasses(passes, card.passes).predict, seeds, f"fixed N = {passes}", "fixed")
+    test, training = FastWeightsEnv(card, "test"), FastWeightsEnv(card, "train")
+
+    def tuned(name: str, rules: list[PassScheduler]) -> Played:
+        scores = [play(training, rule.predict, tuning, name, "rule").score for rule in rules]
+        rule = rules[scores.index(max(scores))]
+        return replace(play(test, rule.predict, seeds, name, "rule"), settings=settings(rule))
+
+    fixed = {n: FixedPasses(n, card.passes) for n in range(card.passes.most + 1)}
+    found: dict[str, Callable[[], Played]] = {}
+    for n, rule in fixed.items():
+        name = f"fixed N = {n}"
+        found[name] = partial(play, test, rule.predict, seeds, name, "fixed")
     for name, rules in families(card).items():
-        tuned = [play(training, rule.predict, tuning, name, "rule").score for rule in rules]
-        rule = rules[tuned.index(max(tuned))]
-        yield replace(play(test, rule.predict, seeds, name, "rule"), settings=settings(rule))
+        found[name] = partial(tuned, name, rules)
     if args.ppo_steps:
-        yield play(test, learned(args, card).predict, seeds, f"PPO, {args.ppo_steps:,} steps", "learned")
+        name = f"PPO, {args.ppo_steps:,} steps, seed {args.seed}"
+        found[name] = lambda: play(test, learned(args, card).predict, seeds, name, "learned")
     if args.planner_streams:
-        go_on_by = [FixedPasses(passes, card.passes) for passes in range(1, MOST + 1)]
-        yield play(test, Rollouts(test, go_on_by).predict, seeds[: args.planner_streams], "planner", "planner")
+        planner = Rollouts(test, [fixed[n] for n in range(1, MOST + 1)])
+        found["planner"] = partial(play, test, planner.predict, seeds[: args.planner_streams], "planner", "planner")
+    return found
 
 
 def settings(rule: PassScheduler) -> dict[str, float]:
@@ -155,16 +161,23 @@ def learned(args: Args, card: FastWeightsCard) -> MaskablePPO:
 def main(args: Args) -> None:
     torch.set_num_threads(1)
     card = load_fast_card(args.card)
-    found: list[dict[str, Any]] = []
-    for played in players(args, card):
-        print(f"{played.name}: score {played.score:.3f}, {played.sleep:.1f} ticks of sleep", flush=True)
-        found.append(asdict(played))
-    record: Record = records.circumstances() | {
+    about = {
         "card": card.model_dump(mode="json"),
+        "model": hashlib.sha256(model_path(card.model.file).read_bytes()).hexdigest(),
         "streams": args.streams,
-        "players": found,
+        "tuning streams": args.tuning_streams,
     }
-    records.write(args.out, record)
+    before: Record = records.read(args.out) if args.out.exists() else {}
+    same = all(before.get(key) == value for key, value in about.items())
+    found = {player["name"]: player for player in before["players"]} if same else {}
+    todo = players(args, card)
+    for name, lets_play in todo.items():
+        if name not in found:
+            played = lets_play()
+            print(f"{name}: score {played.score:.3f}, {played.sleep:.1f} ticks of sleep", flush=True)
+            found[name] = asdict(played)
+            there = [found[known] for known in todo if known in found]
+            records.write(args.out, records.circumstances() | about | {"players": there})
     markdown.write(args.page, fastweights_page.contents(args.out.parent), "Fast weights", "benchmarks/fastweights.py")
 
 

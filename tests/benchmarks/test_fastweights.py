@@ -122,8 +122,12 @@ def test_players_play_the_same_streams_and_the_page_compares_them_with_the_best_
         out=place,
         page=folder / "page.md",
     )
+    fastweights_play.main(replace(args, planner_streams=0))
+    first = records.read(place)
+    monkeypatch.setattr(fastweights_play, "learned", None)  # who has played does not play again
     fastweights_play.main(args)
     record = records.read(place)
+    assert record["players"][:-1] == first["players"]
     assert [player["kind"] for player in record["players"]] == ["fixed"] * 5 + ["rule"] * 5 + ["learned", "planner"]
     assert all(len(player["scores"]) == len(player["slept"]) == 2 for player in record["players"][:-1])
     windows = 2 * record["card"]["stream"]["documents"]

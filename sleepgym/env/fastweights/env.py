@@ -26,11 +26,16 @@ from sleepgym.fastweights import Trained, load_model, shipped
 Observation = NDArray[np.float32]
 
 
+def model_path(file: str) -> Path:
+    """Path of a model that a card names: of one that ships, or of any other."""
+    path = shipped(file)
+    return path if path.exists() else Path(file)
+
+
 @cache
 def shared_model(file: str, device: str) -> Trained:
     """The model of a card, loaded on first use; it is never written to, so that all environments share it."""
-    path = shipped(file)
-    trained = load_model(path if path.exists() else file)
+    trained = load_model(model_path(file))
     trained.model.to(device)
     return trained
 
