@@ -11,7 +11,7 @@ of ``runs/fastweights``, and ``python -m sleepgym.fastweights.train`` makes the 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,7 +92,7 @@ class Measure(Common):
 
     sequences: int = 1000
     """test sequences per depth"""
-    repeats: int = 200
+    repeats: int = 1000
     """rounds of timings, in each of which every N answers once"""
     out: Path = records.ROOT / "docs" / "fastweights"
     """folder of the records"""
@@ -216,11 +216,20 @@ def times(models: dict[int, Trained], repeats: int) -> list[dict[str, Any]]:
         {
             "passes": passes,
             **{when: timing.spread([1e3 * s for s in found[f"{when} {passes}"]]) for when in ("wake", "sleep")},
-            "wake relative to the smallest N": timing.ratio(found[f"wake {passes}"], found[f"wake {min(models)}"]),
+            "wake relative to the smallest N": relative(found[f"wake {passes}"], found[f"wake {min(models)}"]),
             "bytes of S": ready[passes].nbytes,
         }
         for passes in models
     ]
+
+
+def relative(one: Sequence[float], other: Sequence[float], draws: int = 2000) -> dict[str, float]:
+    """Ratio of the medians of paired timings, with its 95 % interval: a bootstrap over rounds, percentiles."""
+    pairs = np.array([one, other])
+    rounds = np.random.default_rng(0).integers(pairs.shape[1], size=(draws, pairs.shape[1]))
+    ratios = np.divide(*np.median(pairs[:, rounds], axis=2))
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return {"ratio": float(np.divide(*np.median(pairs, axis=1))), "low": float(low), "high": float(high)}
 
 
 def _answer(model: FastWeightModel, queries: torch.Tensor, state: Any) -> timing.Call:

@@ -142,7 +142,7 @@ def times(record: Record) -> str:
             [
                 str(row["passes"]),
                 markdown.interval(row["wake"]),
-                f"{ratio['ratio']:.3f}",
+                f"{ratio['ratio']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]",
                 markdown.interval(row["sleep"]),
                 f"{row['bytes of S']:,}",
             ]

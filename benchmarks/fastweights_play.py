@@ -49,6 +49,8 @@ class Args:
     """steps that PPO is trained for; 0 for none"""
     ppo_envs: int = 16
     """environments that it is trained in"""
+    ppo_rates: tuple[float, ...] = (3e-4, 1e-3)
+    """learning rates that it is trained with, a policy each"""
     seed: int = 1
     """seed of PPO"""
     out: Path = records.ROOT / "docs" / "fastweights" / "play.json"
@@ -137,9 +139,13 @@ def players(args: Args, card: FastWeightsCard) -> dict[str, Callable[[], Played]
         found[name] = partial(play, test, rule.predict, seeds, name, "fixed")
     for name, rules in families(card).items():
         found[name] = partial(tuned, name, rules)
-    if args.ppo_steps:
-        name = f"PPO, {args.ppo_steps:,} steps, seed {args.seed}"
-        found[name] = lambda: play(test, learned(args, card).predict, seeds, name, "learned")
+
+    def trained(name: str, rate: float) -> Played:
+        return play(test, learned(args, card, rate).predict, seeds, name, "learned")
+
+    for rate in args.ppo_rates if args.ppo_steps else ():
+        name = f"PPO, {args.ppo_steps:,} steps at {rate:g}, seed {args.seed}"
+        found[name] = partial(trained, name, rate)
     if args.planner_streams:
         planner = Rollouts(test, [fixed[n] for n in range(1, MOST + 1)])
         found["planner"] = partial(play, test, planner.predict, seeds[: args.planner_streams], "planner", "planner")
@@ -151,10 +157,11 @@ def settings(rule: PassScheduler) -> dict[str, float]:
     return {name: value for name, value in vars(rule).items() if isinstance(value, int | float)}
 
 
-def learned(args: Args, card: FastWeightsCard) -> MaskablePPO:
+def learned(args: Args, card: FastWeightsCard, rate: float) -> MaskablePPO:
     """Trains PPO with masks on training streams."""
     envs = DummyVecEnv([lambda: FastWeightsEnv(card, "train")] * args.ppo_envs)
-    policy = MaskablePPO("MlpPolicy", envs, n_steps=128, batch_size=512, gamma=0.98, ent_coef=0.01, seed=args.seed)
+    settings: dict[str, Any] = {"n_steps": 128, "batch_size": 512, "gamma": 0.98, "ent_coef": 0.01, "seed": args.seed}
+    policy = MaskablePPO("MlpPolicy", envs, learning_rate=rate, **settings)
     return policy.learn(args.ppo_steps)
 
 

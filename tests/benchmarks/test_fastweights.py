@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import fastweights, fastweights_page, fastweights_play
@@ -91,6 +92,16 @@ def test_questions_of_two_hops_are_told_apart_by_where_their_steps_stand() -> No
     assert all(0 <= case["right"] <= case["asked"] for case in found)
 
 
+def test_the_ratio_of_medians_is_between_its_bounds_and_knows_pairs() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.lognormal(size=200)  # what a busy machine adds to both of a round
+    found = fastweights.relative(list(1.1 * noise), list(noise))
+    assert found == pytest.approx({"ratio": 1.1, "low": 1.1, "high": 1.1})
+    apart = fastweights.relative(list(rng.lognormal(size=200)), list(noise))
+    assert apart["low"] < apart["ratio"] < apart["high"]
+    assert apart["low"] < 1 < apart["high"]
+
+
 def test_intervals_are_those_of_student() -> None:
     # t of two degrees of freedom at 0.975 is 4.303; the standard error of 0, 1, 2 is 1 / sqrt 3.
     assert fastweights_page.interval([0.0, 1.0, 2.0]) == "1.00 ± 2.48"
@@ -118,6 +129,7 @@ def test_players_play_the_same_streams_and_the_page_compares_them_with_the_best_
         tuning_streams=1,
         ppo_steps=256,
         ppo_envs=2,
+        ppo_rates=(1e-3,),
         planner_streams=1,
         out=place,
         page=folder / "page.md",
