@@ -152,30 +152,41 @@ def times(record: Record) -> str:
 
 
 def played(record: Record) -> str:
-    """Score and sleep of every player, and both relative to the best fixed N."""
-    best = max((p for p in record["players"] if p["kind"] == "fixed"), key=lambda p: statistics.mean(p["scores"]))
+    """Score and sleep of every player, relative to the best fixed N, and score relative to the best rule."""
+    fixed, rule = (best_of(record, kind) for kind in ("fixed", "rule"))
     rows = []
     for player in record["players"]:
         n = len(player["scores"])  # a player may have played the first streams only
-        differences = [a - b for a, b in zip(player["scores"], best["scores"][:n], strict=True)]
-        slept = statistics.mean(best["slept"][:n])
+        slept = statistics.mean(fixed["slept"][:n])
         rows.append(
             [
                 named(player),
                 str(n),
                 interval(player["scores"], 3),
-                "" if player is best else interval(differences, 3),
+                *("" if player is best else interval(differences(player, best), 3) for best in (fixed, rule)),
                 f"{statistics.mean(player['slept']):.1f}",
                 f"{statistics.mean(player['slept']) / slept:.0%}" if slept else "",
             ]
         )
-    head = ["player", "streams", "score", f"minus that of {best['name']}", "ticks of sleep", "relative to its sleep"]
+    against = [f"minus {fixed['name']}", f"minus the rule that is best, {rule['name']}"]
+    head = ["player", "streams", "score", *against, "ticks of sleep", f"relative to {fixed['name']}"]
     busy = "; the machine was busy" if records.was_busy(record) else ""
     about = (
         f"test streams, the same ones for all; mean with its 95 % interval (t); "
         f"{record['machine']}{busy}; `{record['command']}`"
     )
     return f"{markdown.table(head, rows)}\n\n{about}"
+
+
+def best_of(record: Record, kind: str) -> dict[str, Any]:
+    """The player of a kind with the highest mean score."""
+    return max((p for p in record["players"] if p["kind"] == kind), key=lambda p: statistics.mean(p["scores"]))
+
+
+def differences(player: dict[str, Any], best: dict[str, Any]) -> list[float]:
+    """Differences of score from another player on the streams that a player has played."""
+    scores = player["scores"]
+    return [own - other for own, other in zip(scores, best["scores"][: len(scores)], strict=True)]
 
 
 def named(player: dict[str, Any]) -> str:

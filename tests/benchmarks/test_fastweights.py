@@ -146,4 +146,4 @@ def test_players_play_the_same_streams_and_the_page_compares_them_with_the_best_
     assert [player["slept"] for player in record["players"][:5]] == [[n * windows] * 2 for n in range(5)]
     table = fastweights_page.played(record)
     best = max(record["players"][:5], key=lambda player: sum(player["scores"]))
-    assert f"minus that of {best['name']}" in table and table in (folder / "page.md").read_text(encoding="utf-8")
+    assert f"minus {best['name']}" in table and table in (folder / "page.md").read_text(encoding="utf-8")
