@@ -11,7 +11,7 @@ of ``runs/fastweights``, and ``python -m sleepgym.fastweights.train`` makes the 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,20 +21,22 @@ import torch
 import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import fastweights_page
+from benchmarks import fastweights_page, fastweights_places
 from benchmarks.common import markdown, records, timing
 from benchmarks.common.records import Record
 from sleepgym.evaluation.processes import in_processes
-from sleepgym.fastweights import FastWeightModel, Trained, load_model
+from sleepgym.fastweights import FastWeightModel, Hops, Trained, load_model
 from sleepgym.fastweights.scoring import Accuracy, accuracies, majority
 from sleepgym.fastweights.train import Args as TrainArgs
 from sleepgym.fastweights.train import Run, train
 
-SHAPES: dict[str, dict[str, int]] = {
-    "rule110": {"cells": 13, "deepest": 6, "queries": 20},
-    "hops": {"people": 8, "deepest": 6, "queries": 16},
+USUAL = {
+    "rule110": TrainArgs(task="rule110", settings={"cells": 13, "deepest": 6, "queries": 20}, blocks=1, steps=3000),
+    "hops": TrainArgs(
+        task="hops", settings={"people": 8, "deepest": 3, "queries": 16}, blocks=1, batch=16, steps=1800, grow=1000
+    ),
 }
-"""Settings of the tasks that are measured."""
+"""What is trained on each task, but for N, controls and seeds; decision 19 says why."""
 CONTROLS = ("n0", "flops", "deep", "uncut")
 """Runs beside those of one N each: all N in one model, equal FLOPs, more blocks, the context kept."""
 
@@ -51,10 +53,8 @@ class Common:
     """N, of one model each"""
     controls: tuple[str, ...] = CONTROLS
     """controls that are trained too: n0, flops, deep, uncut"""
-    steps: int = 4000
-    """optimiser steps of a run; the control of equal FLOPs makes more"""
-    blocks: int = 2
-    """blocks of a model; the deeper one has twice as many"""
+    steps: int = 0
+    """optimiser steps of a run, of which the control of equal FLOPs makes more; 0 for those of the task"""
     runs: Path = Path("runs/fastweights")
     """folder of the runs"""
 
@@ -62,11 +62,11 @@ class Common:
         """Runs by name, in the order in which they are trained."""
         for seed in range(1, self.seeds + 1):
             for task in self.tasks:
-                usual = TrainArgs(task=task, settings=SHAPES[task], steps=self.steps, seed=seed, blocks=self.blocks)  # type: ignore[arg-type]
+                usual = stretched(replace(USUAL[task], seed=seed), self.steps or USUAL[task].steps)
                 kinds = {f"n{passes}": replace(usual, passes=passes) for passes in self.passes}
                 kinds["n0"] = replace(usual, passes=0, most_passes=max(self.passes))
-                kinds["flops"] = replace(usual, passes=1, steps=self.equal_steps(usual))
-                kinds["deep"] = replace(usual, passes=1, blocks=2 * self.blocks)
+                kinds["flops"] = replace(stretched(usual, self.equal_steps(usual)), passes=1)
+                kinds["deep"] = replace(usual, passes=1, blocks=2 * usual.blocks)
                 kinds["uncut"] = replace(usual, passes=1, uncut=True)
                 for kind, args in kinds.items():
                     if kind in (*(f"n{passes}" for passes in self.passes), *self.controls):
@@ -75,7 +75,7 @@ class Common:
     def equal_steps(self, usual: TrainArgs) -> int:
         """Steps of N = 1 that cost as many floating-point operations as those of the largest N."""
         most = flops(replace(usual, passes=max(self.passes)))
-        return round(self.steps * most / flops(replace(usual, passes=1)))
+        return round(usual.steps * most / flops(replace(usual, passes=1)))
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,17 @@ class Measure(Common):
 
     sequences: int = 1000
     """test sequences per depth"""
-    repeats: int = 200
+    repeats: int = 1000
     """rounds of timings, in each of which every N answers once"""
     out: Path = records.ROOT / "docs" / "fastweights"
     """folder of the records"""
     page: Path = records.ROOT / "docs" / "fastweights.md"
     """page"""
+
+
+def stretched(args: TrainArgs, steps: int) -> TrainArgs:
+    """A run of so many steps, of which its curriculum takes the same share."""
+    return replace(args, steps=steps, grow=round(args.grow * steps / args.steps))
 
 
 def flops(args: TrainArgs) -> int:
@@ -148,7 +153,7 @@ def measured(args: Measure, task: str) -> Record:
         "settings": asdict(any_model.task),  # type: ignore[call-overload]
         "shape": asdict(any_model.model.spec),
         "parameters": sum(weight.numel() for weight in any_model.model.parameters()),
-        "steps": args.steps,
+        "steps": args.steps or USUAL[task].steps,
         "runs": rows,
         "majority": [asdict(score) for score in majority(any_model.task, args.sequences, split="test")],
     }
@@ -163,7 +168,12 @@ def scored(args: Measure, kind: str, recipe: TrainArgs, trained: Trained) -> Ite
         found = accuracies(
             trained.model, trained.task, passes, args.sequences, split="test", uncut=recipe.uncut, frozen=frozen
         )
+        places = {}
+        if isinstance(trained.task, Hops) and trained.task.deepest >= fastweights_places.HOPS:
+            several = (trained.model, trained.task, passes, args.sequences, frozen, recipe.uncut)
+            places = {"places": fastweights_places.by_place(*several)}
         return {
+            **places,
             "kind": name,
             "passes": passes,
             "seed": recipe.seed,
@@ -206,11 +216,20 @@ def times(models: dict[int, Trained], repeats: int) -> list[dict[str, Any]]:
         {
             "passes": passes,
             **{when: timing.spread([1e3 * s for s in found[f"{when} {passes}"]]) for when in ("wake", "sleep")},
-            "wake relative to the smallest N": timing.ratio(found[f"wake {passes}"], found[f"wake {min(models)}"]),
+            "wake relative to the smallest N": relative(found[f"wake {passes}"], found[f"wake {min(models)}"]),
             "bytes of S": ready[passes].nbytes,
         }
         for passes in models
     ]
+
+
+def relative(one: Sequence[float], other: Sequence[float], draws: int = 2000) -> dict[str, float]:
+    """Ratio of the medians of paired timings, with its 95 % interval: a bootstrap over rounds, percentiles."""
+    pairs = np.array([one, other])
+    rounds = np.random.default_rng(0).integers(pairs.shape[1], size=(draws, pairs.shape[1]))
+    ratios = np.divide(*np.median(pairs[:, rounds], axis=2))
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return {"ratio": float(np.divide(*np.median(pairs, axis=1))), "low": float(low), "high": float(high)}
 
 
 def _answer(model: FastWeightModel, queries: torch.Tensor, state: Any) -> timing.Call:

@@ -12,6 +12,7 @@ from scipy import stats
 
 from benchmarks.common import markdown, records
 from benchmarks.common.records import Record
+from benchmarks.fastweights_places import CASES
 from sleepgym.fastweights.task import ASKED_TOGETHER
 from sleepgym.fastweights.tasks import TASKS
 
@@ -35,6 +36,8 @@ def contents(folder: Path) -> markdown.Blocks:
     for task in TASKS:
         path = folder / f"{task}.json"
         blocks |= of_task(records.read(path)) if path.exists() else dict.fromkeys(names(task), MISSING)
+    path = folder / "hops.json"
+    blocks["places"] = placed(records.read(path)) if path.exists() else MISSING
     path = folder / "play.json"
     return blocks | {"schedulers": played(records.read(path)) if path.exists() else MISSING}
 
@@ -56,13 +59,13 @@ def of_task(record: Record) -> dict[str, str]:
     return dict(zip(names(record["task"]), ("\n\n".join(parts), gains(record), times(record)), strict=True))
 
 
-def interval(values: Sequence[float]) -> str:
+def interval(values: Sequence[float], digits: int = 2) -> str:
     """Mean over seeds with its 95 % interval (Student's t); a single seed has none."""
     mean = statistics.mean(values)
     if len(values) < 2:
-        return f"{mean:.2f}"
+        return f"{mean:.{digits}f}"
     half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean:.2f} ± {half:.2f}"
+    return f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
 def shares(record: Record, kind: str, passes: int, count: str) -> dict[int, dict[int, float]]:
@@ -98,6 +101,19 @@ def accuracy(record: Record, count: str) -> str:
     return markdown.table(["model", "seeds", *(f"depth {depth}" for depth in depths)], rows)
 
 
+def placed(record: Record) -> str:
+    """Single questions of two hops by the windows of their steps, a row for each kind of run."""
+    there = {(run["kind"], run["passes"]) for run in record["runs"] if "places" in run}
+    rows = []
+    for kind, passes in kinds(record):
+        if (kind, passes) in there:
+            runs = [run["places"] for run in record["runs"] if (run["kind"], run["passes"]) == (kind, passes)]
+            cells = [interval([case["right"] / case["asked"] for case in cases]) for cases in zip(*runs, strict=True)]
+            rows.append([NAMES[kind].format(passes=passes), str(len(runs)), *cells])
+    head = [f"window {first}, then {second}" for first, second in CASES]
+    return markdown.table(["model, two hops", "seeds", *head], rows)
+
+
 def gains(record: Record) -> str:
     """Differences of joint accuracy between models of the same seed."""
     pairs = [
@@ -126,7 +142,7 @@ def times(record: Record) -> str:
             [
                 str(row["passes"]),
                 markdown.interval(row["wake"]),
-                f"{ratio['ratio']:.3f}",
+                f"{ratio['ratio']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]",
                 markdown.interval(row["sleep"]),
                 f"{row['bytes of S']:,}",
             ]
@@ -136,30 +152,47 @@ def times(record: Record) -> str:
 
 
 def played(record: Record) -> str:
-    """Score and sleep of every player, and both relative to the best fixed N."""
-    best = max((p for p in record["players"] if p["kind"] == "fixed"), key=lambda p: statistics.mean(p["scores"]))
+    """Score and sleep of every player, relative to the best fixed N, and score relative to the best rule."""
+    fixed, rule = (best_of(record, kind) for kind in ("fixed", "rule"))
     rows = []
     for player in record["players"]:
-        differences = [a - b for a, b in zip(player["scores"], best["scores"], strict=True)]
-        share_of_sleep = (
-            statistics.mean(player["slept"]) / statistics.mean(best["slept"]) if any(best["slept"]) else 0.0
-        )
+        n = len(player["scores"])  # a player may have played the first streams only
+        slept = statistics.mean(fixed["slept"][:n])
         rows.append(
             [
-                player["name"],
-                interval(player["scores"]),
-                "" if player is best else interval(differences),
+                named(player),
+                str(n),
+                interval(player["scores"], 3),
+                *("" if player is best else interval(differences(player, best), 3) for best in (fixed, rule)),
                 f"{statistics.mean(player['slept']):.1f}",
-                f"{share_of_sleep:.0%}",
+                f"{statistics.mean(player['slept']) / slept:.0%}" if slept else "",
             ]
         )
-    head = ["player", "score", f"minus that of {best['name']}", "ticks of sleep", "relative to its sleep"]
+    against = [f"minus {fixed['name']}", f"minus the rule that is best, {rule['name']}"]
+    head = ["player", "streams", "score", *against, "ticks of sleep", f"relative to {fixed['name']}"]
     busy = "; the machine was busy" if records.was_busy(record) else ""
     about = (
-        f"{record['streams']} test streams, the same for all; mean with its 95 % interval (t); "
+        f"test streams, the same ones for all; mean with its 95 % interval (t); "
         f"{record['machine']}{busy}; `{record['command']}`"
     )
     return f"{markdown.table(head, rows)}\n\n{about}"
+
+
+def best_of(record: Record, kind: str) -> dict[str, Any]:
+    """The player of a kind with the highest mean score."""
+    return max((p for p in record["players"] if p["kind"] == kind), key=lambda p: statistics.mean(p["scores"]))
+
+
+def differences(player: dict[str, Any], best: dict[str, Any]) -> list[float]:
+    """Differences of score from another player on the streams that a player has played."""
+    scores = player["scores"]
+    return [own - other for own, other in zip(scores, best["scores"][: len(scores)], strict=True)]
+
+
+def named(player: dict[str, Any]) -> str:
+    """A player with the numbers that it was tuned to."""
+    numbers = ", ".join(f"{name} {value:g}" for name, value in player["settings"].items())
+    return f"{player['name']} ({numbers})" if numbers else str(player["name"])
 
 
 def source(record: Record) -> str:

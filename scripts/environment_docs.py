@@ -1,8 +1,8 @@
 """Generates docs/environments and docs/schedulers.md from the code and the cards.
 
-Sources are the docstring of SleepEnv, its features and actions, the cards with the docstrings of their sections, and
-the docstrings of the hand-written schedulers. ``--check`` writes nothing, and exits with status 1 if a page is out of
-date.
+Sources are the docstrings of SleepEnv and FastWeightsEnv, their features and actions, the cards with the docstrings of
+their sections, and the docstrings of the hand-written schedulers. ``--check`` writes nothing, and exits with status 1
+if a page is out of date.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from typing import Any, get_args
 
 import tyro
 
+from sleepgym.env.fastweights.card import FOLDER, FastWeightsCard, load_fast_card
+from sleepgym.env.fastweights.env import FastWeightsEnv
+from sleepgym.env.fastweights.features import FEATURES
 from sleepgym.env.observation import (
     LEDGER_FEATURES,
     NOTES_LEDGER_FEATURES,
@@ -35,7 +38,7 @@ from sleepgym.files import card_paths
 from sleepgym.schedulers import LookAhead, RandomScheduler, Scheduler
 from sleepgym.schedulers.named import EVERY_RULE, LOOK_AHEAD, RANDOM
 
-DEFAULT, WITH_NOTES = "SleepLLM-v0", "SleepLLM-Notes-v0"
+DEFAULT, WITH_NOTES, FAST = "SleepLLM-v0", "SleepLLM-Notes-v0", "FastWeights-v0"
 BEGIN, END = "<!-- begin: written by `make docs` -->", "<!-- end -->"
 NOTES = {
     "edit": f"`{DEFAULT}` departs from the recipe on purpose, so that edits only just hold: "
@@ -57,11 +60,13 @@ class Args:
 
 def main(args: Args) -> None:
     cards = {card_id: load_card(card_id) for card_id in card_paths()}
+    fast = {card_id: load_fast_card(card_id) for card_id in card_paths(FOLDER)}
     index, schedulers = args.folder / "environments" / "README.md", args.folder / "schedulers.md"
     notes = args.folder / "environments" / "notes.md"
     pages = {
         args.folder / "environments" / "sleepllm.md": page(cards),
-        index: between_marks(index, index_table(cards)),
+        args.folder / "environments" / "fastweights.md": fast_page(fast[FAST]),
+        index: between_marks(index, f"{index_table(cards)}\n\n{fast_index_table(fast)}"),
         notes: between_marks(notes, notes_tables(cards)),
         schedulers: between_marks(schedulers, scheduler_tables(SCHEDULERS)),
     }
@@ -93,6 +98,28 @@ def page(cards: Mapping[str, Card]) -> str:
         "<!-- Written by `make docs` from the docstrings of SleepEnv and of the cards' sections; change those. -->",
         sections.pop(""),
         summary_table(default),
+        *(f"## {heading}\n\n{text}" for heading, text in sections.items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def fast_page(card: FastWeightsCard) -> str:
+    """Renders the page of fast weights: the class docstring with tables in its sections."""
+    sections = split_at_headings(inspect.getdoc(FastWeightsEnv) or "")
+    sections["Observation Space"] += "\n\n" + feature_table("observation", FEATURES)
+    history = sections.pop("Version History")
+    sections |= {"Card": card_tables(card, FAST), "Version History": history}
+    rows = [
+        ("Action space", f"`Discrete({len(card.passes.choices)})` with a mask"),
+        ("Observation space", f"`Box{(len(FEATURES),)}`, float32"),
+        ("Render modes", ", ".join(f"`{json.dumps(mode)}`" for mode in FastWeightsEnv.metadata["render_modes"])),
+        ("Made with", f'`gymnasium.make("{FAST}")`'),
+    ]
+    parts = [
+        "# FastWeights",
+        "<!-- Written by `make docs` from the docstrings of FastWeightsEnv and of its card; change those. -->",
+        sections.pop(""),
+        table(("", ""), rows),
         *(f"## {heading}\n\n{text}" for heading, text in sections.items()),
     ]
     return "\n\n".join(parts) + "\n"
@@ -164,21 +191,22 @@ def reward_table(card: Card) -> str:
     return table(("Term", f"Weight in `{DEFAULT}`", "Per tick"), rows)
 
 
-def card_tables(card: Card) -> str:
-    """Renders a table per section of the default card: keys, values and meanings."""
-    parts = [f"Every number is in the card. The values are those of `{DEFAULT}`; what other cards change is below."]
+def card_tables(card: Card | FastWeightsCard, name: str = DEFAULT) -> str:
+    """Renders a table per section of a card: keys, values and meanings."""
+    others = "; what other cards change is below" if name == DEFAULT else ""
+    parts = [f"Every number is in the card. The values are those of `{name}`{others}."]
     values = card.model_dump(mode="json")
-    for name, field in type(card).model_fields.items():
+    for part, field in type(card).model_fields.items():
         section = next(kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type))
         about, meanings = docstring(section)
         usual = defaults(section) if is_dataclass(section) else {}
-        head = ("Key", f"Value in `{DEFAULT}`", f"Default of `{section.__name__}`") if usual else ("Key", "Value")
+        head = ("Key", f"Value in `{name}`", f"Default of `{section.__name__}`") if usual else ("Key", "Value")
         rows = [
             (f"`{key}`", value(found), *([value(usual[key])] if usual else []), markdown(meanings.get(key, "")))
-            for key, found in (values[name] or dict.fromkeys(meanings)).items()
+            for key, found in (values[part] or dict.fromkeys(meanings)).items()
         ]
-        text = " ".join([markdown(about), *([NOTES[name]] if name in NOTES else [])])
-        parts.append(f"### `[{name}]`\n\n{text}\n\n{table((*head, 'Meaning'), rows)}")
+        text = " ".join([markdown(about), *([NOTES[part]] if part in NOTES else [])])
+        parts.append(f"### `[{part}]`\n\n{text}\n\n{table((*head, 'Meaning'), rows)}")
     return "\n\n".join(parts)
 
 
@@ -263,6 +291,22 @@ def index_table(cards: Mapping[str, Card]) -> str:
             )
         )
     return table((*head, "Edits per fact", "Ledger + inbox"), rows)
+
+
+def fast_index_table(cards: Mapping[str, FastWeightsCard]) -> str:
+    """Renders the table of cards of fast weights with their main figures."""
+    rows = [
+        (
+            f"`{card_id}`",
+            card.model.file,
+            f"`Discrete({len(card.passes.choices)})`",
+            str(card.stream.documents),
+            str(card.stream.window_ticks),
+            ", ".join(map(str, card.passes.choices)),
+        )
+        for card_id, card in cards.items()
+    ]
+    return table(("Id", "Model", "Actions", "Documents", "Ticks a window", "Passes"), rows)
 
 
 def scheduler_tables(schedulers: Mapping[str, type[Scheduler]]) -> str:

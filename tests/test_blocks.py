@@ -70,6 +70,7 @@ RUN_HERE = {
         {"from sleepgym.facts": f"{TEACHER}from sleepgym.facts", "hub:owner/name:train": "counterfact.json"},
     ),
     "docs/environments/README.md": (card, {}),
+    "docs/environments/fastweights.md": (nothing, {}),
     "docs/environments/notes.md": (nothing, {}),
     "docs/environments/sim.md": (
         fit,

@@ -85,8 +85,9 @@ def test_wheel_has_the_version_that_the_package_reports(wheel: Path) -> None:
 
 
 def test_wheel_ships_every_card(members: set[str]) -> None:
-    cards = {f"sleepgym/env/cards/{card.name}" for card in (ROOT / "envs").glob("*.toml")}
-    assert "sleepgym/env/cards/SleepLLM-v0.toml" in cards
+    folder = ROOT / "envs"
+    cards = {f"sleepgym/env/cards/{card.relative_to(folder).as_posix()}" for card in folder.rglob("*.toml")}
+    assert {f"sleepgym/env/cards/{name}.toml" for name in ("SleepLLM-v0", "fastweights/FastWeights-v0")} <= cards
     assert cards <= members
 
 
@@ -94,6 +95,12 @@ def test_wheel_ships_the_tiny_model(members: set[str]) -> None:
     tiny = {name.removeprefix("sleepgym/lm/tiny/") for name in members if name.startswith("sleepgym/lm/tiny/")}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= tiny
     assert any(name.startswith("statistics") for name in tiny)
+
+
+def test_wheel_ships_the_model_of_fast_weights(wheel: Path, members: set[str]) -> None:
+    (model,) = (name for name in members if name.startswith("sleepgym/fastweights/models/"))
+    with zipfile.ZipFile(wheel) as archive:
+        assert model.endswith(".safetensors") and archive.getinfo(model).file_size < 5 * MEBIBYTE
 
 
 def test_wheel_ships_the_scripts_that_are_subcommands(members: set[str]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,6 +59,8 @@ class Args:
     """seed of weights and sequences"""
     steps: int = 4000
     """optimiser steps"""
+    grow: int = 0
+    """steps over which the largest depth that is drawn rises to that of the task, a curriculum"""
     batch: int = 32
     """sequences per step"""
     width: int = 48
@@ -91,7 +93,7 @@ class Args:
     """validation sequences per depth"""
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "passes", "warm_up", "weight_decay")
+        at_least(self, 0, "passes", "grow", "warm_up", "weight_decay")
         at_least(self, 1, "most_passes", "steps", "batch", "threads", "check_every", "check_sequences")
         above_zero(self, "matrix_lr", "lr", "clip")
 
@@ -134,7 +136,7 @@ class Run:
         args = self.args
         # A generator per step: what a step sees does not depend on where the run was resumed.
         rng = np.random.default_rng((args.seed, self.done))
-        batch = self.task.batch(rng, args.batch).to(args.device)
+        batch = up_to(self.task, self.done, args.grow).batch(rng, args.batch).to(args.device)
         passes = [args.passes or int(rng.integers(1, args.most_passes + 1)) for _ in batch.windows]
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -196,6 +198,14 @@ class Run:
                 found.setdefault(int(place), {})[key] = value
             optimizer.load_state_dict({"state": found, "param_groups": optimizer.state_dict()["param_groups"]})
         self.done, self.seconds = about["done"], about["seconds"]
+
+
+def up_to(task: Task, step: int, grow: int) -> Task:
+    """The task as it is drawn at a step: with depths up to a limit that rises evenly, and as it is from ``grow`` on."""
+    if step >= grow:
+        return task
+    limit = task.shallowest + (task.deepest - task.shallowest) * step // grow
+    return replace(task, deepest=max(1, limit))  # type: ignore[type-var]  # its tokens are the first of the whole task's
 
 
 def loss_of(model: FastWeightModel, batch: Batch, passes: list[int]) -> Tensor:

@@ -98,31 +98,40 @@ class UntilSettled(PassScheduler):
 
 @dataclass(frozen=True)
 class WhileWrong(PassScheduler):
-    """Makes one pass at once, and further ones as long as public questions are answered badly.
+    """Makes one pass at once, and further ones as long as public questions are answered badly, but not hopelessly.
 
-    With ``patience`` above 0 it is aware of traffic: further passes wait for a quiet tick, unless the window has no
+    With ``patience`` below 1 it is aware of traffic: further passes wait for a quiet tick, unless the window has no
     more time left than that.
 
     Source: of this project.
 
     Attributes:
         loss: Loss at which it stops, relative to that of a guess.
+        card: What there is to choose from.
+        most: Passes over a window, at most.
+        unasked: Passes over a window that comes before anything public can be asked.
+        hopeless: Loss from which on no further pass is tried, relative to that of a guess.
         patience: Time left up to which it waits for a quiet tick, relative to the window's whole time; 1 to never wait.
         quiet: Traffic of a quiet tick at most.
-        card: What there is to choose from.
     """
 
     loss: float
     card: PassesCard
+    most: int = 4
+    unasked: int = 1
+    hopeless: float = 1.0
     patience: float = 1.0
     quiet: float = 0.5
 
     def act(self, observation: NDArray[np.float32], mask: NDArray[np.bool_]) -> int:
         """See :meth:`PassScheduler.act`."""
-        if made(observation, self.card) and seen(observation, "loss") < self.loss:
+        passes, loss = made(observation, self.card), seen(observation, "loss")
+        if loss >= 1 and seen(observation, "window") < 1:
+            return largest(self.unasked - passes, mask, self.card)
+        if passes and (passes >= self.most or not self.loss <= loss < self.hopeless):
             return WAIT
         wait = seen(observation, "traffic") > self.quiet and seen(observation, "left") > self.patience
-        return WAIT if made(observation, self.card) and wait else largest(1, mask, self.card)
+        return WAIT if passes and wait else largest(1, mask, self.card)
 
 
 @dataclass(frozen=True)

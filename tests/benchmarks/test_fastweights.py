@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import fastweights, fastweights_page, fastweights_play
 from benchmarks.common import records
 from benchmarks.fastweights import Measure, Train
+from benchmarks.fastweights_places import CASES, by_place
+from sleepgym.fastweights import FastWeightModel, Hops, ModelSpec
 from sleepgym.fastweights.train import Args
 
-SMALL = {"seeds": 2, "tasks": ("hops",), "steps": 2, "blocks": 1}
+SMALL = {"seeds": 2, "tasks": ("hops",), "steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +71,35 @@ def test_the_page_says_what_the_records_say(folder: Path) -> None:
     for name in ("N = 1", "N = 4", "attention with the context kept", "the most frequent answer"):
         assert f"| {name} |" in page
     made = fastweights_page.contents(folder / "out")
-    assert {name for name, block in made.items() if block != "Not measured yet."} == {*fastweights_page.names("hops")}
+    there = {*fastweights_page.names("hops"), "places"}
+    assert {name for name, block in made.items() if block != "Not measured yet."} == there
     assert all(block in page for block in made.values())
     shares = fastweights_page.shares(record, "n4", 4, "joint")
     one, two = shares[1][1], shares[1][2]
     shown = fastweights_page.interval([one, two])
     assert shown in made["accuracy on hops"]
+
+
+def test_questions_of_two_hops_are_told_apart_by_where_their_steps_stand() -> None:
+    task = Hops(people=6, deepest=2, queries=4)
+    found = by_place(FastWeightModel(ModelSpec(task.vocabulary, 12, width=8, blocks=1, heads=1)), task, 1, 500)
+    asked = {case["windows"]: case["asked"] for case in found}
+    # The second step is any of five others, of which two stand in the window of the first.
+    assert sum(asked.values()) == 2000
+    for first, second in CASES:
+        share = (2 if first == second else 3) / 10
+        assert asked[first, second] == pytest.approx(2000 * share, abs=120)
+    assert all(0 <= case["right"] <= case["asked"] for case in found)
+
+
+def test_the_ratio_of_medians_is_between_its_bounds_and_knows_pairs() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.lognormal(size=200)  # what a busy machine adds to both of a round
+    found = fastweights.relative(list(1.1 * noise), list(noise))
+    assert found == pytest.approx({"ratio": 1.1, "low": 1.1, "high": 1.1})
+    apart = fastweights.relative(list(rng.lognormal(size=200)), list(noise))
+    assert apart["low"] < apart["ratio"] < apart["high"]
+    assert apart["low"] < 1 < apart["high"]
 
 
 def test_intervals_are_those_of_student() -> None:
@@ -94,25 +120,30 @@ def test_players_play_the_same_streams_and_the_page_compares_them_with_the_best_
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fastweights_play, "LOSSES", (0.1,))
+    monkeypatch.setattr(fastweights_play, "HOPELESS", (0.7,))
     monkeypatch.setattr(fastweights_play, "PATIENCE", (0.5,))
     monkeypatch.setattr(fastweights_play, "CHANGES", (0.5, 0.9))
     place = folder / "out" / "play.json"
     args = fastweights_play.Args(
-        model=folder / "runs" / "hops-n0-1" / "model.safetensors",
         streams=2,
         tuning_streams=1,
         ppo_steps=256,
         ppo_envs=2,
-        planner=False,
+        ppo_rates=(1e-3,),
+        planner_streams=1,
         out=place,
         page=folder / "page.md",
     )
+    fastweights_play.main(replace(args, planner_streams=0))
+    first = records.read(place)
+    monkeypatch.setattr(fastweights_play, "learned", None)  # who has played does not play again
     fastweights_play.main(args)
     record = records.read(place)
-    assert [player["kind"] for player in record["players"]] == ["fixed"] * 5 + ["rule"] * 3 + ["learned"]
-    assert all(len(player["scores"]) == len(player["slept"]) == 2 for player in record["players"])
+    assert record["players"][:-1] == first["players"]
+    assert [player["kind"] for player in record["players"]] == ["fixed"] * 5 + ["rule"] * 5 + ["learned", "planner"]
+    assert all(len(player["scores"]) == len(player["slept"]) == 2 for player in record["players"][:-1])
     windows = 2 * record["card"]["stream"]["documents"]
     assert [player["slept"] for player in record["players"][:5]] == [[n * windows] * 2 for n in range(5)]
     table = fastweights_page.played(record)
     best = max(record["players"][:5], key=lambda player: sum(player["scores"]))
-    assert f"minus that of {best['name']}" in table and table in (folder / "page.md").read_text(encoding="utf-8")
+    assert f"minus {best['name']}" in table and table in (folder / "page.md").read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
-"""Every registered environment keeps to the contracts of Gymnasium and Stable-Baselines3, and to its own rules.
+"""Every SleepLLM environment keeps to the contracts of Gymnasium and Stable-Baselines3, and to its own rules.
 
-Days are few and edits and nights are short here: contracts do not depend on how well a model learns.
+Days are few and edits and nights are short here: contracts do not depend on how well a model learns. FastWeights has no
+facts, edits and operators that these tests could try: its contracts are tested in ``tests/env/fastweights``.
 """
 
 from __future__ import annotations

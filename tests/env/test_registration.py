@@ -23,6 +23,8 @@ DOCS = Path(__file__).parents[2] / "docs" / "environments"
 INDEX = (DOCS / "README.md").read_text(encoding="utf-8")
 CARDS = card_paths()
 IDS = {*CARDS, *map(flat_id, CARDS)}
+FAST = card_paths("fastweights")
+"""Cards of another kind, without flat forms: their observations are vectors as they are."""
 
 
 def leaves(card_id: str) -> dict[str, Any]:
@@ -34,6 +36,7 @@ def test_every_card_is_registered_with_and_without_vectors_and_nothing_else() ->
     assert {env_id for env_id in gym.registry if env_id.startswith("SleepLLM")} == IDS
     assert len(IDS) == 2 * len(CARDS)
     assert {"SleepLLM-Flat-v0", "SleepLLM-Mini-Flat-v0", "SleepLLM-Llama3.1-8B-Flat-v0"} <= IDS
+    assert {env_id for env_id in gym.registry if env_id.startswith("FastWeights")} == set(FAST) == {"FastWeights-v0"}
     for card_id in CARDS:
         assert gym.spec(flat_id(card_id)).kwargs == {"card": card_id, "flat": True}
 
@@ -77,10 +80,10 @@ def test_importing_sleepgym_registers_every_card_without_loading_torch() -> None
         "import sys, sleepgym, gymnasium; "
         "assert 'torch' not in sys.modules; "
         "sleepgym.register_cards(); "
-        "print(*sorted(i for i in gymnasium.registry if i.startswith('SleepLLM')))"
+        "print(*sorted(i for i in gymnasium.registry if i.startswith(('SleepLLM', 'FastWeights'))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(done.stdout.split()) == IDS
+    assert set(done.stdout.split()) == {*IDS, *FAST}
 
 
 def test_the_module_prefix_registers_and_makes() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from sleepgym.fastweights.checkpoint import CheckpointError, load_model
 from sleepgym.fastweights.scoring import accuracies, majority
-from sleepgym.fastweights.train import Args, ResumeError, Run, rate, train
+from sleepgym.fastweights.tasks import task_named
+from sleepgym.fastweights.train import Args, ResumeError, Run, rate, train, up_to
 
 SMALL = Args(
     task="hops",
@@ -69,6 +72,19 @@ def test_the_loss_falls_to_that_of_a_learner(optimizer: str) -> None:
 
 def test_the_rate_rises_to_its_peak_and_falls_along_a_cosine() -> None:
     assert [rate(step, 100, 10) for step in (0, 9, 10, 55, 100)] == pytest.approx([0.1, 1, 1, 0.525, 0.05])
+
+
+@pytest.mark.parametrize(("name", "first"), [("rule110", [0, 1]), ("hops", [1])])
+def test_depths_grow_to_those_of_the_task(name: str, first: list[int]) -> None:
+    task, rng = task_named(name, {"deepest": 4}), np.random.default_rng(0)
+    drawn = [up_to(task, step, 100).batch(rng, 64) for step in (0, 60, 99, 100)]
+    depths = [sorted(set(batch.depths.flatten().tolist())) for batch in drawn]
+    assert depths[0] == first and depths[3] == list(range(task.shallowest, 5))
+    assert all(set(some) <= set(more) for some, more in pairwise(depths))
+    assert up_to(task, 100, 100) is up_to(task, 0, 0) is task
+    # What is asked is written as in the whole task, or it would have to be learned anew.
+    whole = task.batch(np.random.default_rng(1), 8, depth=1)
+    assert torch.equal(up_to(task, 0, 100).batch(np.random.default_rng(1), 8, depth=1).queries, whole.queries)
 
 
 def test_another_recipe_is_not_mixed_in(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from sleepgym.editing.calibrate import Calibration, CalibrationError, Trial, rea
 from sleepgym.editing.spec import EditError, EditSpec
 from sleepgym.editing.statistics import ModelStatistics
 from sleepgym.editing.target_cache import TargetCache
+from sleepgym.env.fastweights.env import FastWeightsEnv
+from sleepgym.env.fastweights.snapshot import FastSnapshotError
+from sleepgym.env.fastweights.snapshot import Snapshot as FastSnapshot
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action
 from sleepgym.episode.card import CardError, load_card
@@ -193,6 +196,20 @@ def readers(base, facts, short, tmp_path_factory: pytest.TempPathFactory) -> dic
         env.restore(before)
 
     reader("snapshot", load_snapshot, CheckpointError, SnapshotError, signed=signed_checkpoint)
+
+    fast = FastWeightsEnv("FastWeights-v0", stream={"documents": 1})
+    fast.reset(seed=3)
+    fast.step(2)
+    (root / "fast snapshot").mkdir()
+    fast.snapshot().save(root / "fast snapshot" / "moment.json")
+
+    def load_fast_snapshot(folder: Path) -> None:
+        fast.restore(FastSnapshot.load(folder / "moment.json", fast.card, fast.trained))
+        if not fast.life.over:
+            observation, *_ = fast.step(0)
+            assert fast.observation_space.contains(observation)
+
+    reader("fast snapshot", load_fast_snapshot, FastSnapshotError)
 
     recorder = Recorder(short(), root / "recording")
     recorder.reset(seed=3)

@@ -24,7 +24,7 @@ from sleepgym.training.policy_card import PolicyCard, PolicyError
 Reader = Any  # as the fixture makes them
 HANDED_OVER = (
     "card", "counterfact", "json lines", "csv", "relations", "real facts", "checkpoint", "snapshot", "recording",
-    "scores", "submission", "policy card", "fit", "record", "calibration", "recipe",
+    "scores", "submission", "policy card", "fit", "record", "calibration", "recipe", "fast snapshot",
 )  # fmt: skip
 
 

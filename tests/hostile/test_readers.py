@@ -24,7 +24,7 @@ Reader = Any  # as the fixture makes them
 READERS = (
     "card", "counterfact", "json lines", "csv", "relations", "real facts", "checkpoint", "snapshot", "recording",
     "scores", "submission", "policy card", "notes", "exported notes", "fit", "record", "calibration", "recipe",
-    "statistics", "targets",
+    "statistics", "targets", "fast snapshot",
 )  # fmt: skip
 
 QUICK, THOROUGH = 12, 1500

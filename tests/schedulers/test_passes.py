@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,7 +13,6 @@ from sleepgym.fastweights import FastWeightModel, ModelSpec, Rule110, Trained, s
 from sleepgym.schedulers.passes import FixedPasses, PassScheduler, Rollouts, UntilSettled, WhileWrong, rules_of
 
 OPEN = np.ones(4, bool)
-CARD = Path(__file__).parents[2] / "benchmarks" / "fastweights_card.toml"
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +20,7 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> FastWeightsCard:
     path = tmp_path_factory.mktemp("models") / "small.safetensors"
     task = Rule110(cells=5, deepest=2, queries=4)
     save_model(path, Trained(FastWeightModel(ModelSpec(task.vocabulary, 10, 8, 1, 1), seed=3), task))
-    return load_fast_card(CARD, model={"file": str(path)}, stream={"documents": 2})
+    return load_fast_card("FastWeights-v0", model={"file": str(path)}, stream={"documents": 2, "window_ticks": 8})
 
 
 def observation(**values: float) -> NDArray[np.float32]:
@@ -69,6 +66,17 @@ def test_passes_are_made_while_answers_are_wrong_and_wait_for_quiet(card: FastWe
     assert patient.act(observation(**wrong, traffic=0.1), OPEN) == 1
     assert patient.act(observation(**(wrong | {"left": 0.25}), traffic=1.0), OPEN) == 1
     assert patient.act(observation(loss=0.9, left=1.0, traffic=1.0), OPEN) == 1
+
+
+def test_passes_end_where_they_do_not_help_and_where_nothing_is_asked(card: FastWeightsCard) -> None:
+    rule = WhileWrong(0.2, card.passes, most=2, unasked=2, hopeless=0.8)
+    last = {"window": 1.0}
+    assert rule.act(observation(loss=1.0), OPEN) == 2  # both at once, since nobody asks
+    assert rule.act(observation(loss=1.0, passes=0.5), OPEN) == 0
+    assert rule.act(observation(**last, loss=1.0), OPEN) == 1
+    assert rule.act(observation(**last, loss=0.5, passes=0.25), OPEN) == 1
+    assert rule.act(observation(**last, loss=0.9, passes=0.25), OPEN) == 0
+    assert rule.act(observation(**last, loss=0.5, passes=0.5), OPEN) == 0
 
 
 @pytest.mark.slow

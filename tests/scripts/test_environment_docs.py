@@ -9,8 +9,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
+from sleepgym.env.fastweights.env import FastWeightsEnv
 from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action
@@ -41,7 +43,12 @@ def test_the_pages_say_what_the_code_says(script: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "word"),
-    [("environments/README.md", "| tiny |"), ("environments/sleepllm.md", "`layers`"), ("schedulers.md", "`NightOwl`")],
+    [
+        ("environments/README.md", "| tiny |"),
+        ("environments/sleepllm.md", "`layers`"),
+        ("environments/fastweights.md", "`window_ticks`"),
+        ("schedulers.md", "`NightOwl`"),
+    ],
 )
 def test_a_page_that_says_something_else_is_named_and_written_anew(
     name: str, word: str, script: dict[str, Any], pages: Path
@@ -74,8 +81,8 @@ def test_every_feature_and_every_card_is_listed() -> None:
         (name, each.low, each.high, each.meaning) for name, each in features
     ]
     # Once with its figures, and once with what it is for.
-    listed = re.findall(r"^\| `(SleepLLM-\S+)` \|", index, flags=re.MULTILINE)
-    assert sorted(listed) == sorted([*card_paths(), *card_paths()])
+    listed = re.findall(r"^\| `((?:SleepLLM|FastWeights)-\S+)` \|", index, flags=re.MULTILINE)
+    assert sorted(listed) == sorted(2 * [*card_paths(), *card_paths("fastweights")])
 
 
 def test_every_key_is_listed_with_its_value(script: dict[str, Any]) -> None:
@@ -161,6 +168,14 @@ def test_every_info_is_explained_and_nothing_else() -> None:
         *_, info = env.step(action)
         found |= set(info)
     assert explained == found
+
+
+def test_every_info_of_fast_weights_is_explained_and_nothing_else() -> None:
+    table = re.search(r"## Info\n(.*?)##", FastWeightsEnv.__doc__ or "", flags=re.DOTALL)
+    assert table is not None
+    rows = re.findall(r"^ *\| (`.*?) \|", table[1], flags=re.MULTILINE)
+    _, info = gym.make("FastWeights-v0").reset(seed=0)
+    assert {key for row in rows for key in re.findall(r"`(\w+)`", row)} == info.keys()
 
 
 def test_the_examples_of_the_docstring_are_true() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from numpy.typing import NDArray
 
 from sleepgym.env.fastweights.card import FastWeightsCard, load_fast_card
 from sleepgym.env.fastweights.features import observed, space
-from sleepgym.env.fastweights.life import Digested, Life, Moment
-from sleepgym.env.fastweights.stream import Stream, draw_stream
+from sleepgym.env.fastweights.life import Digested, Life
+from sleepgym.env.fastweights.snapshot import FastSnapshotError, Snapshot
+from sleepgym.env.fastweights.stream import draw_stream
 from sleepgym.env.render.rendering import Rendering
 from sleepgym.env.spaces import action_error
 from sleepgym.episode.card import require_sections
@@ -26,39 +26,27 @@ from sleepgym.fastweights import Trained, load_model, shipped
 Observation = NDArray[np.float32]
 
 
+def model_path(file: str) -> Path:
+    """Path of a model that a card names: of one that ships, or of any other."""
+    path = shipped(file)
+    return path if path.exists() else Path(file)
+
+
 @cache
 def shared_model(file: str, device: str) -> Trained:
     """The model of a card, loaded on first use; it is never written to, so that all environments share it."""
-    path = shipped(file)
-    trained = load_model(path if path.exists() else file)
+    trained = load_model(model_path(file))
     trained.model.to(device)
     return trained
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A moment of an environment.
-
-    Attributes:
-        card: Its card.
-        stream: What happens in the episode.
-        moment: All that changes in it.
-        generator: Source of the episodes that follow.
-        split: Split of the documents.
-    """
-
-    card: FastWeightsCard
-    stream: Stream
-    moment: Moment
-    generator: np.random.Generator
-    split: Split
 
 
 class FastWeightsEnv(Rendering, gym.Env[Observation, Any]):
     """Decide how many passes a model makes over its context before it is gone, and when.
 
     ```python
-    env = FastWeightsEnv("benchmarks/fastweights_card.toml", model={"file": "runs/fastweights/last/model.safetensors"})
+    import gymnasium as gym
+
+    env = gym.make("sleepgym:FastWeights-v0")
     observation, info = env.reset(seed=0)
     action = env.action_space.sample(info["action_mask"])
     observation, reward, terminated, truncated, info = env.step(action)
@@ -74,8 +62,11 @@ class FastWeightsEnv(Rendering, gym.Env[Observation, Any]):
     recurrence: Lee et al. 2026, "Do Language Models Need Sleep?", arXiv 2605.26099). Questions are answered from S, in
     one pass. While it makes passes over its context, the model answers nobody.
 
-    How deep the questions about a document go is hidden. Shallow ones need one pass, deep ones need more. Readers come
-    in waves: passes cost less in quiet times, but until they are made, nothing can be answered.
+    How deep the questions about a document go is hidden. On `FastWeights-v0` a document is a cycle of people of the
+    task `hops`, half of it in each window. Who is next is known after one pass, who is two steps on after two, and who
+    is three steps on hardly ever: [fast weights](../fastweights.md). Readers come in waves: passes cost less in quiet
+    times, but until they are made, nothing can be answered. While the first window is there nothing is asked, since
+    the cycle is not complete.
 
     What happens in a tick:
 
@@ -147,6 +138,13 @@ class FastWeightsEnv(Rendering, gym.Env[Observation, Any]):
     | `"ansi"` | text: the same in four lines |
     | `None` | nothing |
 
+    ## Snapshots
+
+    `env.snapshot()` is a moment, `env.restore(moment)` goes back to it bit for bit, later episodes included, and
+    `env.fork()` is a second environment that goes on from here. `moment.save(path)` writes JSON: where the stream
+    comes from and what was done; `Snapshot.load(path, env.card, env.trained)` of `sleepgym.env.fastweights.snapshot`
+    draws and does it again.
+
     ## Version History
 
     - v0: initial version.
@@ -181,6 +179,7 @@ class FastWeightsEnv(Rendering, gym.Env[Observation, Any]):
         self.ready: Digested | None = None
         """What the passes of the next action leave, where a vector has made them already."""
         self._life: Life | None = None
+        self._origin: Mapping[str, Any] = {}
 
     @property
     def life(self) -> Life:
@@ -211,6 +210,7 @@ class FastWeightsEnv(Rendering, gym.Env[Observation, Any]):
         split = checked_split(options.get("split", self.split))
         super().reset(seed=seed)
         self.split, self.ready = split, None
+        self._origin = self.np_random.bit_generator.state
         stream = draw_stream(self.card, self.trained.task, split, self.np_random)
         self._life = Life(self.card, self.trained.model, stream)
         self._show()
@@ -246,7 +246,8 @@ class FastWeightsEnv(Rendering, gym.Env[Observation, Any]):
 
     def snapshot(self) -> Snapshot:
         """This moment, to be restored later, here or in another environment with this card."""
-        return Snapshot(self.card, self.life.stream, self.life.now, deepcopy(self.np_random), self.split)
+        life = self.life
+        return Snapshot(self.card, life.stream, self._origin, life.now, deepcopy(self.np_random), self.split)
 
     def restore(self, snapshot: Snapshot) -> tuple[Observation, dict[str, Any]]:
         """Goes back to a moment, and on from there bit for bit, later episodes included.
@@ -255,12 +256,12 @@ class FastWeightsEnv(Rendering, gym.Env[Observation, Any]):
             What that moment looks like, as after :meth:`reset`.
 
         Raises:
-            ValueError: The snapshot is of another card; the environment is as it was.
+            FastSnapshotError: The snapshot is of another card; the environment is as it was.
         """
         if snapshot.card != self.card:
-            raise ValueError("expected a snapshot of an environment with this card, found one of another card")
+            raise FastSnapshotError("expected a snapshot of an environment with this card, found one of another card")
         self._life = Life(self.card, self.trained.model, snapshot.stream)
-        self._life.now = snapshot.moment
+        self._life.now, self._origin = snapshot.moment, snapshot.origin
         self.split, self.ready = snapshot.split, None
         # Not through the property: it would forget the seed.
         self._np_random = deepcopy(snapshot.generator)

@@ -63,14 +63,14 @@ class Moment:
         right: Whether each question of the document would be answered correctly now ``[questions]``.
         loss: Cross-entropy of the public questions that can be asked, in nats; that of a guess if there are none.
         ticks: Ticks that have passed.
-        invalid: Actions that were not allowed.
+        actions: What was done in them.
     """
 
     digested: Digested
     right: NDArray[np.bool_]
     loss: float
     ticks: tuple[Tick, ...] = ()
-    invalid: int = 0
+    actions: tuple[int, ...] = ()
 
 
 class Life:
@@ -108,8 +108,7 @@ class Life:
     @property
     def score(self) -> float:
         """Share of all questions so far that were answered correctly; 0 before the first."""
-        asked = sum(tick.traffic for tick in self.now.ticks)
-        return sum(tick.traffic * tick.served for tick in self.now.ticks) / asked if asked else 0.0
+        return score_of(self.now.ticks)
 
     @property
     def ticks_left(self) -> int:
@@ -151,10 +150,8 @@ class Life:
             digested = ready or digest([self], [passes])[0]
             self.now = self._asked(replace(self.now, digested=digested))
         reward = sum(self._pass_tick(offline=passes > 0) for _ in range(max(1, passes)))
-        if not allowed:
-            self.now = replace(self.now, invalid=self.now.invalid + 1)
-            reward -= self.card.reward.invalid
-        return reward, not allowed
+        self.now = replace(self.now, actions=(*self.now.actions, action))
+        return reward - (0.0 if allowed else self.card.reward.invalid), not allowed
 
     def _pass_tick(self, offline: bool) -> float:
         """Lets a tick pass, with the next window at its end if the present one's time is over; returns the reward."""
@@ -191,6 +188,12 @@ class Life:
         losses = F.cross_entropy(logits, answers, reduction="none").cpu().numpy()
         loss = float(losses[public].mean()) if public.any() else math.log(self.model.spec.vocabulary)
         return replace(now, right=(logits.argmax(-1) == answers).cpu().numpy(), loss=loss)
+
+
+def score_of(ticks: Sequence[Tick]) -> float:
+    """Share of the questions of some ticks that were answered correctly; 0 if there were none."""
+    asked = sum(tick.traffic for tick in ticks)
+    return sum(tick.traffic * tick.served for tick in ticks) / asked if asked else 0.0
 
 
 @torch.no_grad()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 import pytest
 
+import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.env.fastweights.env import FastWeightsEnv
-from sleepgym.env.registration import register
 from sleepgym.fastweights import FastWeightModel, ModelSpec, Rule110, Trained, save_model
 
-CARD = Path(__file__).parents[3] / "benchmarks" / "fastweights_card.toml"
-ENV_ID = "FastWeights-Test-v0"
+ENV_ID = "FastWeights-v0"
 
 
 @pytest.fixture(scope="session")
@@ -24,15 +22,13 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     task = Rule110(cells=5, deepest=2, queries=4)
     model = FastWeightModel(ModelSpec(task.vocabulary, 10, width=8, blocks=1, heads=1), seed=3)
     save_model(path, Trained(model, task))
-    return {"model": {"file": str(path)}, "stream": {"documents": 3}}
+    return {"model": {"file": str(path)}, "stream": {"documents": 3, "window_ticks": 8}}
 
 
 @pytest.fixture
-def env_id() -> Iterator[str]:
-    """An id that is registered as those of cards are."""
-    register(ENV_ID, "fastweights.env:FastWeightsEnv", "fastweights.vector:FastWeightsVectorEnv", card=str(CARD))
-    yield ENV_ID
-    del gym.registry[ENV_ID]
+def env_id() -> str:
+    """Id of the environment."""
+    return ENV_ID
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import re
 import warnings
@@ -20,11 +21,14 @@ from numpy.typing import NDArray
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from sleepgym.env import registration
+from sleepgym.env.fastweights.card import load_fast_card
 from sleepgym.env.fastweights.env import FastWeightsEnv
 from sleepgym.env.fastweights.features import FEATURES, seen
+from sleepgym.env.fastweights.snapshot import FastSnapshotError, Snapshot
 from sleepgym.env.fastweights.stream import same
+from sleepgym.env.fastweights.vector import FastWeightsVectorEnv
 from sleepgym.episode.card import CardError, UnknownArgumentError
-from sleepgym.fastweights import CheckpointError
+from sleepgym.fastweights import CheckpointError, shipped
 
 Make = Callable[..., FastWeightsEnv]
 WAIT, ONE, TWO, FOUR = range(4)
@@ -64,6 +68,25 @@ def test_a_card_in_its_folder_is_registered_under_its_name(monkeypatch: pytest.M
         assert gym.spec("FastWeights-Probe-v0").kwargs == {"card": "FastWeights-Probe-v0"}
     finally:
         gym.registry.pop("FastWeights-Probe-v0", None)
+
+
+@pytest.mark.usefixtures("screen")
+def test_the_shipped_environment_is_made_of_its_card_alone() -> None:
+    card_id = "FastWeights-v0"
+    path = shipped(load_fast_card(card_id).model.file)
+    assert path.stat().st_size < 5 * 2**20
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        check_env(gym.make(card_id).unwrapped)
+        sb3_check_env(gym.make(card_id), warn=True)
+    spec = gym.spec(card_id)
+    assert EnvSpec.from_json(spec.to_json()) == spec and pickle.loads(pickle.dumps(spec)) == spec
+    envs, single = gym.make_vec(card_id, num_envs=2), gym.make(card_id)
+    assert isinstance(envs.unwrapped, FastWeightsVectorEnv)
+    observations, _ = envs.reset(seed=5)
+    observation, _ = single.reset(seed=5)
+    np.testing.assert_allclose(observations[0], observation, atol=1e-5)
+    envs.close()
 
 
 def test_equal_seeds_and_actions_give_equal_trajectories(make: Make) -> None:
@@ -183,6 +206,46 @@ def test_restoring_and_forking_go_on_bit_for_bit(make: Make) -> None:
         assert data_equivalence(rest(other), expected, exact=True)
 
 
+def test_a_saved_snapshot_goes_on_bit_for_bit(make: Make, quick: dict[str, Any], tmp_path: Path) -> None:
+    env, path = make(), tmp_path / "moment.json"
+    env.reset(seed=3)
+    env.reset()
+    for action in (ONE, WAIT, FOUR, FOUR, TWO, WAIT):  # the second FOUR is not allowed
+        env.step(action)
+    env.snapshot().save(path)
+    other = make()
+    other.restore(Snapshot.load(path, other.card, other.trained))
+    for _ in range(2):
+        steps = [(one.step(TWO), one.step(WAIT), one.reset()) for one in (env, other)]
+        assert data_equivalence(steps[0], steps[1], exact=True)
+
+
+def test_files_that_hold_no_snapshot_of_this_environment_are_refused(make: Make, tmp_path: Path) -> None:
+    env, path = make(), tmp_path / "moment.json"
+    env.reset(seed=3)
+    env.step(FOUR)
+    env.snapshot().save(path)
+    good = json.loads(path.read_text(encoding="utf-8"))
+    one = make(stream={"documents": 1, "window_ticks": 8})
+    with pytest.raises(FastSnapshotError, match="expected a snapshot with this card, found one with another card"):
+        Snapshot.load(path, one.card, one.trained)
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"format": 2}, "expected a snapshot with this format"),
+        ({"actions": [9]}, "expected actions of one episode"),
+        ({"actions": [0] * 99}, "expected actions of one episode"),
+        ({"actions": [1]}, "expected a snapshot of this model"),
+        ({"actions": "all"}, "expected a snapshot of a FastWeights environment"),
+        ({"origin": {}}, "expected a snapshot of a FastWeights environment"),
+        ({"generator": {"bit_generator": "PCG64", "state": 1}}, "expected a snapshot of a FastWeights environment"),
+    ]
+    for change, message in changes:
+        path.write_text(json.dumps(good | change), encoding="utf-8")
+        with pytest.raises(FastSnapshotError, match=message):
+            Snapshot.load(path, env.card, env.trained)
+    with pytest.raises(FastSnapshotError, match="expected a snapshot of a FastWeights environment"):
+        Snapshot.load(tmp_path / "nowhere.json", env.card, env.trained)
+
+
 def test_splits_have_their_own_documents(make: Make) -> None:
     env = make()
     streams = []
@@ -219,7 +282,7 @@ def test_mistakes_are_named(make: Make) -> None:
         make(split="dev")
     env.reset(seed=0)
     with pytest.raises(ValueError, match="expected a snapshot of an environment with this card"):
-        make(stream={"documents": 1}).restore(env.snapshot())
+        make(stream={"documents": 1, "window_ticks": 8}).restore(env.snapshot())
 
 
 @pytest.mark.usefixtures("screen")
