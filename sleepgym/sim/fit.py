@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -84,11 +84,10 @@ def fit_response(
     Raises:
         FitError: There are too few records, or none of an action that the response cannot do without.
     """
-    response, tried = fit_samples([dict(samples_of(changes_of(record))) for record in records], held_out, forms)
-    return replace(response, read=_read_in(records)), tried
+    return fit_samples([dict(samples_of(changes_of(each))) for each in records], held_out, forms, read_in(records))
 
 
-def _read_in(records: Sequence[Record]) -> Read | None:
+def read_in(records: Sequence[Record]) -> Read | None:
     """Returns what was read in the notes of recorded streams, each stream once; None without notes."""
     by_seed = {(record.about.seed, record.about.split): record.streams for record in records}
     right, tokens = (
@@ -101,7 +100,10 @@ def _read_in(records: Sequence[Record]) -> Read | None:
 
 
 def fit_samples(
-    each: Sequence[Mapping[str, Samples]], held_out: float = 0.25, forms: Sequence[str] = FORMS
+    each: Sequence[Mapping[str, Samples]],
+    held_out: float = 0.25,
+    forms: Sequence[str] = FORMS,
+    read: Read | None = None,
 ) -> tuple[FittedResponse, list[Tried]]:
     """Does the work of :func:`fit_response` on the samples of its records, by model.
 
@@ -109,6 +111,7 @@ def fit_samples(
         each: Samples of each episode.
         held_out: Share of the episodes that forms are compared on.
         forms: Forms to try.
+        read: See :func:`read_in`.
 
     Raises:
         FitError: There are too few records, or none of an action that the response cannot do without.
@@ -132,7 +135,7 @@ def fit_samples(
             linear[model] = fitted
         else:
             logistic[model] = fitted
-    return FittedResponse(linear, logistic), tried
+    return FittedResponse(linear, logistic, read), tried
 
 
 def samples_of(changes: Iterable[Change]) -> Iterator[tuple[str, Samples]]:
