@@ -25,6 +25,9 @@ class ShadowError(SleepGymError, RuntimeError):
 class Shadow:
     """Follows a real episode from its beginning, and knows its stream and the truth about its model.
 
+    It loses an episode of a card with notes whose nights refresh (``sleep.refresh``): what a night solves again after
+    it has taught what notes tell depends on answers in between, which are not measured.
+
     Args:
         env: The real environment, just reset; it is never changed.
         response: What stands in for the model in branches.

@@ -36,13 +36,14 @@ def masked(rng: np.random.Generator, masks: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("flat", [False, True])
-def test_gymnasium_makes_both_by_id(flat: bool, wear: Response) -> None:
-    env_id = "SleepSim-Flat-v0" if flat else "SleepSim-v0"
-    space = Observer(load_card("SleepLLM-v0")).space
+@pytest.mark.parametrize("kind", ["", "-Notes"])
+def test_gymnasium_makes_both_by_id(kind: str, flat: bool, wear: Response) -> None:
+    env_id, card = f"SleepSim{kind}{'-Flat' if flat else ''}-v0", load_card(f"SleepLLM{kind}-v0")
+    space = Observer(card).space
     space = gym.spaces.flatten_space(space) if flat else space
     envs = gym.make_vec(env_id, num_envs=3, fit=wear)
     assert isinstance(envs, SimVectorEnv)
-    assert envs.single_observation_space == space
+    assert envs.single_observation_space == space and envs.single_action_space.n == len(card.operators)
     observation, info = envs.reset(seed=0)
     assert envs.observation_space.contains(observation)
     assert np.array_equal(info["action_mask"].astype(bool), envs.action_masks())
