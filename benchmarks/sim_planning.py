@@ -48,7 +48,7 @@ class Args:
     """simulated futures of each"""
     ticks: int = 24
     """length of each in ticks"""
-    every: int = 2
+    every: int = 4
     """interval of decisions at which it tries any"""
     streams: int = 32
     """streams, which are drawn from their seeds"""
