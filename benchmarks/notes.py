@@ -1,7 +1,7 @@
 r"""Where should a fact live? Schedulers of the card with notes on validation streams, and what a token may cost.
 
     python benchmarks/notes.py --out docs/environments/notes.json --page docs/environments/notes.md
-    python benchmarks/notes.py --players agents/notes/ppo-1.zip --out docs/environments/notes.json
+    python benchmarks/notes.py --players agents/pretrained/notes/ppo-1.zip --out docs/environments/notes.json
 
 All episodes are played on the real model, all on the same streams, and schedulers are compared in pairs, stream by
 stream. Rules do not see what a token costs, and play alike at every price: each episode says how many answers were read
@@ -11,6 +11,7 @@ are not played again.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from benchmarks.common.records import Record
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.evaluation import ScoreMatrix, chunks, compare, evaluate, in_processes, statistics, stratified_bootstrap
 from sleepgym.leaderboard.players import player_named
+from sleepgym.training import PolicyCard
 
 NOTES = "notes only"
 WEIGHTS = "weights only"
@@ -42,6 +44,8 @@ TIERS: Mapping[str, tuple[str, ...]] = {
     HYBRID: ("note-first", "note-first:popular_at=0.2", "popular-first", "popular-first:popular_at=0.3"),
 }
 """Hand-written schedulers by the tiers that they use."""
+POLICIES = "agents/pretrained/notes"
+"""Folder of the policies that ship."""
 PRICES = tuple(i / 1000 for i in range(121))
 """Prices of a token in the sweep."""
 SHOWN = (0.0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.12)
@@ -252,6 +256,24 @@ def spans(prices: Sequence[float]) -> str:
     starts = [step for step in steps if step - 1 not in steps]
     ends = [step for step in steps if step + 1 not in steps]
     return ", ".join(f"{a / 1000:g} to {b / 1000:g}" for a, b in zip(starts, ends, strict=True))
+
+
+def policies(record: Record, root: Path) -> markdown.Blocks:
+    """Block of the page beside the policies that ship: files with their cards and scores.
+
+    Args:
+        record: Episodes of the policies among others, by the names of their files.
+        root: Root of the repository.
+    """
+    played, rows = Played.from_record(record), []
+    for path in sorted((root / POLICIES).glob("*.zip")):
+        card, digest = PolicyCard.read(path), hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        scores = played.scores(f"{POLICIES}/{path.name}")
+        found = stratified_bootstrap(statistics.mean, scores, rng=np.random.default_rng(0))
+        cells = [f"`notes/{path.name}`", str(card.seed), f"{card.steps:,}", f"{card.simulated_score:.3f}"]
+        rows.append([*cells, f"{found:.3f}", str(len(scores.streams)), digest])
+    head = ["file", "seed", "steps", "simulated score", "validation score [95 %]", "streams", "SHA-256"]
+    return {"policies with notes": markdown.table(head, rows)}
 
 
 def picture(record: Record) -> Figure:

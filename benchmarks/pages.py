@@ -48,6 +48,10 @@ def results(root: Path) -> results_page.Args:
     return results_page.Args(root / "docs/results", root / "docs/results.md", root / "agents/pretrained")
 
 
+def notes_policies(root: Path) -> Blocks:
+    return notes.policies(records.read(root / "docs/environments/notes.json"), root)
+
+
 def sleep(root: Path) -> sleep_report.Args:
     return sleep_report.Args(root / "docs/sleep", root / "docs/sleep.md")
 
@@ -63,7 +67,7 @@ def _beside(page: str, contents: Callable[[records.Record], Blocks]) -> Callable
 
 
 PAGES: Mapping[str, Callable[[Path], Blocks]] = {
-    "agents/pretrained/README.md": lambda root: results_page.policies(results(root)),
+    "agents/pretrained/README.md": lambda root: {**results_page.policies(results(root)), **notes_policies(root)},
     "docs/architectures.md": _beside("docs/architectures.md", architectures.contents),
     "docs/editing.md": lambda root: editing_report.contents(editing(root)),
     "docs/environments/candidates.md": _beside("docs/environments/candidates.md", candidates.contents),

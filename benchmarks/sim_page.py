@@ -16,8 +16,8 @@ from benchmarks.common.records import Record
 from sleepgym.evaluation import Column, Estimate, ScoreMatrix, Sheet, stratified_bootstrap
 from sleepgym.evaluation.tables import Value
 
-QUANTITIES = ("score", "recall", "ppl_ratio", "sleeps", "naps", "edits_used")
-"""What is compared at the end of an episode."""
+QUANTITIES = ("score", "recall", "ppl_ratio", "sleeps", "naps", "edits_used", "look_ups", "tokens_read")
+"""What is compared at the end of an episode, as far as records of real ones have it."""
 
 RESAMPLES = 2_000
 """Resamples of the streams, the same for all statistics."""
@@ -63,7 +63,7 @@ def keep(path: Path | None, part: str, found: Record) -> None:
 
     Args:
         path: JSON file; None for no record.
-        part: ``fidelity`` or ``speed``.
+        part: ``fidelity``, ``notes``, ``planner`` or ``speed``.
         found: Its content.
     """
     if path is not None:
@@ -72,19 +72,33 @@ def keep(path: Path | None, part: str, found: Record) -> None:
 
 def contents(record: Record) -> markdown.Blocks:
     """Blocks of the page; those of a part that was not measured are empty."""
-    agrees = fidelity(record["fidelity"]) if "fidelity" in record else dict.fromkeys(FIDELITY, "")
-    fast = speed(record["speed"]) if "speed" in record else dict.fromkeys(SPEED, "")
-    return {**agrees, **fast}
+    blocks: dict[str, str] = {}
+    for part in PARTS:
+        blocks |= fidelity(record[part], part) if part in record else dict.fromkeys(of_part(part), "")
+    blocks |= {"planner": planner(record["planner"]) if "planner" in record else ""}
+    return blocks | (speed(record["speed"]) if "speed" in record else dict.fromkeys(SPEED, ""))
 
 
 # ------------------------------------------------------------------ fidelity
 
 FIDELITY = ("fidelity circumstances", "agreement", "schedulers", "quantities")
 """Blocks about agreement."""
+PARTS = ("fidelity", "notes")
+"""Parts of the record about agreement: on the default card, and on the one with notes."""
 
 
-def fidelity(found: Record) -> dict[str, str]:
-    """Blocks about agreement."""
+def of_part(part: str) -> tuple[str, ...]:
+    """Names of the blocks of a part about agreement."""
+    return FIDELITY if part == "fidelity" else tuple(f"{name} of {part}" for name in FIDELITY)
+
+
+def fidelity(found: Record, part: str = "fidelity") -> dict[str, str]:
+    """Blocks about agreement.
+
+    Args:
+        found: What was measured.
+        part: One of :data:`PARTS`.
+    """
     circumstances = [
         ["environment", f"`{found['card']}`"],
         ["model", f"{found['model']}, {found['fingerprint'][:12]}"],
@@ -100,7 +114,7 @@ def fidelity(found: Record) -> dict[str, str]:
         schedulers(found).markdown(),
         quantities(found),
     )
-    return dict(zip(FIDELITY, blocks, strict=True))
+    return dict(zip(of_part(part), blocks, strict=True))
 
 
 def schedulers(found: Record) -> Sheet:
@@ -110,12 +124,12 @@ def schedulers(found: Record) -> Sheet:
         Column("score", "score", ".3f"),
         Column("sim_score", "sim score", ".3f"),
         Column("error", "sim score - score", "+.3f"),
-        *(Column(name, f"{name}, sim - real", "+.2f") for name in QUANTITIES[1:]),
+        *(Column(name, f"{name}, sim - real", "+.2f") for name in compared(found)[1:]),
     )
     rows: list[tuple[float, list[Value]]] = []
     for place, row in enumerate(found["rows"]):
         real, sim = (only(matrix, place) for matrix in matrices(found, "score"))
-        gaps = [float(np.mean(row["sim"][name]) - np.mean(row["real"][name])) for name in QUANTITIES[1:]]
+        gaps = [float(np.mean(row["sim"][name]) - np.mean(row["real"][name])) for name in compared(found)[1:]]
         both = [estimate(lambda one, _: float(one.mean()), each, each) for each in (real, sim)]
         rows.append((both[0].point, [row["policy"], *both, estimate(agreement.error, real, sim), *gaps]))
     return Sheet("", columns, [cells for _, cells in sorted(rows, key=lambda pair: -pair[0])])
@@ -124,12 +138,17 @@ def schedulers(found: Record) -> Sheet:
 def quantities(found: Record) -> str:
     """Errors of every quantity over schedulers."""
     rows = []
-    for name in QUANTITIES:
+    for name in compared(found):
         real, sim = matrices(found, name)
         sizes = [estimate(statistic, real, sim) for statistic in (agreement.absolute_error, agreement.error)]
         rows.append([f"`{name}`", f"{real.scores.mean():.3f}", f"{sizes[0]:.3f}", f"{sizes[1]:+.3f}"])
     head = ["", "mean, real", "mean absolute error, sim [95 % interval]", "mean error, sim [95 % interval]"]
     return markdown.table(head, rows)
+
+
+def compared(found: Record) -> list[str]:
+    """What real and simulated episodes were compared in, the score first."""
+    return [name for name in QUANTITIES if name in found["rows"][0]["real"]]
 
 
 def matrices(found: Record, name: str) -> tuple[ScoreMatrix, ScoreMatrix]:
@@ -154,6 +173,32 @@ def estimate(statistic: Callable[[Scores, Scores], float], real: ScoreMatrix, si
 def _of_means(statistic: Callable[[Scores, Scores], float], real: Scores, sim: Scores) -> float:
     return statistic(real.mean(1), sim.mean(1))
 
+
+# ------------------------------------------------------------------- planner
+
+
+def planner(found: Record) -> str:
+    """Simulated scores of players on the same streams, best first, with the difference to the best rule in pairs."""
+    scores = {
+        row["player"]: ScoreMatrix(row["player"], tuple(found["seeds"]), np.array([row["scores"]]))
+        for row in found["rows"]
+    }
+    best = max(found["rules"], key=lambda name: float(scores[name].scores.mean()))
+    rows = []
+    for name in sorted(scores, key=lambda name: -float(scores[name].scores.mean())):
+        score = estimate(lambda one, _: float(one.mean()), scores[name], scores[name])
+        gap = estimate(agreement.error, scores[best], scores[name])
+        means = {key: float(np.mean(next(row for row in found["rows"] if row["player"] == name)[key])) for key in MEANS}
+        cells = [f"{means[key]:.2f}" if key == "look_ups" else f"{means[key]:.1f}" for key in MEANS]
+        rows.append([f"`{name}`", f"{score:.3f}", "" if name == best else f"{gap:+.3f}", *cells])
+    played = f"{len(found['seeds'])} streams, {found['draws']} simulated episodes each"
+    about = f"{played}; {found['machine']}; `{found['command']}`"
+    head = ["player", "sim score [95 %]", f"- `{best}` [95 %]", *MEANS]
+    return f"{markdown.table(head, rows)}\n\n{about}"
+
+
+MEANS = ("edits_used", "sleeps", "naps", "look_ups", "tokens_read")
+"""What the table of players says of each besides: means over episodes."""
 
 # --------------------------------------------------------------------- speed
 

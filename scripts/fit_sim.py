@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from sleepgym.episode.card import load_card
 from sleepgym.evaluation.recorded import missing, record_jobs, recorded
 from sleepgym.files import card_paths
 from sleepgym.sim.fit import Tried, fit_response
@@ -42,6 +43,17 @@ POLICIES = (
 """Policies that are recorded: some at random by the weights of the actions, rules, and rules with a share of random
 steps, so that every action is seen in many situations."""
 
+NOTE_POLICIES = (
+    "note-first:popular_at=0.2",
+    "note-first~0.15",
+    "popular-first:popular_at=0.3~0.15",
+    "pressure-rule~0.15",
+    "night-owl:load_at=0.15,traffic_at=0.3",
+    "mix:3,4,2,1,0.2,1",
+    "notes-only~0.3",
+)
+"""Those of a card with notes, whose further operators rules with random steps take."""
+
 
 @dataclass
 class Args:
@@ -51,9 +63,9 @@ class Args:
     """folder of the records, one file per episode"""
     out: Path = Path("runs/sim.safetensors")
     """file of the fit"""
-    policies: tuple[str, ...] = POLICIES
+    policies: tuple[str, ...] = ()
     """policies that play: schedulers by name, and mix:... with the weights of the six actions; a scheduler followed by
-    ~0.2 takes a random action instead in that share of the steps"""
+    ~0.2 takes a random action instead in that share of the steps; none for those that suit the card"""
     streams: int = 20
     """number of episodes per policy"""
     seed: int = 0
@@ -69,7 +81,7 @@ class Args:
 def main(args: Args) -> None:
     console = Console(width=120)
     seeds = range(args.seed, args.seed + args.streams)
-    jobs = record_jobs(args.env, args.policies, seeds, args.split, args.episodes)
+    jobs = record_jobs(args.env, policies_of(args.env, args.policies), seeds, args.split, args.episodes)
     left = missing(jobs)
     console.print(f"{len(jobs)} episodes, {len(jobs) - len(left)} of them recorded already")
     for _ in track(recorded(left, args.processes), "recording", len(left), console=console):
@@ -81,6 +93,18 @@ def main(args: Args) -> None:
     is_registered = args.env in card_paths()
     made = repr(sim_id(args.env)) if is_registered else f"'SleepSim-v0', card={args.env!r}"
     console.print(f"written to {args.out}; gym.make({made}, fit={str(args.out)!r})")
+
+
+def policies_of(env: str, named: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the policies that are recorded: those that were named, or those that suit a card.
+
+    Args:
+        env: Id of the card, or path of a TOML file.
+        named: Policies by name.
+    """
+    if named:
+        return named
+    return POLICIES if load_card(env).notes is None else NOTE_POLICIES
 
 
 def table_of(tried: Sequence[Tried]) -> Table:

@@ -76,6 +76,17 @@ class Notes:
         return replace(self, told=dict(self.told), archived=dict(self.archived), read=dict(self.read))
 
 
+def look_up_price(card: NotesCard, noted: NDArray[np.bool_], tokens: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the share of the worth of an answer that a look-up of each fact takes, 0 without a note, ``[...]``.
+
+    Args:
+        card: Prices.
+        noted: Whether there is a note of each fact, bool ``[...]``.
+        tokens: Tokens that its note adds to a context; 0 without a note, ``[...]``.
+    """
+    return np.minimum(1.0, noted * card.look_up_price + tokens * card.token_price)
+
+
 @dataclass(frozen=True, eq=False)
 class NotedFacts:
     """What notes tell of all facts that have arrived, in order of first arrival.
@@ -111,7 +122,6 @@ class NotedFacts:
         taught = [inbox.written.get(fact.key) in (fact, note) for fact, note in zip(current, notes, strict=True)]
         noted = np.array([note is not None for note in notes], np.bool_)
         tokens = np.array([0 if note is None else readings.tokens[note] for note in notes], np.float64)
-        price = np.minimum(1.0, noted * card.look_up_price + tokens * card.token_price)
         return cls(
             noted=noted,
             # An earlier version is no answer, as a guess at a fact that was not written is none.
@@ -119,7 +129,7 @@ class NotedFacts:
                 [note == fact and readings.right[fact] for fact, note in zip(current, notes, strict=True)], bool
             ),
             taught=np.array(taught, np.bool_),
-            price=price,
+            price=look_up_price(card, noted, tokens),
             tokens=tokens,
             doubtful=tuple(
                 f for f, is_noted, is_taught in zip(current, noted, taught, strict=True) if is_noted and is_taught

@@ -43,6 +43,8 @@ class SimResult:
         collapsed: Whether the episode terminated because of perplexity.
         actions: Actions in order.
         invalid: Number of steps that were not allowed.
+        look_ups: Share of the questions that were looked up; 0 on a card without notes.
+        tokens_read: Tokens that notes added to contexts, per question.
     """
 
     seed: int
@@ -58,6 +60,8 @@ class SimResult:
     collapsed: bool
     actions: tuple[int | tuple[int, ...], ...]
     invalid: int = 0
+    look_ups: float = 0.0
+    tokens_read: float = 0.0
 
 
 def simulate(
@@ -228,6 +232,7 @@ def _results(
 ) -> list[SimResult]:
     episodes, clock = played.episodes, played.state.clock
     score, recall, collapsed = episodes.score, episodes.recall, episodes.collapsed
+    notes, asked = played.state.notes, np.maximum(clock.asked, 1e-12)
     return [
         SimResult(
             seed=seed,
@@ -243,6 +248,8 @@ def _results(
             collapsed=bool(collapsed[row]),
             actions=tuple(actions[row]),
             invalid=int(invalid[row]),
+            look_ups=float(notes.looked_up[row] / asked[row]),
+            tokens_read=float(notes.tokens_read[row] / asked[row]),
         )
         for row, (seed, draw) in enumerate(names)
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sleepgym.env.sleep_env import SleepEnv
-from sleepgym.episode.actions import Action, Choice
+from sleepgym.episode.actions import OPERATORS, Choice, Operator
 from sleepgym.schedulers.base import Mask, Observation, Scheduler
 from sleepgym.schedulers.sim_planner import SimPlanner, SimPlanning
 from sleepgym.sim.response import Response
@@ -35,7 +35,7 @@ class SimLookAhead(Scheduler):
     _planning: SimPlanning | None = field(default=None, init=False, repr=False, compare=False)
     _last: Choice | None = field(default=None, init=False, repr=False, compare=False)
 
-    def act(self, observation: Observation, mask: Mask) -> Action:
+    def act(self, observation: Observation, mask: Mask) -> Operator:
         """See :meth:`Scheduler.act`."""
         if self._planning is None or self._shadow is None or self._last is None or self.env.episode.tick == 0:
             self._shadow = Shadow(self.env, self.response)
@@ -43,6 +43,6 @@ class SimLookAhead(Scheduler):
         else:
             self._shadow.follow(self._last)
         batch = {name: part[None] for name, part in observation.items()}
-        chosen = Action(int(self._planning.predict(batch, action_masks=mask[None])[0][0]))
+        chosen = OPERATORS[int(self._planning.predict(batch, action_masks=mask[None])[0][0])]
         self._last = self.env.choices.of(self.env.choices.usual(chosen))
         return chosen

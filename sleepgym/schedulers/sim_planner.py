@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.env.observation import structured
-from sleepgym.episode.actions import Action
+from sleepgym.episode.actions import OPERATORS, Action, Operator
 from sleepgym.schedulers.base import Observation, keep_up
 from sleepgym.schedulers.own import Predictor, SchedulerTypeError, as_scheduler
 from sleepgym.sim.response import Response
@@ -42,7 +42,8 @@ class SimPlanner:
     Attributes:
         rule: Base scheduler of the rollouts, or a trained policy, which decides by the observation alone.
         others: Further ones: that each of them takes over is tried as well, and chosen if that is best.
-        width: Maximum number of actions tried: the rule's own, SLEEP, the routine action, NAP, and the others.
+        width: Maximum number of actions tried: the rule's own, SLEEP, the routine action, NAP, and the others, those of
+            notes last.
         draws: Branches per action.
         ticks: Ticks that a branch is played for; None for the rest of the episode. What comes long after an action
             depends little on it, and only adds noise.
@@ -64,7 +65,7 @@ class SimPlanner:
     ticks: int | None = None
     every: int = 1
     caution: float = 1.0
-    without: Sequence[Action] = ()
+    without: Sequence[Operator] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -92,7 +93,7 @@ class SimPlanner:
 class _Option(NamedTuple):
     """What is tried: an action, and the rule that decides from then on."""
 
-    action: Action
+    action: Operator
     rule: int
 
 
@@ -131,7 +132,8 @@ class SimPlanning:
         """
         if action_masks is None:
             raise ValueError("expected action_masks, found none; pass those of the episodes")
-        seen, masks = structured(observation), self._left(np.asarray(action_masks, bool)[:, : len(Action)])
+        operators = len(self.sim.setting.card.operators)
+        seen, masks = structured(observation), self._left(np.asarray(action_masks, bool)[:, :operators])
         own = np.array([self._chosen(rule, seen, masks) for rule in range(len(self._rules))])
         chosen = own[0].copy()
         if self._decisions % self.planner.every == 0:
@@ -163,9 +165,10 @@ class SimPlanning:
             own: What each rule would do, ``[rules]``.
         """
         routine = keep_up({name: part[row] for name, part in seen.items()}, masks[row])
-        order = dict.fromkeys([Action(int(own[0])), Action.SLEEP, routine, Action.NAP, *Action])
+        every = OPERATORS[: masks.shape[1]]
+        order = dict.fromkeys([OPERATORS[int(own[0])], Action.SLEEP, routine, Action.NAP, *every])
         first = [_Option(action, 0) for action in order if masks[row][action]][: self.planner.width]
-        return [*first, *(_Option(Action(int(action)), rule) for rule, action in enumerate(own) if rule)]
+        return [*first, *(_Option(OPERATORS[int(action)], rule) for rule, action in enumerate(own) if rule)]
 
     def _best(self, value: NDArray[np.float64]) -> int:
         """Returns the option that gains most over the first, the rule's own choice, which wins ties.

@@ -31,7 +31,7 @@ class Tables:
         self.single = single.Choices(card)
         self.space = self.single.space
         self._parameters = card.parameters
-        usual = [self.single.of(self.single.usual(action)) for action in Action]
+        usual = [self.single.of(self.single.usual(action)) for action in card.operators]
         self._facts = np.array([choice.facts for choice in usual], np.int32)
         self._ticks = np.array([choice.ticks for choice in usual], np.int32)
 

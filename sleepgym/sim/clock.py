@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.sim.arrays import Arrays
+from sleepgym.sim.noted import serve
 from sleepgym.sim.rules import is_recalled
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.state import NOBODY, Facts, State
@@ -91,7 +92,7 @@ def elapse(
         streams: Streams of all episodes.
         state: State of all episodes, which is changed.
         ticks: Ticks that each episode's action takes; 0 for those that rest.
-        offline: Whether no question is answered meanwhile, bool ``[rows]``.
+        offline: Whether the weights answer no question meanwhile, bool ``[rows]``.
         invalid: Whether the action was not allowed, bool ``[rows]``.
     """
     card, clock, horizon = setting.card, state.clock, setting.card.horizon
@@ -104,9 +105,7 @@ def elapse(
         if not len(passing):
             return rewards
         traffic = streams.traffic[passing, clock.tick[passing]]
-        correctness = np.zeros(len(passing))
-        online = ~offline[passing]
-        correctness[online] = served(setting, streams, state, passing[online])
+        correctness = _answered(setting, streams, state, passing, offline[passing])
         clock.asked[passing] += traffic
         clock.answered[passing] += traffic * correctness
         lately = clock.lately_served[passing]
@@ -118,6 +117,31 @@ def elapse(
         clock.tick[passing] += 1
         arrive(streams, state, passing[clock.tick[passing] < horizon])
         passed += 1
+
+
+def _answered(
+    setting: Setting, streams: Streams, state: State, rows: NDArray[np.int64], offline: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Returns the worth of the answers to the questions of a tick, ``[rows]``; counts those that are looked up."""
+    if setting.card.notes is None:
+        correctness = np.zeros(len(rows))
+        correctness[~offline] = served(setting, streams, state, rows[~offline])
+        return correctness
+    # Views where all are asked: most ticks pass in all episodes.
+    chosen: NDArray[np.int64] | slice = slice(None) if len(rows) == len(state) else rows
+    own, asked = state.rows(chosen), streams.rows(chosen)
+    weights = _question_weights(setting, asked, own)
+    total = weights.sum(1)
+    weights /= np.where(total > 0, total, 1.0)[:, None]
+    worth = serve(setting, asked, own, weights, offline, asked.traffic[np.arange(len(rows)), own.clock.tick])
+    state.notes.put(chosen, own.notes)
+    return worth
+
+
+def _question_weights(setting: Setting, streams: Streams, state: State) -> NDArray[np.float64]:
+    """Returns how often each arrived fact is asked, relative to others, ``[rows, facts]``."""
+    age = state.clock.tick[:, None] - state.facts.arrived_at
+    return streams.popularity * setting.recency[age] * (state.facts.current >= 0)
 
 
 def served(setting: Setting, streams: Streams, state: State, rows: NDArray[np.int64]) -> NDArray[np.float64]:

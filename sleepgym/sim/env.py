@@ -21,6 +21,9 @@ from sleepgym.sim.snapshot import Snapshot
 from sleepgym.sim.streams import streams_of
 from sleepgym.sim.vector import SimVectorEnv
 
+_OPTIONS = {"readings", "split", "stream"}
+"""Options of a reset."""
+
 
 class SimEnv(gym.Env[Observation, Any]):
     """The environment of a card without its model: a response that was fitted to real episodes stands in for it.
@@ -81,15 +84,17 @@ class SimEnv(gym.Env[Observation, Any]):
         Args:
             seed: Seed of everything random in it; left out, the episode follows from those before.
             options: ``{"stream": ...}`` plays a stream of the real environment, ``env.unwrapped.episode.stream``, to
-                compare with it; ``{"split": ...}`` has no effect.
+                compare with it; on a card with notes ``{"readings": ...}`` goes with it,
+                ``env.unwrapped.episode.readings``. ``{"split": ...}`` has no effect.
 
         Raises:
             ValueError: An option is not known, or the stream is of another card; the present episode goes on.
         """
         options = options or {}
-        if unknown := sorted(options.keys() - {"split", "stream"}):
-            raise ValueError(f"expected options out of ['split', 'stream'], found {unknown}; leave them out")
-        streams = {"streams": streams_of(self.card, [options["stream"]])} if "stream" in options else {}
+        if unknown := sorted(options.keys() - _OPTIONS):
+            raise ValueError(f"expected options out of {sorted(_OPTIONS)}, found {unknown}; leave them out")
+        readings = [options["readings"]] if "readings" in options else []
+        streams = {"streams": streams_of(self.card, [options["stream"]], readings)} if "stream" in options else {}
         super().reset(seed=seed)
         observation, info = self._one.reset(seed=[seed], options=streams)
         self.over = False

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.episode.actions import Action
-from sleepgym.episode.card import Card
-from sleepgym.sim import clock, operators, rules
+from sleepgym.episode.actions import LOOK_UPS, Action
+from sleepgym.sim import clock, masks, operators
 from sleepgym.sim.clock import Rewards
 from sleepgym.sim.dice import Keys, derived
+from sleepgym.sim.noted import recalled
 from sleepgym.sim.response import Response, Situation
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.state import State
 from sleepgym.sim.streams import Streams, draw_streams
 
-_STREAM, _RESPONSE = 0, 1
+_STREAM, _RESPONSE, _READINGS = 0, 1, 2
 """Keys of an episode: neither its stream nor the response can shift the other's draws."""
 
 
@@ -26,7 +26,7 @@ class Choices:
     """An action of each episode, ``[rows]``; see :class:`~sleepgym.episode.actions.Choice`.
 
     Attributes:
-        action: Operators, values of :class:`Action`.
+        action: Operators by their values.
         facts: Maximum number of facts that it writes.
         ticks: Ticks that it takes.
     """
@@ -89,7 +89,7 @@ class Episodes:
     @property
     def masks(self) -> NDArray[np.bool_]:
         """Which actions are allowed, bool ``[rows, actions]``."""
-        return rules.masks(self.setting, self.state, self.streams.edit_budget)
+        return masks.masks(self.setting, self.state, self.streams.edit_budget)
 
     @property
     def collapsed(self) -> NDArray[np.bool_]:
@@ -105,7 +105,7 @@ class Episodes:
     def recall(self) -> NDArray[np.float64]:
         """True recall over all arrived facts, ``[rows]``; 1 before the first."""
         arrived = np.count_nonzero(self.state.facts.current >= 0, axis=1)
-        right = np.count_nonzero(rules.is_recalled(self.state.facts, self.state.mind), axis=1)
+        right = np.count_nonzero(recalled(self.setting, self.streams, self.state), axis=1)
         return np.where(arrived > 0, right / np.maximum(arrived, 1), 1.0)
 
     @property
@@ -131,12 +131,14 @@ class Episodes:
         invalid = ~allowed[each, choices.action] & ~resting
         action = np.where(invalid | resting, Action.WAIT, choices.action)
         undone = np.zeros(len(state), bool)
+        if setting.card.notes is not None:
+            self._look_up_and_teach(action)
         operators.audit(state, np.flatnonzero(action == Action.NAP))
         for kind, changed in operators.CHANGED.items():
             rows = np.flatnonzero(action == kind)
             if len(rows):
                 size = (choices.ticks if kind == Action.SLEEP else choices.facts)[rows]
-                at = Situation(setting, self.streams.edit_budget[rows], self.streams.known[rows], state.rows(rows))
+                at = self._at(rows)
                 undone[rows] = operators.perform(at, self.response, kind, size)
                 state.put(rows, at.state, changed)
         ticks = np.where(invalid, setting.card.ticks.wait, choices.ticks)
@@ -151,12 +153,31 @@ class Episodes:
         done.steps += ~resting
         return Steps(rewards, invalid, undone)
 
+    def _look_up_and_teach(self, action: NDArray[np.int32]) -> None:
+        """Says how questions are answered, and lets audits teach anew what notes tell; on a card with notes."""
+        state = self.state
+        asks = np.flatnonzero(np.isin(action, LOOK_UPS))
+        state.notes.answering[asks] = action[asks] - LOOK_UPS[0]
+        audited = np.flatnonzero((action == Action.NAP) | (action == Action.SLEEP))
+        rows = operators.to_teach_anew(state, self.streams.edit_budget, audited)
+        if len(rows):
+            at = self._at(rows)
+            operators.teach_anew(at, self.response)
+            state.put(rows, at.state, operators.WRITTEN)
 
-def drawn(card: Card, seeds: Keys, played: NDArray[np.int64]) -> tuple[Streams, Keys]:
+    def _at(self, rows: NDArray[np.int64]) -> Situation:
+        """Returns copies of some episodes."""
+        streams = self.streams
+        budget, known, popularity = streams.edit_budget[rows], streams.known[rows], streams.popularity[rows]
+        return Situation(self.setting, budget, known, popularity, self.state.rows(rows))
+
+
+def drawn(setting: Setting, response: Response, seeds: Keys, played: NDArray[np.int64]) -> tuple[Streams, Keys]:
     """Draws an episode for each of some environments.
 
     Args:
-        card: The card.
+        setting: Numbers of the card.
+        response: Stands in for the model, which has read the notes.
         seeds: Keys of the environments' seeds, ``[rows]``.
         played: Episodes that each has begun before, ``[rows]``.
 
@@ -164,4 +185,8 @@ def drawn(card: Card, seeds: Keys, played: NDArray[np.int64]) -> tuple[Streams, 
         Their streams, and the keys of their random numbers.
     """
     keys, part = derived(seeds, played), np.zeros(len(seeds), np.int64)
-    return draw_streams(card, derived(keys, part + _STREAM)), derived(keys, part + _RESPONSE)
+    streams = draw_streams(setting.card, derived(keys, part + _STREAM))
+    if setting.card.notes is not None:
+        read = response.readings(derived(keys, part + _READINGS), streams.version.shape[1])
+        streams.note_right, streams.note_tokens = read
+    return streams, derived(keys, part + _RESPONSE)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sleepgym.sim.response import Situation
 from sleepgym.sim.rules import at_facts
+from sleepgym.sim.state import Mind
 
 MARGIN = 10.0
 """Nats that count as 1 in a feature."""
@@ -28,6 +29,9 @@ OF_FACT = (
     "is_trained", "is_held", "writes", "nights_held",
 )  # fmt: skip
 """Features of a fact, in order; those of its episode follow."""
+
+AFTERWARDS = ("was_sure", "raw_after", "chat_after")
+"""Features of how sure the model is of its answer about a fact after a change, which follow all of the others."""
 
 INTERACTING = ("raw", "chat", "scale", "load", "is_trained")
 """Features whose products with all others the form ``interactions`` adds."""
@@ -123,6 +127,21 @@ class Around:
             out[:, number] = column
         out[:, len(OF_FACT) :] = of_episodes[row]
         return out
+
+    def of_sureness(
+        self, row: NDArray[np.int64], fact: NDArray[np.int64], after: Mind, of_episodes: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Returns the features of some facts with what the model answers after the change, ``[facts, features]``.
+
+        Args:
+            row: Episode of each fact.
+            fact: Number of each fact.
+            after: What the model answers afterwards.
+            of_episodes: As :meth:`of_episodes` returns them.
+        """
+        was_sure = self.at.state.mind.sure[row, fact]
+        own = was_sure, after.raw[row, fact] / MARGIN, after.chat[row, fact] / MARGIN
+        return np.concatenate((self.of_facts(row, fact, of_episodes), np.stack(own, 1).astype(np.float32)), 1)
 
     @property
     def edited(self) -> NDArray[np.bool_]:

@@ -12,7 +12,18 @@ from numpy.typing import NDArray
 from sleepgym.episode.actions import Action
 from sleepgym.errors import SleepGymError
 from sleepgym.sim.features import FORMS, Around, of_entries_to_facts
-from sleepgym.sim.fitted import CHANCES, DAMAGE, EPISODE, FACT, MARGINS, FittedResponse, with_next_stage
+from sleepgym.sim.fitted import (
+    CHANCES,
+    DAMAGE,
+    EPISODE,
+    FACT,
+    MARGINS,
+    SURE,
+    SURENESS,
+    FittedResponse,
+    Read,
+    with_next_stage,
+)
 from sleepgym.sim.models import Linear, Logistic, fit_linear, fit_logistic
 from sleepgym.sim.recorder import Record
 from sleepgym.sim.replay import Change, changes_of
@@ -73,11 +84,26 @@ def fit_response(
     Raises:
         FitError: There are too few records, or none of an action that the response cannot do without.
     """
-    return fit_samples([dict(samples_of(changes_of(record))) for record in records], held_out, forms)
+    return fit_samples([dict(samples_of(changes_of(each))) for each in records], held_out, forms, read_in(records))
+
+
+def read_in(records: Sequence[Record]) -> Read | None:
+    """Returns what was read in the notes of recorded streams, each stream once; None without notes."""
+    by_seed = {(record.about.seed, record.about.split): record.streams for record in records}
+    right, tokens = (
+        np.concatenate([getattr(streams, name)[0] for streams in by_seed.values()])
+        for name in ("note_right", "note_tokens")
+    )
+    # Versions that came are the first of their numbers; others have no tokens.
+    there = tokens > 0
+    return Read(right[there], tokens[there]) if there.any() else None
 
 
 def fit_samples(
-    each: Sequence[Mapping[str, Samples]], held_out: float = 0.25, forms: Sequence[str] = FORMS
+    each: Sequence[Mapping[str, Samples]],
+    held_out: float = 0.25,
+    forms: Sequence[str] = FORMS,
+    read: Read | None = None,
 ) -> tuple[FittedResponse, list[Tried]]:
     """Does the work of :func:`fit_response` on the samples of its records, by model.
 
@@ -85,6 +111,7 @@ def fit_samples(
         each: Samples of each episode.
         held_out: Share of the episodes that forms are compared on.
         forms: Forms to try.
+        read: See :func:`read_in`.
 
     Raises:
         FitError: There are too few records, or none of an action that the response cannot do without.
@@ -95,6 +122,8 @@ def fit_samples(
     # Every policy has a share in both parts, since records come sorted by policy and seed.
     train, test = ([part for i, part in enumerate(each) if (i % every == 0) is wanted] for wanted in (False, True))
     names = {**dict.fromkeys(MARGINS, FACT), **dict.fromkeys(DAMAGE, EPISODE), **CHANCES}
+    if any(SURE in part for part in each):
+        names[SURE] = SURENESS
     linear: dict[str, Linear] = {}
     logistic: dict[str, Logistic] = {}
     tried: list[Tried] = []
@@ -106,7 +135,7 @@ def fit_samples(
             linear[model] = fitted
         else:
             logistic[model] = fitted
-    return FittedResponse(linear, logistic), tried
+    return FittedResponse(linear, logistic, read), tried
 
 
 def samples_of(changes: Iterable[Change]) -> Iterator[tuple[str, Samples]]:
@@ -136,6 +165,9 @@ def _samples(change: Change) -> Iterator[tuple[str, NDArray[np.float32], NDArray
             return
         yield from _of_stages(change, around, of_episodes)
     before, after = at.state.mind, change.after
+    if (notes := at.setting.card.notes) is not None:
+        row, fact = np.nonzero((around.ever_written | around.chosen) & (after.chat <= -notes.sure_nats))
+        yield SURE, around.of_sureness(row, fact, after, of_episodes), after.sure[row, fact]
     damage = np.stack((np.log(after.ratio) - np.log(before.ratio), after.known - before.known), 1)
     yield f"{kind}.damage", of_episodes, damage.astype(np.float32)
     for name, of_facts in _roles(change, around).items():
@@ -185,7 +217,7 @@ def _of_stages(
 def _joined(parts: Sequence[Mapping[str, Samples]], model: str, names: tuple[str, ...]) -> Samples:
     """Joins the samples of a model over episodes; empty arrays if there are none."""
     found = [part[model] for part in parts if model in part]
-    empty = np.empty((0, 2), np.float32) if model not in CHANCES else np.empty(0, bool)
+    empty = np.empty(0, bool) if model in (*CHANCES, SURE) else np.empty((0, 2), np.float32)
     features = np.concatenate([np.empty((0, len(names)), np.float32), *(each.features for each in found)])
     return Samples(features, np.concatenate([empty, *(each.targets for each in found)]))
 
@@ -214,7 +246,7 @@ def _chosen(
 
 
 def _fitted(model: str, names: tuple[str, ...], samples: Samples, form: str) -> Linear | Logistic:
-    if model in CHANCES:
+    if model in (*CHANCES, SURE):
         targets = samples.targets.astype(bool)
         if not len(targets):
             # What was never seen does not happen.

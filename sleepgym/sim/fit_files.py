@@ -19,12 +19,15 @@ from sleepgym._version import __version__
 from sleepgym.reading import found_in, parsed_json, read_arrays, require_array
 from sleepgym.sim.features import FORMS, expanded
 from sleepgym.sim.fit import FitError, Tried
-from sleepgym.sim.fitted import CHANCES, DAMAGE, EPISODE, FACT, MARGINS, PASSING, FittedResponse
+from sleepgym.sim.fitted import CHANCES, DAMAGE, EPISODE, FACT, MARGINS, PASSING, SURE, SURENESS, FittedResponse, Read
 from sleepgym.sim.models import Linear, Logistic
 from sleepgym.sim.recorder import Record
 
 _MAX_BYTES = 64 * 2**20
 """Size of the largest fit that is read; those that are shipped have 100 kB."""
+
+_READ = "notes.read."
+"""How the names of arrays begin that say what was read in notes."""
 
 
 class TriedForm(BaseModel):
@@ -106,6 +109,7 @@ def save_fit(path: Path, response: FittedResponse, card: FitCard) -> None:
     tensors |= {f"{name}.weights": model.weights for name, model in response.linear.items()}
     tensors |= {f"{name}.noise": model.noise for name, model in response.linear.items()}
     tensors |= {f"{name}.left": model.left for name, model in response.linear.items()}
+    tensors |= {} if response.read is None else {f"{_READ}{name}": array for name, array in vars(response.read).items()}
     forms = {name: model.form for name, model in response.linear.items()}
     forms |= {name: model.form for name, model in response.logistic.items()}
     about = {"card": card.model_dump_json(), "forms": json.dumps(forms)}
@@ -126,9 +130,20 @@ def load_fit(path: Path) -> tuple[FittedResponse, FitCard]:
         linear = {name: _linear(name, forms[name], FACT, tensors) for name in MARGINS}
         linear |= {name: _linear(name, forms[name], EPISODE, tensors) for name in DAMAGE}
         logistic = {name: _logistic(name, forms[name], of, tensors) for name, of in CHANCES.items()}
-        return FittedResponse(linear, logistic), card
+        if SURE in forms:
+            logistic[SURE] = _logistic(SURE, forms[SURE], SURENESS, tensors)
+        return FittedResponse(linear, logistic, _read(tensors) if SURE in forms else None), card
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FitError(f"expected a fit in {path}, found {found_in(error)}; make one with sleepgym fit-sim") from error
+
+
+def _read(tensors: Mapping[str, NDArray[Any]]) -> Read:
+    right, tokens = tensors[f"{_READ}right"], tensors[f"{_READ}tokens"]
+    require_array(right, f"{_READ}right", np.bool_, -1)
+    require_array(tokens, f"{_READ}tokens", np.int32, len(right))
+    if not len(right) or tokens.min() < 0:
+        raise ValueError("no notes that were read, or fewer than no tokens")
+    return Read(right, tokens)
 
 
 def _linear(name: str, form: str, features: tuple[str, ...], tensors: Mapping[str, NDArray[Any]]) -> Linear:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.sim.dice import Keys, derived, normal, normal_pairs_at, uniform, uniform_at
-from sleepgym.sim.features import OF_EPISODE, OF_FACT, Around, of_entries_to_facts
+from sleepgym.sim.features import AFTERWARDS, OF_EPISODE, OF_FACT, Around, of_entries_to_facts
 from sleepgym.sim.models import Linear, Logistic
 from sleepgym.sim.response import Night, Situation
 from sleepgym.sim.state import Mind
@@ -20,6 +20,12 @@ EPISODE = OF_EPISODE
 """Names of the features of models of episodes."""
 PASSING = (*FACT, "next_stage")
 """Names of the features of the model ``night.further``."""
+
+SURE = "notes.sure"
+"""Logistic model of fits of cards with notes: the model is sure of a wrong answer that it gives."""
+
+SURENESS = (*FACT, *AFTERWARDS)
+"""Names of its features."""
 
 MOST = 20.0
 """Largest absolute margin (nats): beyond it, nothing depends on its size."""
@@ -42,8 +48,21 @@ CHANCES: Mapping[str, tuple[str, ...]] = {
 """Logistic models with their features: a night undoes itself; a fact passes the gate; one that has passed goes a stage
 further, since its edit stands in the way; the edit of one that has failed is switched off."""
 
-_MARGINS, _DAMAGE, _UNDONE, _PASSES, _FURTHER, _OFF = range(6)
+_MARGINS, _DAMAGE, _UNDONE, _PASSES, _FURTHER, _OFF, _SURE, _READ = range(8)
 """What is drawn, for :mod:`sleepgym.sim.dice`."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the bare model read in the notes of recorded streams; notes of new streams are drawn from them.
+
+    Attributes:
+        right: Whether it read each version right, bool ``[versions]``.
+        tokens: Tokens that its note adds to a context, ``[versions]``.
+    """
+
+    right: NDArray[np.bool_]
+    tokens: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -52,11 +71,13 @@ class FittedResponse:
 
     Attributes:
         linear: Models named in :data:`MARGINS` and :data:`DAMAGE`.
-        logistic: Models named in :data:`CHANCES`.
+        logistic: Models named in :data:`CHANCES`, and :data:`SURE` in a fit of a card with notes.
+        read: What was read in notes; None in a fit of a card without notes.
     """
 
     linear: Mapping[str, Linear]
     logistic: Mapping[str, Logistic]
+    read: Read | None = None
 
     def inject(self, at: Situation, written: NDArray[np.bool_]) -> Mind:
         """See :class:`~sleepgym.sim.response.Response`."""
@@ -102,6 +123,7 @@ class FittedResponse:
         undone = uniform(keys, _UNDONE, 1)[:, 0] < self.logistic["night.undone"].chance(of_episodes, EPISODE)
         passed, stages, scales = (np.zeros(at.state.ledger.fact.shape, kind) for kind in (bool, np.int32, np.float64))
         passed[row, entry], stages[row, entry], scales[row, entry] = passes, stage, scale
+        self._set_sure(mind, around, of_episodes, keys)
         return Night(mind, passed, stages, scales, _rank(at, trained), undone)
 
     def _edited(self, around: Around, kind: str, role: str) -> Mind:
@@ -116,7 +138,28 @@ class FittedResponse:
         row, fact = np.nonzero(around.ever_written & ~around.chosen)
         self._move(mind, f"{kind}.others", around.of_facts(row, fact, of_episodes), row, fact, keys)
         self._damage(mind, f"{kind}.damage", of_episodes, at, keys)
+        self._set_sure(mind, around, of_episodes, keys)
         return mind
+
+    def readings(self, keys: Keys, count: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+        """See :class:`~sleepgym.sim.response.Response`; versions are drawn from those that were recorded."""
+        assert self.read is not None, "a fit of a card with notes"
+        drawn = (uniform(keys, _READ, count) * len(self.read.right)).astype(np.int64)
+        return self.read.right[drawn], self.read.tokens[drawn]
+
+    def _set_sure(self, mind: Mind, around: Around, of_episodes: NDArray[np.float32], keys: Keys) -> None:
+        """Says of which of its answers the model is sure, on a card with notes.
+
+        A margin says how far the right answer is ahead of all others, or behind the one that is given: within the
+        card's threshold nothing is sure, beyond it what is right is. What is wrong is by chance.
+        """
+        notes = around.at.setting.card.notes
+        if notes is None:
+            return
+        mind.sure[:] = mind.chat >= notes.sure_nats
+        row, fact = np.nonzero((around.ever_written | around.chosen) & (mind.chat <= -notes.sure_nats))
+        chance = self.logistic[SURE].chance(around.of_sureness(row, fact, mind, of_episodes), SURENESS)
+        mind.sure[row, fact] = uniform_at(keys, _SURE, row, fact) < chance
 
     def _move(
         self,

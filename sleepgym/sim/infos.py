@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from sleepgym.sim.episodes import Episodes, Steps
 from sleepgym.sim.rules import edits_left, known_degraded
+from sleepgym.sim.state import State
 
 
 def infos(episodes: Episodes, masks: NDArray[np.bool_], steps: Steps | None) -> dict[str, NDArray[Any]]:
@@ -42,4 +43,17 @@ def infos(episodes: Episodes, masks: NDArray[np.bool_], steps: Steps | None) -> 
         "lost": clock.lost.astype(integer),
         "degraded": np.count_nonzero(known_degraded(state.facts, state.ledger), axis=1),
         "rolled_back": no if steps is None else steps.undone,
+        **(_of_notes(state) if episodes.setting.card.notes is not None else {}),
+    }
+
+
+def _of_notes(state: State) -> dict[str, NDArray[Any]]:
+    """Returns what infos have besides on a card with notes."""
+    notes, asked = state.notes, state.clock.asked
+    per_question = np.where(asked > 0, 1 / np.where(asked > 0, asked, 1.0), 0.0)
+    return {
+        "notes": np.count_nonzero(notes.noted, axis=1),
+        "archived": np.count_nonzero(notes.archived, axis=1),
+        "look_ups": notes.looked_up * per_question,
+        "tokens_read": notes.tokens_read * per_question,
     }

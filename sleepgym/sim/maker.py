@@ -45,7 +45,12 @@ def setting_and_response(
                 f"expected a fit for {name}, found none; shipped are fits for {', '.join(shipped()) or 'no card'}; "
                 f"make one by sleepgym fit-sim --env {name} --episodes DIR --out FILE, and pass fit=FILE"
             )
-    return setting, load_fit(Path(fit))[0] if isinstance(fit, str | Path) else fit
+    if not isinstance(fit, str | Path):
+        return setting, fit
+    response, _ = load_fit(Path(fit))
+    if setting.card.notes is not None and response.read is None:
+        raise FitError(f"expected a fit of a card with notes in {fit}, found one of a card without them; fit {name}")
+    return setting, response
 
 
 def shipped() -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sleepgym.sim.dice import Keys
 from sleepgym.sim.response import Night, Situation
 from sleepgym.sim.rules import at_entries
 from sleepgym.sim.state import Mind
@@ -48,7 +49,12 @@ class Measured:
         rank = np.array([found["rank"]], np.int32)
         return Night(self._mind(), passed > 0, stage.astype(np.int32), scale, rank, np.array([self.undone]))
 
+    def readings(self, keys: Keys, count: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+        """Reads nothing: the stream of a real episode comes with what is read in its notes."""
+        return np.zeros((len(keys), count), bool), np.zeros((len(keys), count), np.int32)
+
     def _mind(self) -> Mind:
         found = self.answers
         raw, chat = (found[name][None].astype(np.float32) for name in ("raw", "chat"))
-        return Mind(raw, chat, np.array([found["ratio"]], float), np.array([found["known"]], float))
+        ratio, known = (np.array([found[name]], float) for name in ("ratio", "known"))
+        return Mind(raw, chat, ratio, known, found["sure"][None].astype(bool))

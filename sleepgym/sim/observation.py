@@ -9,16 +9,22 @@ from sleepgym.env.observation import (
     EDITS_SCALE,
     LEDGER_FEATURES,
     MARGIN_SCALE,
+    NOTE_TOKENS,
+    NOTES_LEDGER_FEATURES,
     SINCE_DAYS,
-    STATS_FEATURES,
     Observation,
+    ledger_features,
+    stats_features,
 )
+from sleepgym.episode.actions import LOOK_UPS
+from sleepgym.sim import routing
+from sleepgym.sim.noted import NotedFacts
 from sleepgym.sim.rules import edits_left, known_degraded
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.state import State
 from sleepgym.sim.streams import Streams
 
-_COLUMN = {name: place for place, name in enumerate(LEDGER_FEATURES)}
+_COLUMN = {name: place for place, name in enumerate([*LEDGER_FEATURES, *NOTES_LEDGER_FEATURES])}
 
 
 def observations(setting: Setting, streams: Streams, state: State) -> Observation:
@@ -29,13 +35,17 @@ def observations(setting: Setting, streams: Streams, state: State) -> Observatio
         streams: Streams of the episodes.
         state: State of the episodes.
     """
-    budget = setting.card.budget
-    ledger = np.zeros((len(state), budget.capacity + budget.pending, len(LEDGER_FEATURES)), np.float32)
+    budget, notes = setting.card.budget, setting.card.notes
+    facts = budget.capacity + budget.pending + (notes.capacity if notes is not None else 0)
+    ledger = np.zeros((len(state), facts, len(ledger_features(notes is not None))), np.float32)
     _written(setting, streams, state, ledger)
-    _waiting(setting, streams, state, ledger)
+    _waiting(setting, streams, state, state.facts.inbox, state.ledger.fill, ledger)
     values = _stats(setting, streams, state)
-    stats = np.empty((len(state), len(STATS_FEATURES)), np.float32)
-    for place, (name, feature) in enumerate(STATS_FEATURES.items()):
+    if notes is not None:
+        values |= _of_notes(setting, streams, state, ledger)
+    features = stats_features(notes is not None)
+    stats = np.empty((len(state), len(features)), np.float32)
+    for place, (name, feature) in enumerate(features.items()):
         stats[:, place] = np.clip(values[name], feature.low, feature.high)
     return {"ledger": ledger, "stats": stats}
 
@@ -69,19 +79,63 @@ def _written(setting: Setting, streams: Streams, state: State, out: NDArray[np.f
         "edits": np.minimum(of["writes"] / np.float32(EDITS_SCALE), 1),
         "popularity": streams.popularity[row, of["fact"]],
     }
-    rows = np.zeros((len(there), len(LEDGER_FEATURES)), np.float32)
+    rows = np.zeros((len(there), out.shape[2]), np.float32)
     for name, values in columns.items():
         rows[:, _COLUMN[name]] = values
     out[row, place] = rows
 
 
-def _waiting(setting: Setting, streams: Streams, state: State, out: NDArray[np.float32]) -> None:
-    """Fills the rows of waiting facts in, right after the written ones."""
-    row, place = np.nonzero(state.facts.inbox >= 0)
-    fact, at = state.facts.inbox[row, place], state.ledger.fill[row] + place
+def _waiting(
+    setting: Setting,
+    streams: Streams,
+    state: State,
+    waiting: NDArray[np.int32],
+    above: NDArray[np.int64],
+    out: NDArray[np.float32],
+) -> None:
+    """Fills the rows of facts in that the weights were not taught.
+
+    Args:
+        setting: Numbers of the card.
+        streams: Streams of the episodes.
+        state: State of the episodes.
+        waiting: The facts in order; -1 beyond the last, ``[rows, width]``.
+        above: Rows above them, ``[rows]``.
+        out: Rows of the observations.
+    """
+    row, place = np.nonzero(waiting >= 0)
+    fact, at = waiting[row, place], above[row] + place
     out[row, at, _COLUMN["present"]] = out[row, at, _COLUMN["pending"]] = out[row, at, _COLUMN["audit_age"]] = 1
     out[row, at, _COLUMN["age"]] = (state.clock.tick[row] - state.facts.arrived_at[row, fact]) / setting.card.horizon
     out[row, at, _COLUMN["popularity"]] = streams.popularity[row, fact]
+
+
+def _of_notes(
+    setting: Setting, streams: Streams, state: State, out: NDArray[np.float32]
+) -> dict[str, NDArray[np.float64]]:
+    """Fills the rows of facts in that are only noted, and the columns of notes; returns further entries of stats."""
+    assert setting.card.notes is not None
+    facts, notes, ledger = state.facts, state.notes, state.ledger
+    only = routing.by_popularity(state, streams.popularity, routing.only_noted(state))
+    waiting = np.count_nonzero(facts.inbox >= 0, axis=1)
+    _waiting(setting, streams, state, only, ledger.fill + waiting, out)
+    noted = NotedFacts.of(setting, streams, state)
+    looked_up = noted.looked_up(setting, state)
+    above = np.zeros(len(state), np.int64)
+    # Rows of the ledger are of the versions that it holds, others of the current ones.
+    for order, version in ((ledger.fact, facts.written), (facts.inbox, facts.current), (only, facts.current)):
+        row, place = np.nonzero(order >= 0)
+        fact, at = order[row, place], above[row] + place
+        told = notes.told[row, fact]
+        out[row, at, _COLUMN["noted"]] = told >= 0
+        out[row, at, _COLUMN["stale"]] = (told >= 0) & (told != version[row, fact])
+        out[row, at, _COLUMN["looked_up"]] = looked_up[row, fact]
+        above = above + np.count_nonzero(order >= 0, axis=1)
+    return {
+        "note_tokens": noted.tokens.sum(1) / (NOTE_TOKENS * setting.card.notes.capacity),
+        "look_ups": notes.look_ups,
+        "answering": notes.answering / (len(LOOK_UPS) - 1),
+    }
 
 
 def _stats(setting: Setting, streams: Streams, state: State) -> dict[str, NDArray[np.float64]]:

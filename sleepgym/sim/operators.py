@@ -7,31 +7,42 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.episode.actions import Action
+from sleepgym.episode.actions import Action, NoteAction, Operator
+from sleepgym.sim import routing
 from sleepgym.sim.arrays import gathered, without
+from sleepgym.sim.dice import derived
 from sleepgym.sim.response import Response, Situation
 from sleepgym.sim.rules import (
     at_entries,
     at_facts,
-    can_be_written,
+    batch,
     edits_left,
     known_degraded,
+    room,
     smallest,
     to_hold,
     to_train,
 )
 from sleepgym.sim.state import NOBODY, Ledger, Mind, State
 
-CHANGED: Mapping[Action, tuple[str, ...]] = {
-    Action.INJECT: ("clock", "facts", "ledger", "mind"),
+WRITTEN = ("clock", "facts", "ledger", "mind")
+"""Parts of the state that change when the weights are taught."""
+
+CHANGED: Mapping[Operator, tuple[str, ...]] = {
+    Action.INJECT: WRITTEN,
     Action.REFRESH: ("clock", "ledger", "mind"),
     Action.SLEEP: ("clock", "facts", "ledger", "mind"),
     Action.PRUNE: ("facts", "ledger"),
+    NoteAction.NOTE: ("facts", "notes"),
 }
 """Parts of the state that actions change which are performed on copies of their episodes."""
 
 
-def perform(at: Situation, response: Response, action: Action, size: NDArray[np.int32]) -> NDArray[np.bool_]:
+_TAUGHT = 1 << 40
+"""Number that no step has, for the random numbers of what an audit teaches anew: a night follows in the same step."""
+
+
+def perform(at: Situation, response: Response, action: Operator, size: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Performs one action, which the masks allow and :data:`CHANGED` lists, in all of the given episodes.
 
     Args:
@@ -52,21 +63,74 @@ def perform(at: Situation, response: Response, action: Action, size: NDArray[np.
             return sleep(at, response, size)
         case Action.PRUNE:
             prune(at)
+        case NoteAction.NOTE:
+            note(at)
     return np.zeros(len(at.state), bool)
 
 
 def inject(at: Situation, response: Response, limit: NDArray[np.int32]) -> None:
-    """Writes the facts that have waited longest, at most ``limit`` and as many as edits are left."""
+    """Writes facts, at most ``limit`` and as many as edits are left.
+
+    They are what has waited longest; on a card with notes what waits or is noted, most popular first.
+    """
+    state = at.state
+    waiting = state.facts.inbox
+    if at.setting.card.notes is not None:
+        waiting = routing.by_popularity(state, at.popularity, routing.untaught(state))
+    limit = np.minimum(limit, edits_left(state, at.edit_budget))
+    _write(at, response, batch(waiting, state.facts.entry >= 0, room(at.setting, state), limit))
+
+
+def teach_anew(at: Situation, response: Response) -> None:
+    """Writes what notes tell and the ledger holds in an earlier version, before an audit; there is some, and an edit.
+
+    Args:
+        at: The episodes, whose state is changed.
+        response: Stands in for the model.
+    """
+    state = at.state
+    order = routing.by_popularity(state, at.popularity, routing.outdated(state))
+    limit = np.minimum(at.setting.card.budget.refresh, edits_left(state, at.edit_budget))
+    dice = state.clock.dice
+    state.clock.dice = derived(dice, np.full(len(dice), _TAUGHT))
+    _write(at, response, np.where(np.arange(order.shape[1]) < limit[:, None], order, np.int32(NOBODY)))
+    state.clock.dice = dice
+
+
+def to_teach_anew(state: State, edit_budget: NDArray[np.int32], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns those of some episodes in which an audit teaches anything anew.
+
+    Args:
+        state: State of all episodes.
+        edit_budget: Edits that each allows, ``[rows]``.
+        rows: Episodes to be audited.
+    """
+    audited = state.rows(rows)
+    return rows[routing.outdated(audited).any(1) & (edits_left(audited, edit_budget[rows]) > 0)]
+
+
+def note(at: Situation) -> None:
+    """Writes down what waits, and what the weights were taught since it was noted."""
+    state, facts = at.state, at.state.facts
+    order = routing.to_note(at.setting, state, at.popularity)
+    routing.note(at.setting, state, at.popularity, order)
+    noted = np.zeros(facts.current.shape, bool)
+    row, place = np.nonzero(order >= 0)
+    noted[row, order[row, place]] = True
+    _no_longer_wait(state, noted)
+
+
+def _write(at: Situation, response: Response, order: NDArray[np.int32]) -> None:
+    """Writes facts in an order, each in its current version; -1 in places without one, ``[rows, width]``."""
     state, facts, ledger = at.state, at.state.facts, at.state.ledger
-    able = can_be_written(at.setting, state)
-    chosen = able & (np.cumsum(able, 1) <= np.minimum(limit, edits_left(state, at.edit_budget))[:, None])
+    chosen = order >= 0
     row, place = np.nonzero(chosen)
-    fact = facts.inbox[row, place]
+    fact = order[row, place]
     written = np.zeros(facts.current.shape, bool)
     written[row, fact] = True
     state.mind.put(slice(None), response.inject(at, written))
-    # New facts get the next free entries, in the order in which they waited.
-    held = gathered(facts.entry, np.maximum(facts.inbox, 0))
+    # New facts get the next free entries, in the order in which they are written.
+    held = gathered(facts.entry, np.maximum(order, 0))
     is_new = chosen & (held < 0)
     entry = np.where(held < 0, ledger.fill[:, None] - 1 + np.cumsum(is_new, 1), held)[row, place]
     ledger.fact[row, entry] = fact
@@ -81,8 +145,14 @@ def inject(at: Situation, response: Response, limit: NDArray[np.int32]) -> None:
     facts.entry[row, fact] = entry
     facts.written[row, fact] = facts.current[row, fact]
     facts.held_at[row, fact] = NOBODY
-    facts.inbox[:] = without(facts.inbox, chosen, NOBODY)
+    _no_longer_wait(state, written)
     state.clock.edits_used += chosen.sum(1, dtype=np.int32)
+
+
+def _no_longer_wait(state: State, gone: NDArray[np.bool_]) -> None:
+    """Takes facts out of the inbox, bool ``[rows, facts]``."""
+    inbox = state.facts.inbox
+    inbox[:] = without(inbox, (inbox >= 0) & gathered(gone, np.maximum(inbox, 0)), NOBODY)
 
 
 def refresh(at: Situation, response: Response, limit: NDArray[np.int32]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.episode.actions import Action
-from sleepgym.sim.dice import keys_of
+from sleepgym.sim.dice import Keys, keys_of
 from sleepgym.sim.episodes import Choices, Episodes
 from sleepgym.sim.measured import Measured
 from sleepgym.sim.recorder import Record
@@ -58,7 +58,7 @@ class Replayed:
 
     def inject(self, at: Situation, written: NDArray[np.bool_]) -> Mind:
         """See :class:`~sleepgym.sim.response.Response`."""
-        return self._noted(Action.INJECT, at, written, self._measured(at).inject(at, written))
+        return self._noted(Action.INJECT, at, written, self._measured(at, before_night=True).inject(at, written))
 
     def refresh(self, at: Situation, refreshed: NDArray[np.bool_]) -> Mind:
         """See :class:`~sleepgym.sim.response.Response`."""
@@ -77,6 +77,10 @@ class Replayed:
         self.changes.append(Change(Action.SLEEP, _copied(at), refreshed, trained, held, steps, night.mind, night))
         return night
 
+    def readings(self, keys: Keys, count: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+        """See :class:`~sleepgym.sim.measured.Measured`."""
+        return Measured({}).readings(keys, count)
+
     def _noted(self, action: Action, at: Situation, chosen: NDArray[np.bool_], after: Mind) -> Mind:
         none = (
             np.zeros(at.state.ledger.fact.shape, bool),
@@ -86,9 +90,13 @@ class Replayed:
         self.changes.append(Change(action, _copied(at), chosen, *none, after))
         return after
 
-    def _measured(self, at: Situation) -> Measured:
-        step = int(at.state.clock.steps[0])
-        return Measured(self.record.answers_after(step), bool(self.record.undone[step]))
+    def _measured(self, at: Situation, before_night: bool = False) -> Measured:
+        """Returns the answers after the present step, or those between what its night teaches first and the night."""
+        step, record = int(at.state.clock.steps[0]), self.record
+        answers = record.answers_after(step)
+        if before_night and record.action[step] == Action.SLEEP and record.taught is not None:
+            answers |= {name: array[step] for name, array in vars(record.taught).items()}
+        return Measured(answers, bool(record.undone[step]))
 
 
 def replay(record: Record) -> Iterator[tuple[Episodes, Choices, NDArray[np.bool_], Replayed]]:

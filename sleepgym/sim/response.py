@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sleepgym.sim.dice import Keys
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.state import Mind, State
 
@@ -20,12 +21,14 @@ class Situation:
         setting: Numbers of the card.
         edit_budget: Edits that each allows, ``[rows]``.
         known: Pretrained facts that are asked in each, ``[rows]``.
+        popularity: Popularity of each fact, ``[rows, facts]``.
         state: Their states, to be read only.
     """
 
     setting: Setting
     edit_budget: NDArray[np.int32]
     known: NDArray[np.int32]
+    popularity: NDArray[np.float64]
     state: State
 
 
@@ -89,4 +92,15 @@ class Response(Protocol):
             trained: Entries that it trains, bool ``[rows, entries]``.
             held: Facts whose answers it holds, bool ``[rows, facts]``.
             steps: Training steps, ``[rows]``.
+        """
+
+    def readings(self, keys: Keys, count: int) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+        """Draws what the bare model reads in notes of new streams; on cards with notes only.
+
+        Args:
+            keys: Keys of the streams, ``[rows]``.
+            count: Versions of facts per stream.
+
+        Returns:
+            ``note_right`` and ``note_tokens`` of :class:`~sleepgym.sim.streams.Streams`.
         """

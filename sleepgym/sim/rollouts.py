@@ -10,7 +10,6 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from sleepgym.env.observation import Observation
-from sleepgym.episode.actions import Action
 from sleepgym.sim.actions import Tables
 from sleepgym.sim.dice import keys_of
 from sleepgym.sim.episodes import Episodes, Steps, drawn
@@ -42,7 +41,7 @@ class Rollouts:
         self.episodes = Episodes(setting, response, moment.streams.copy(), moment.keys)
         self.episodes.state = moment.state.copy()
         self.over = moment.ended.copy()
-        usual = [self.tables.single.usual(action) for action in Action]
+        usual = [self.tables.single.usual(action) for action in setting.card.operators]
         self._usual = np.stack(usual)
 
     @classmethod
@@ -62,7 +61,7 @@ class Rollouts:
         if streams is not None and len(streams) != len(seeds):
             raise ValueError(f"expected a stream for each of {len(seeds)} seeds, found {len(streams)}")
         keys, played = keys_of(np.array(seeds, np.uint64)), np.zeros(len(seeds), np.int64)
-        own, dice = drawn(setting.card, keys, played)
+        own, dice = drawn(setting, response, keys, played)
         begun = Episodes(setting, response, own if streams is None else streams, dice)
         over = np.zeros(len(seeds), bool)
         return cls(setting, response, Snapshot(begun.streams, begun.state, keys, played + 1, over))
@@ -77,7 +76,7 @@ class Rollouts:
 
     @property
     def masks(self) -> NDArray[np.bool_]:
-        """Which operators are allowed, bool ``[rows, 6]``."""
+        """Which operators are allowed, bool ``[rows, actions]``."""
         return self.episodes.masks
 
     def snapshot(self) -> Snapshot:

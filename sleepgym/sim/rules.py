@@ -1,4 +1,4 @@
-"""What is allowed and what an action is about: the rules of :mod:`sleepgym.episode.operators` for many episodes."""
+"""What an action is about: the rules of :mod:`sleepgym.episode.operators` for many episodes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.episode.actions import Action
 from sleepgym.sim.arrays import gathered
 from sleepgym.sim.setting import Setting
-from sleepgym.sim.state import Facts, Ledger, Mind, State
+from sleepgym.sim.state import NOBODY, Facts, Ledger, Mind, State
 
 Bools = NDArray[np.bool_]
 Numbers = NDArray[np.integer]
@@ -53,33 +52,26 @@ def edits_left(state: State, edit_budget: Numbers) -> NDArray[np.int32]:
     return (edit_budget - state.clock.edits_used).astype(np.int32)
 
 
-def masks(setting: Setting, state: State, edit_budget: Numbers) -> Bools:
-    """Returns the action masks, bool ``[rows, actions]`` in the order of :class:`Action`.
+def room(setting: Setting, state: State) -> NDArray[np.int64]:
+    """Returns the number of further facts that the ledger has room for, ``[rows]``."""
+    return setting.card.budget.capacity - state.ledger.fill
+
+
+def batch(order: NDArray[np.int32], held: Bools, room: Numbers, limit: Numbers) -> NDArray[np.int32]:
+    """Returns the facts to write next, in their order; -1 in the places of others, ``[rows, width]``.
+
+    The rule of :meth:`sleepgym.episode.inbox.Inbox.batch`: a fact that is there already needs no room.
 
     Args:
-        setting: Numbers of the card.
-        state: State of the episodes.
-        edit_budget: Edits allowed, ``[rows]``.
+        order: What waits, the next one first; -1 in empty places, ``[rows, width]``.
+        held: Facts that are there already, bool ``[rows, facts]``.
+        room: Number of further facts that there is room for, ``[rows]``.
+        limit: Maximum number of facts, ``[rows]``.
     """
-    ledger, left, fill = state.ledger, edits_left(state, edit_budget) > 0, state.ledger.fill
-    allowed = np.ones((len(state), len(Action)), bool)
-    allowed[:, Action.INJECT] = left & can_be_written(setting, state).any(1)
-    allowed[:, Action.REFRESH] = left & known_degraded(state.facts, ledger).any(1)
-    allowed[:, Action.NAP] = allowed[:, Action.SLEEP] = fill > 0
-    allowed[:, Action.PRUNE] = (ledger.present & (ledger.stage == setting.card.sleep.last_stage)).any(1)
-    return allowed
-
-
-def can_be_written(setting: Setting, state: State) -> Bools:
-    """Returns which places of the inbox INJECT would write without a limit, bool ``[rows, pending]``.
-
-    A new version of a fact in the ledger needs no room; others, oldest first, need a place each.
-    """
-    inbox = state.facts.inbox
-    waits = inbox >= 0
-    held = gathered(state.facts.entry, np.maximum(inbox, 0)) >= 0
-    room = setting.card.budget.capacity - state.ledger.fill
-    return waits & (held | (np.cumsum(waits & ~held, 1) <= room[:, None]))
+    there = order >= 0
+    is_held = there & gathered(held, np.maximum(order, 0))
+    able = is_held | (there & (np.cumsum(there & ~is_held, 1) <= room[:, None]))
+    return np.where(able & (np.cumsum(able, 1) <= limit[:, None]), order, np.int32(NOBODY))
 
 
 def smallest(value: NDArray[np.floating] | Numbers, chosen: Bools, limit: Numbers) -> Bools:

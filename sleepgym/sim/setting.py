@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.episode.actions import Action
-from sleepgym.episode.card import Card, CardError
+from sleepgym.episode.card import Card
 from sleepgym.sim.streams import max_facts
 
 
@@ -19,15 +18,17 @@ class Setting:
     Attributes:
         card: The card.
         facts: Maximum number of facts of an episode.
+        notable: How many of them can have notes: all, or none on a card without notes.
         entries: Maximum number of entries of the ledger that an episode can fill.
         scales: Scale of an edit by stage, ``[stages]``.
         recency: Factor of a fact's question rate by ticks since its arrival, ``[horizon + 1]``.
-        is_offline: Whether no question is answered during an action, bool ``[actions]``.
+        is_offline: Whether the weights answer no question during an action, bool ``[actions]``.
         edits_share_modules: Whether edits and the adapter are on the same modules, so that their ranks add up.
     """
 
     card: Card
     facts: int
+    notable: int
     entries: int
     scales: NDArray[np.float64]
     recency: NDArray[np.float64]
@@ -36,22 +37,17 @@ class Setting:
 
     @classmethod
     def of(cls, card: Card) -> Setting:
-        """Looks the numbers of a card up.
-
-        Raises:
-            CardError: It is a card with notes, of which there is no sim.
-        """
-        if card.notes is not None:
-            raise CardError("card, key notes: expected a card without notes, found one; there is no sim of notes")
+        """Looks the numbers of a card up."""
         spec, facts = card.stream, max_facts(card)
         age = np.arange(card.horizon + 1)
         return cls(
             card=card,
             facts=facts,
+            notable=facts if card.notes is not None else 0,
             entries=min(card.budget.capacity, facts),
             scales=np.array(card.sleep.scales),
             recency=1 + spec.recency_boost * np.exp(-age / spec.recency_ticks),
-            is_offline=np.array([action.name.lower() in card.ticks.offline for action in Action]),
+            is_offline=np.array([action.name.lower() in card.ticks.offline for action in card.operators]),
             edits_share_modules=_edits_share_modules(card),
         )
 

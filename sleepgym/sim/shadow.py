@@ -25,6 +25,9 @@ class ShadowError(SleepGymError, RuntimeError):
 class Shadow:
     """Follows a real episode from its beginning, and knows its stream and the truth about its model.
 
+    It loses an episode of a card with notes whose nights refresh (``sleep.refresh``): what a night solves again after
+    it has taught what notes tell depends on answers in between, which are not measured.
+
     Args:
         env: The real environment, just reset; it is never changed.
         response: What stands in for the model in branches.
@@ -46,7 +49,9 @@ class Shadow:
         self._version = env.episode.learner.state.memory.version
         self._measured = Measured(self._answers())
         seed = keys_of(np.zeros(1, np.uint64))
-        self._episodes = Episodes(self.setting, self._measured, streams_of(env.card, [env.episode.stream]), seed)
+        readings = [env.episode.readings] if env.card.notes is not None else []
+        streams = streams_of(env.card, [env.episode.stream], readings)
+        self._episodes = Episodes(self.setting, self._measured, streams, seed)
 
     def follow(self, choice: Choice) -> None:
         """Takes the step that the real episode has taken last.
@@ -66,12 +71,13 @@ class Shadow:
             Action.SLEEP: state.sleeps > clock.sleeps[0],
             Action.PRUNE: len(state.learner.ledger) < self._episodes.state.ledger.fill[0],
         }
-        has_happened = happened[choice.action]
+        # What concerns notes alone never fails.
+        has_happened = happened.get(choice.action, bool(self._episodes.masks[0, choice.action]))
         # Equal versions of a memory give equal answers, and most actions leave it alone.
         if state.learner.memory.version != self._version:
             self._version, self._measured.answers = state.learner.memory.version, self._answers()
         self._measured.undone = has_happened and state.learner.nights == clock.nights[0]
-        allowed = np.full((1, len(Action)), has_happened)
+        allowed = np.full((1, len(self.setting.card.operators)), has_happened)
         taken = (np.array([number], np.int32) for number in (choice.action, choice.facts, choice.ticks))
         self._episodes.step(Choices(*taken), np.zeros(1, bool), allowed)
         found = (state.tick, state.edits_used, len(state.learner.ledger))

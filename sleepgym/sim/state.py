@@ -15,6 +15,9 @@ from sleepgym.sim.setting import Setting
 NOBODY = -1
 """No fact, no version, no entry, no tick."""
 
+PARTS = ("clock", "facts", "ledger", "mind", "notes")
+"""Parts of a state, in order."""
+
 
 @dataclass
 class Clock(Arrays):
@@ -155,18 +158,56 @@ class Mind(Arrays):
         chat: The same when it is asked in chat, ``[rows, facts]``.
         ratio: Perplexity relative to the bare model, ``[rows]``.
         known: Share of the pretrained facts that are answered correctly, ``[rows]``.
+        sure: Whether it is sure of its own answer about each fact that it was taught, whatever that answer is; on
+            cards with notes only, bool ``[rows, facts]``, or ``[rows, 0]``.
     """
 
     raw: NDArray[np.float32]
     chat: NDArray[np.float32]
     ratio: NDArray[np.float64]
     known: NDArray[np.float64]
+    sure: NDArray[np.bool_]
 
     @classmethod
     def fresh(cls, setting: Setting, rows: int) -> Mind:
         """Returns the bare model, which recalls all pretrained facts that are asked."""
         raw, chat = np.zeros((2, rows, setting.facts), np.float32)
-        return cls(raw, chat, np.ones(rows), np.ones(rows))
+        return cls(raw, chat, np.ones(rows), np.ones(rows), np.zeros((rows, setting.notable), bool))
+
+
+@dataclass
+class Notes(Arrays):
+    """Notes, and what was looked up in them; see :class:`sleepgym.episode.notes.Notes`. Empty on cards without them.
+
+    Attributes:
+        told: Version that is noted of each fact; -1 without a note, ``[rows, facts]``.
+        place: Notes are in the order of these numbers; of no meaning without a note, ``[rows, facts]``.
+        archived: Whether a note of it is in the archive, bool ``[rows, facts]``.
+        answering: How questions are answered: place in :data:`~sleepgym.episode.actions.LOOK_UPS`, ``[rows]``.
+        look_ups: Exponential mean of the share of questions that are looked up, ``[rows]``.
+        looked_up: Questions that were looked up so far, in units of a tick at peak traffic, ``[rows]``.
+        tokens_read: Tokens that notes added to their contexts, in the same units, ``[rows]``.
+    """
+
+    told: NDArray[np.int32]
+    place: NDArray[np.int32]
+    archived: NDArray[np.bool_]
+    answering: NDArray[np.int32]
+    look_ups: NDArray[np.float64]
+    looked_up: NDArray[np.float64]
+    tokens_read: NDArray[np.float64]
+
+    @classmethod
+    def fresh(cls, setting: Setting, rows: int) -> Notes:
+        """Returns empty notes, which are not looked up."""
+        shape = (rows, setting.notable)
+        told, place = np.full(shape, NOBODY, np.int32), np.zeros(shape, np.int32)
+        return cls(told, place, np.zeros(shape, bool), np.zeros(rows, np.int32), *np.zeros((3, rows)))
+
+    @property
+    def noted(self) -> NDArray[np.bool_]:
+        """Whether there is a note of each fact, in whatever version, bool ``[rows, facts]``."""
+        return self.told >= 0
 
 
 @dataclass
@@ -178,12 +219,14 @@ class State:
         facts: Facts and inbox.
         ledger: Written facts.
         mind: What the model would answer.
+        notes: Notes; empty on a card without them.
     """
 
     clock: Clock
     facts: Facts
     ledger: Ledger
     mind: Mind
+    notes: Notes
 
     @classmethod
     def fresh(cls, setting: Setting, dice: Keys) -> State:
@@ -195,18 +238,16 @@ class State:
         """
         rows = len(dice)
         parts = Facts.fresh(setting, rows), Ledger.fresh(setting, rows), Mind.fresh(setting, rows)
-        return cls(Clock.fresh(dice), *parts)
+        return cls(Clock.fresh(dice), *parts, Notes.fresh(setting, rows))
 
     def __len__(self) -> int:
         return len(self.clock)
 
     def rows(self, rows: NDArray[np.int64] | slice) -> State:
         """Returns some episodes: copies for an index array, views for a slice."""
-        return State(self.clock.rows(rows), self.facts.rows(rows), self.ledger.rows(rows), self.mind.rows(rows))
+        return State(*(getattr(self, name).rows(rows) for name in PARTS))
 
-    def put(
-        self, rows: NDArray[np.int64], other: State, parts: Sequence[str] = ("clock", "facts", "ledger", "mind")
-    ) -> None:
+    def put(self, rows: NDArray[np.int64], other: State, parts: Sequence[str] = PARTS) -> None:
         """Overwrites episodes.
 
         Args:
@@ -219,4 +260,4 @@ class State:
 
     def copy(self) -> State:
         """Returns an independent copy."""
-        return State(self.clock.copy(), self.facts.copy(), self.ledger.copy(), self.mind.copy())
+        return State(*(getattr(self, name).copy() for name in PARTS))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.episode.card import Card
+from sleepgym.episode.reading import Readings
 from sleepgym.episode.stream import Arrival, Stream, lull_chance
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.ledger import Key
@@ -36,6 +37,9 @@ class Streams(Arrays):
         fact: Fact that arrives, by place, ``[rows, arrivals]``.
         version: Number of its version; versions of a fact are equal if their numbers are, ``[rows, arrivals]``.
         popularity: Popularity of each fact, in (0, 1], ``[rows, facts]``; of facts that never arrive, of no meaning.
+        note_right: Whether the bare model reads each version right in its note, by number; on cards with notes only,
+            bool ``[rows, arrivals]``, or ``[rows, 0]``.
+        note_tokens: Tokens that its note adds to a context, of the same shape.
     """
 
     night_start: NDArray[np.int32]
@@ -49,6 +53,8 @@ class Streams(Arrays):
     fact: NDArray[np.int32]
     version: NDArray[np.int32]
     popularity: NDArray[np.float64]
+    note_right: NDArray[np.bool_]
+    note_tokens: NDArray[np.int32]
 
 
 def max_facts(card: Card) -> int:
@@ -67,7 +73,7 @@ def max_arrivals(card: Card) -> int:
 
 
 def draw_streams(card: Card, keys: Keys) -> Streams:
-    """Draws a stream per key; the pretrained facts are as many as the card asks for.
+    """Draws a stream per key; the pretrained facts are as many as the card asks for, and no note has been read.
 
     Args:
         card: Ranges and distributions.
@@ -98,6 +104,8 @@ def draw_streams(card: Card, keys: Keys) -> Streams:
         fact=fact,
         version=np.tile(np.arange(fact.shape[1], dtype=np.int32), (rows, 1)),
         popularity=np.minimum(popularity, spec.popularity_cap) / spec.popularity_cap,
+        note_right=np.zeros((rows, 0), bool),
+        note_tokens=np.zeros((rows, 0), np.int32),
     )
 
 
@@ -132,21 +140,30 @@ def facts_in_order(stream: Stream) -> list[Key]:
     return list(dict.fromkeys(arrival.fact.key for tick in stream.arrivals for arrival in tick))
 
 
-def streams_of(card: Card, streams: Sequence[Stream]) -> Streams:
+def streams_of(card: Card, streams: Sequence[Stream], readings: Sequence[Readings] = ()) -> Streams:
     """Turns streams of real facts into arrays, so that both environments can be played on the same streams.
 
     Args:
         card: Card that the streams were drawn for.
         streams: At least one.
+        readings: What the bare model reads in the notes of each stream; needed on cards with notes, and there only.
 
     Raises:
-        ValueError: A stream has more facts or arrivals than there is room for on this card.
+        ValueError: A stream has more facts or arrivals than there is room for on this card, or there are not as many
+            readings as a card needs.
     """
+    if len(readings) != (len(streams) if card.notes is not None else 0):
+        raise ValueError(
+            f"expected readings of notes for each of {len(streams)} streams on a card with notes, and none on others, "
+            f"found {len(readings)}; pass those of the episodes"
+        )
     width, facts = max_arrivals(card), max_facts(card)
     fact = np.full((len(streams), width), -1, np.int32)
     version = np.full((len(streams), width), -1, np.int32)
     popularity = np.ones((len(streams), facts))
     first = np.zeros((len(streams), card.horizon + 1), np.int32)
+    noted = (len(streams), width if card.notes is not None else 0)
+    right, tokens = np.zeros(noted, bool), np.zeros(noted, np.int32)
     for row, stream in enumerate(streams):
         numbers = {key: number for number, key in enumerate(facts_in_order(stream))}
         arrivals: list[Arrival] = [arrival for tick in stream.arrivals for arrival in tick]
@@ -160,6 +177,9 @@ def streams_of(card: Card, streams: Sequence[Stream]) -> Streams:
             fact[row, place] = numbers[arrival.fact.key]
             version[row, place] = versions.setdefault(arrival.fact, place)
             popularity[row, numbers[arrival.fact.key]] = arrival.popularity
+        for read in readings[row : row + 1]:
+            for told, number in versions.items():
+                right[row, number], tokens[row, number] = read.right[told], read.tokens[told]
         first[row, 1:] = np.cumsum([len(tick) for tick in stream.arrivals])
     rhythms = [stream.rhythm for stream in streams]
     return Streams(
@@ -174,6 +194,8 @@ def streams_of(card: Card, streams: Sequence[Stream]) -> Streams:
         fact=fact,
         version=version,
         popularity=popularity,
+        note_right=right,
+        note_tokens=tokens,
     )
 
 

@@ -203,7 +203,7 @@ class SimVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         """Draws the next episodes of some environments."""
         played = self._played[rows]
         self._played[rows] += 1
-        return drawn(self.card, self._keys[rows], played)
+        return drawn(self.setting, self.response, self._keys[rows], played)
 
     def _renew(self, rows: NDArray[np.int64]) -> None:
         self.episodes.begin(rows, *self._drawn(rows))

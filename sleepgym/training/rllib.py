@@ -85,7 +85,7 @@ class RLlibSimVectorEnv(SimVectorEnv):
         mask = spaces.Box(0, 1, (int(spaces.flatdim(self.single_action_space)),), np.float32)
         self.single_observation_space = spaces.Dict({OBSERVATIONS: self.single_observation_space, ACTION_MASK: mask})
         self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self._sums = EpisodeSums(num_envs)
+        self._sums = EpisodeSums(num_envs, len(self.card.operators))
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None

@@ -28,11 +28,12 @@ class EpisodeSums:
 
     Args:
         count: Number of episodes.
+        operators: Number of operators of their card.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, operators: int = len(Action)) -> None:
         self._started = time.perf_counter()
-        self._chosen = np.zeros((count, len(Action)), np.int64)
+        self._chosen = np.zeros((count, operators), np.int64)
         self._invalid, self._rolled_back, self._tick = np.zeros((3, count), np.int64)
         self._recall, self._return, self._seconds = np.zeros((3, count))
 
@@ -109,7 +110,7 @@ class SimSB3VecEnv(VecEnv):
             raise ValueError(f"expected a card without parameters, found actions in {envs.single_action_space}")
         self.envs, self.reward_scale = envs, reward_scale
         self._actions = np.zeros(envs.num_envs, np.int64)
-        self._sums = EpisodeSums(envs.num_envs)
+        self._sums = EpisodeSums(envs.num_envs, len(envs.card.operators))
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
     def reset(self) -> VecEnvObs:

@@ -10,14 +10,18 @@ from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
-from sleepgym.evaluation import evaluate
-from sleepgym.schedulers import NeverSleep
+from sleepgym.evaluation import evaluate, simulate
+from sleepgym.schedulers import NeverSleep, NoteFirst
+from sleepgym.sim.maker import setting_and_response
 from sleepgym.training import EnvSpec, PolicyCard, load_policy
 
 FOLDER = Path(__file__).parents[2] / "agents" / "pretrained"
 POLICIES = sorted(FOLDER.glob("*.zip"))
+NOTES = sorted((FOLDER / "notes").glob("*.zip"))
+"""Those that play the card with notes."""
 
 
 def test_each_is_of_a_training_seed_of_its_own() -> None:
@@ -45,7 +49,22 @@ def test_a_policy_was_trained_with_the_defaults_of_the_script(path: Path, script
     assert {name for name in usual if trained[name] != usual[name]} <= {"seed", "out"}
 
 
-@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTES, ids=lambda path: path.stem)
+def test_a_policy_with_notes_fits_its_environment_and_does_more_there_than_a_rule(path: Path) -> None:
+    policy, card = load_policy(path)
+    assert (card.algorithm, card.env_id, card.card) == ("MaskablePPO", "SleepSim-Notes-v0", "")
+    assert card.simulated_score is not None and card.steps > 0 and path.stat().st_size < 1_000_000
+    setting, response = setting_and_response("SleepLLM-Notes-v0", None, {})
+    scores = [
+        np.mean([episode.score for episode in simulate(setting, response, player, range(2000, 2024))])
+        for player in (policy, NoteFirst(popular_at=0.2))
+    ]
+    assert scores[0] > scores[1]
+    env = EnvSpec("SleepLLM-Notes-v0").make("validation")
+    assert (policy.observation_space, policy.action_space) == (env.observation_space, env.action_space)
+
+
+@pytest.mark.parametrize("path", [*POLICIES, *NOTES], ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_a_policy_holds_no_bytecode_that_only_one_python_reads(path: Path) -> None:
     with zipfile.ZipFile(path) as file:
         data = json.loads(file.read("data"))
@@ -54,10 +73,11 @@ def test_a_policy_holds_no_bytecode_that_only_one_python_reads(path: Path) -> No
     assert not [name for name, kind in kinds.items() if "'function'" in kind]
 
 
-@pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*POLICIES, *NOTES], ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_the_page_beside_them_knows_each_file(path: Path) -> None:
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
-    [row] = [line for line in page.splitlines() if line.startswith(f"| `{path.name}` ")]
+    name = path.relative_to(FOLDER).as_posix()
+    [row] = [line for line in page.splitlines() if line.startswith(f"| `{name}` ")]
     _, card = load_policy(path)
     assert hashlib.sha256(path.read_bytes()).hexdigest()[:12] in row
     assert f"{card.steps:,}" in row and f"{card.simulated_score:.3f}" in row

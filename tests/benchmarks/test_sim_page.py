@@ -90,7 +90,7 @@ def test_a_part_is_kept_beside_others_and_one_that_was_not_measured_has_no_table
     page.keep(None, "speed", {})
     page.keep(path, "fidelity", record_of(page.QUANTITIES, SCORES))
     blocks = page.contents(json.loads(path.read_text()))
-    assert set(blocks) == {*page.FIDELITY, *page.SPEED}
+    assert set(blocks) == {*page.FIDELITY, *page.of_part("notes"), "planner", *page.SPEED}
     assert all(blocks[name] for name in page.FIDELITY) and not any(blocks[name] for name in page.SPEED)
     page.keep(path, "speed", {"rows": []})
     assert set(json.loads(path.read_text())) == {"fidelity", "speed"}
@@ -115,9 +115,9 @@ def test_each_is_predicted_by_a_fit_to_all_others(
     )  # fmt: skip
     fitted: list[int] = []
 
-    def fit_samples(samples: list[Any]) -> Any:
+    def fit_samples(samples: list[Any], **more: Any) -> Any:
         fitted.append(len(samples))
-        return fidelity_fit(samples)
+        return fidelity_fit(samples, **more)
 
     fidelity_fit = fidelity.fit_samples
     monkeypatch.setattr(fidelity, "fit_samples", fit_samples)
@@ -135,6 +135,22 @@ def test_each_is_predicted_by_a_fit_to_all_others(
     again = fidelity.measured(args, Console(quiet=True))
     assert again["rows"] == found["rows"], "what is recorded is not played again"
     assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_a_card_with_notes_has_tables_of_its_own_about_what_its_episodes_keep(
+    fidelity: ModuleType, page: ModuleType
+) -> None:
+    kept = {"score": 0.8, "nights": 2, "naps": 1, "edits": 50, "drift": 0.03, "look_ups": 0.3, "tokens": 2.5}
+    real = fidelity.outcome(kept)
+    assert real == {
+        "score": 0.8, "ppl_ratio": 1.03, "sleeps": 2, "naps": 1, "edits_used": 50, "look_ups": 0.3, "tokens_read": 2.5
+    }  # fmt: skip
+    found = record_of(tuple(real), SCORES)
+    blocks = page.fidelity(found, "notes")
+    assert tuple(blocks) == page.of_part("notes") and not set(blocks) & set(page.FIDELITY)
+    assert "`tokens_read`" in blocks["quantities of notes"] and "`recall`" not in blocks["quantities of notes"]
+    names = ("note-first", "look-ahead:depth=24,rule=note-first", "planner", "maskable-ppo:best.zip")
+    assert [name for name in names if fidelity.is_rule(name)] == ["note-first"]
 
 
 @pytest.fixture(params=[False, True], ids=["dictionary", "flat"])
@@ -165,6 +181,28 @@ def test_a_trained_policy_chooses_the_same_in_both_environments(
         action, _ = player.scheduler.predict(observation, action_masks=mask, deterministic=True)  # type: ignore[union-attr]
         assert chosen.tolist() == [int(action), int(action)]
         observation, *_ = env.step(int(action))
+
+
+# ------------------------------------------------------------------- planner
+
+
+def test_the_planner_is_compared_with_the_best_rule_on_the_same_streams(
+    page: ModuleType, benchmark: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    planning = benchmark("sim_planning")
+    rules = ("note-first:popular_at=0.2", "notes-only")
+    out, on = tmp_path / "sim.json", tmp_path / "sim.md"
+    planning.main(planning.Args(rules=rules, futures=1, ticks=2, every=30, streams=3, out=out, page=on))
+    found = json.loads(out.read_text())["planner"]
+    names = [row["player"] for row in found["rows"]]
+    assert names[:2] == list(rules) and names[2].startswith("planner:width=10,draws=1,ticks=2,every=30,rule=note-first")
+    assert all(len(row["scores"]) == 3 for row in found["rows"])
+    for row, scores in zip(found["rows"], ([0.8, 0.9, 1.0], [0.7, 0.8, 0.9], [0.9, 1.0, 1.1]), strict=True):
+        row["scores"] = scores
+    lines = page.planner(found).splitlines()[2:5]
+    assert [line.split("`")[1] for line in lines] == [names[2], *rules]
+    assert "+0.100 [+0.100, +0.100]" in lines[0] and "-0.100 [-0.100, -0.100]" in lines[2]
+    assert "sim score" in on.read_text()
 
 
 # --------------------------------------------------------------------- speed

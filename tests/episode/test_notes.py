@@ -22,7 +22,6 @@ from sleepgym.notes.retrieval import with_notes
 from sleepgym.record import Recorder, Recording
 from sleepgym.record.replay import replay
 from sleepgym.schedulers import allowed
-from sleepgym.sim import SimEnv
 from sleepgym.sleeper import SleepingLM
 
 NOTE, NEVER, UNSURE, ALWAYS = NoteAction
@@ -427,5 +426,3 @@ def test_impossible_cards_are_refused() -> None:
             notes=NOTES | {"capacity": 21 - 6 - load_card("SleepLLM-Mini-v0").budget.pending},
             **QUICK,
         )
-    with pytest.raises(CardError, match="no sim of notes"):
-        SimEnv("SleepLLM-Notes-v0")

@@ -8,7 +8,17 @@ from pathlib import Path
 import gymnasium as gym
 
 import sleepgym  # noqa: F401  (registers the environments)
+from scripts import fit_sim
+from sleepgym.schedulers.exploring import explorer_named
 from sleepgym.sim.fit_files import load_fit
+
+
+def test_what_is_recorded_suits_the_card() -> None:
+    assert fit_sim.policies_of("SleepLLM-Notes-v0", ()) == fit_sim.NOTE_POLICIES
+    assert fit_sim.policies_of("SleepLLM-v0", ()) == fit_sim.POLICIES
+    assert fit_sim.policies_of("SleepLLM-v0", ("night-owl",)) == ("night-owl",)
+    for policies in (fit_sim.POLICIES, fit_sim.NOTE_POLICIES):
+        assert all(explorer_named(name) is not None for name in policies)
 
 
 def test_a_card_gets_a_sim_by_one_command_that_goes_on_where_it_stopped(

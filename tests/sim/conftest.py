@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sleepgym.env.sleep_env import SleepEnv
-from sleepgym.episode.actions import Action
-from sleepgym.sim.dice import derived, normal, uniform
+from sleepgym.episode.actions import OPERATORS, Action
+from sleepgym.sim.dice import derived, integers, normal, uniform
 from sleepgym.sim.recorder import Policy
 from sleepgym.sim.response import Night, Situation
 from sleepgym.sim.rules import at_facts
@@ -21,6 +21,16 @@ SHORT = {
     "episode": {"perplexity_rows": 2},
 }
 """Little effort in edits and nights, so that an episode takes a second: what is compared does not depend on it."""
+
+NOTES = {
+    "capacity": 8,
+    "ticks": 1,
+    "token_price": 0.02,
+    "look_up_price": 0.05,
+    "sure_nats": 1.0,
+    "while_offline": True,
+}
+"""Section of a card."""
 
 
 @pytest.fixture(scope="session")
@@ -42,12 +52,14 @@ def busy() -> Callable[[int], Policy]:
 
     def make(seed: int) -> Policy:
         rng = np.random.default_rng(seed)
-        weights = np.array([0.3, 1.0, 3.0, 0.7, 0.5, 1.0])
+        each = np.array([0.3, 1.0, 3.0, 0.7, 0.5, 1.0, 3.0, 0.1, 0.4, 0.2])
 
         def act(observation: object, mask: np.ndarray) -> object:
-            allowed = np.ones(len(Action)) if rng.random() < 0.15 else mask[: len(Action)]
-            action = int(rng.choice(len(Action), p=weights * allowed / (weights * allowed).sum()))
-            if len(mask) == len(Action):
+            operators = len(mask) if len(mask) == len(OPERATORS) else len(Action)
+            weights = each[:operators]
+            allowed = np.ones(operators) if rng.random() < 0.15 else mask[:operators]
+            action = int(rng.choice(operators, p=weights * allowed / (weights * allowed).sum()))
+            if len(mask) == operators:
                 return action
             return np.array([action, *rng.integers(3, size=2)])  # as many facts and nights as cards of tests have
 
@@ -65,6 +77,7 @@ class Wear:
         mind.chat[:] = np.where(written, 1 + drawn, mind.chat - 0.1 * written.sum(1, keepdims=True))
         mind.raw[:] = mind.chat + 0.5
         mind.ratio *= 1.01
+        mind.sure[:] = np.abs(mind.chat[:, : mind.sure.shape[1]]) > 1
         return mind
 
     def refresh(self, at: Situation, refreshed: np.ndarray) -> Mind:
@@ -80,6 +93,9 @@ class Wear:
         scale = np.where(ledger.present, at.setting.scales[stage], 0.0)
         rank = np.full(len(stage), at.setting.card.sleep.rank, np.int32)
         return Night(mind, passed, stage, scale, rank, uniform(keys(at), 2, 1)[:, 0] < 0.1)
+
+    def readings(self, keys: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        return uniform(keys, 3, count) < 0.9, integers(uniform(keys, 4, count), 5, 12)
 
 
 @pytest.fixture

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action
+from sleepgym.reading import read_arrays
 from sleepgym.sim.features import FORMS
 from sleepgym.sim.fit import FitError, Tried, fit_response, samples_of
 from sleepgym.sim.fit_files import card_of, load_fit, save_fit
-from sleepgym.sim.fitted import CHANCES, DAMAGE, MARGINS, FittedResponse
+from sleepgym.sim.fitted import CHANCES, DAMAGE, MARGINS, SURE, FittedResponse
 from sleepgym.sim.recorder import Policy, Record, RecordError, record_episode
 from sleepgym.sim.replay import changes_of
 from sleepgym.sim.vector import SimVectorEnv
+from tests.sim.conftest import NOTES
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +56,56 @@ def test_a_fit_in_a_file_is_the_same_fit(
     assert np.array_equal(*played)
 
 
+def test_a_fit_of_a_card_with_notes_knows_what_was_read_and_when_the_model_is_sure(
+    mini: Callable[..., SleepEnv], busy: Callable[[int], Policy], tmp_path: Path
+) -> None:
+    env = mini(notes=NOTES, budget={"edits": [3.0, 4.0]})
+    records = [record_episode(env, busy(seed), seed, "busy") for seed in range(3)]
+    response, tried = fit_response(records)
+    assert response.read is not None and {each.form for each in tried if each.model == SURE} == set(FORMS)
+    tokens = np.concatenate([record.streams.note_tokens[0] for record in records])
+    np.testing.assert_array_equal(response.read.tokens, tokens[tokens > 0])
+    for number, record in enumerate(records):
+        record.save(tmp_path / f"{number}.safetensors")
+        again = Record.load(tmp_path / f"{number}.safetensors")
+        assert again.taught is not None and record.taught is not None
+        assert all(np.array_equal(getattr(again.taught, n), a) for n, a in vars(record.taught).items())
+        assert np.array_equal(again.sure, record.sure)
+    save_fit(tmp_path / "fit.safetensors", response, card_of("SleepLLM-Mini-v0", records, tried))
+    loaded, _ = load_fit(tmp_path / "fit.safetensors")
+    played = [play(SimVectorEnv(6, env.card, each)) for each in (response, loaded)]
+    assert np.array_equal(*played)
+
+
+def test_what_is_sure_in_records_follows_from_margins_but_for_wrong_answers(
+    mini: Callable[..., SleepEnv], busy: Callable[[int], Policy]
+) -> None:
+    """The fit draws the sureness of answers that are wrong, and takes all others from their margins."""
+    nats = NOTES["sure_nats"]
+    for seed in range(3):
+        record = record_episode(mini(notes=NOTES, budget={"edits": [3.0, 4.0]}), busy(seed), seed, "busy")
+        for change in changes_of(record):
+            written = change.at.state.facts.written >= 0
+            chat, sure = change.after.chat[written], change.after.sure[written]
+            assert sure[chat >= nats].all() and not sure[np.abs(chat) < nats].any()
+
+
+def test_records_from_before_there_were_notes_are_read(records: list[Record], tmp_path: Path) -> None:
+    records[0].save(tmp_path / "new.safetensors")
+    arrays, about = read_arrays(tmp_path / "new.safetensors")
+    before = {name: array for name, array in arrays.items() if name != "sure" and "stream.note" not in name}
+    assert len(before) == len(arrays) - 3
+    save_file(before, tmp_path / "old.safetensors", about)
+    assert changes_of(Record.load(tmp_path / "old.safetensors"))[0].at.state.mind.sure.shape == (1, 0)
+
+
 def play(envs: SimVectorEnv) -> np.ndarray:
     """Rewards of random play, ``[steps, environments]``."""
     envs.reset(seed=0)
     rng, rewards = np.random.default_rng(0), []
     for _ in range(60):
-        actions = (rng.random((6, len(Action))) * envs.action_masks()).argmax(1)
+        masks = envs.action_masks()
+        actions = (rng.random(masks.shape) * masks).argmax(1)
         observation, reward, *_ = envs.step(actions)
         assert envs.observation_space.contains(observation)
         rewards.append(reward)

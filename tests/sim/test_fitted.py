@@ -7,9 +7,10 @@ import pytest
 
 from sleepgym.episode.actions import Action
 from sleepgym.sim.features import expanded
-from sleepgym.sim.fitted import CHANCES, DAMAGE, EPISODE, FACT, MARGINS, FittedResponse
+from sleepgym.sim.fitted import CHANCES, DAMAGE, EPISODE, FACT, MARGINS, SURE, FittedResponse, Read
 from sleepgym.sim.models import Linear, Logistic
 from sleepgym.sim.vector import SimVectorEnv
+from tests.sim.conftest import NOTES
 
 CHANCE = {"night.undone": 0.1, "night.passes": 0.7, "night.further": 0.5, "night.off": 0.3}
 CHANGE = {"inject.written": (2.0, 1.0), "inject.others": (0.0, -0.25), "night.passed": (0.0, 3.0)}
@@ -50,6 +51,28 @@ def test_what_is_drawn_is_what_the_models_say(response: FittedResponse) -> None:
     np.testing.assert_allclose(shares, [0.3, 0.35, 0.175, 0.175], atol=0.03)
     assert (scale[stage == 0] == 0).mean() == pytest.approx(0.3, abs=0.05)
     assert set(scale[stage == 1].tolist()) == {0.5}
+
+
+def test_right_answers_are_sure_beyond_the_threshold_and_wrong_ones_by_chance(response: FittedResponse) -> None:
+    linear = response.linear | {
+        "inject.written": Linear("constant", np.zeros((1, 2), np.float32), np.diag([2.0, 2.0]).astype(np.float32))
+    }
+    logit = np.array([np.log(0.3 / 0.7)], np.float32)
+    read = Read(np.array([True, True, False, True]), np.array([5, 6, 7, 8], np.int32))
+    fit = FittedResponse(linear, response.logistic | {SURE: Logistic("constant", logit)}, read)
+    envs = SimVectorEnv(4000, "SleepLLM-Mini-v0", fit, notes=NOTES)
+    envs.reset(seed=0)
+    streams = envs.episodes.streams
+    assert streams.note_right.mean() == pytest.approx(0.75, abs=0.01)
+    assert set(np.unique(streams.note_tokens[~streams.note_right])) == {7}
+    for action in (Action.WAIT, Action.WAIT, Action.INJECT):
+        envs.step(np.full(4000, action))
+    state = envs.episodes.state
+    there = state.facts.entry >= 0
+    chat, sure = state.mind.chat[there], state.mind.sure[there]
+    assert (sure[chat >= 1]).all() and not sure[np.abs(chat) < 1].any()
+    assert sure[chat <= -1].mean() == pytest.approx(0.3, abs=0.03)
+    assert not state.mind.sure[~there].any()
 
 
 @pytest.fixture(scope="module")

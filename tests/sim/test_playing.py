@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from sleepgym.env.observation import STATS_FEATURES, stat
 from sleepgym.env.spaces import ActionError
-from sleepgym.episode.actions import Action
+from sleepgym.episode.actions import Action, NoteAction, Operator
 from sleepgym.episode.card import load_card
 from sleepgym.episode.stream import draw_stream
 from sleepgym.evaluation import sim_scores, simulate, simulated_sheet
@@ -26,6 +27,7 @@ from sleepgym.schedulers import (
     SchedulerTypeError,
     SimPlanner,
 )
+from sleepgym.schedulers.base import first_allowed
 from sleepgym.schedulers.sim_planner import _Option
 from sleepgym.sim.env import SimEnv
 from sleepgym.sim.response import Response
@@ -33,6 +35,7 @@ from sleepgym.sim.rollouts import Rollouts
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.streams import streams_of
 from sleepgym.sim.vector import SimVectorEnv
+from tests.sim.conftest import NOTES
 
 OWL = NightOwl(load_at=0.05)
 
@@ -223,6 +226,23 @@ def test_all_actions_are_tried_under_the_same_draws(mini: Setting, wear: Respons
         moment, running, [[_Option(Action.WAIT, 0), _Option(Action.WAIT, 0)], [_Option(Action.WAIT, 0)]]
     )
     assert [len(value) for value in values] == [2, 1] and np.array_equal(values[0][0], values[0][1])
+
+
+def test_a_planner_tries_what_notes_can_do(wear: Response) -> None:
+    setting, seeds = Setting.of(load_card("SleepLLM-Mini-v0", notes=NOTES)), range(8)
+
+    def hasty(observation: Any, mask: Any) -> Operator:
+        """Notes nothing, and looks everything up."""
+        return first_allowed(mask, NoteAction.LOOK_UP_ALWAYS, Action.INJECT)
+
+    own = simulate(setting, wear, hasty, seeds)
+    planner = SimPlanner(hasty, width=10, draws=4, caution=0.0)
+    planned = simulate(setting, wear, planner, seeds)
+    assert not any(each.look_ups for each in own) and all(each.look_ups > 0 for each in planned)
+    assert all(NoteAction.NOTE in each.actions and not each.invalid for each in planned)
+    assert np.mean([each.score for each in planned]) > np.mean([each.score for each in own])
+    without = simulate(setting, wear, replace(planner, without=(NoteAction.NOTE,)), seeds)
+    assert not any(NoteAction.NOTE in each.actions for each in without)
 
 
 def test_branches_are_played_for_so_many_ticks(mini: Setting, wear: Response) -> None:

@@ -15,11 +15,18 @@ from sleepgym.sim.observation import observations
 from sleepgym.sim.recorder import Policy
 from sleepgym.sim.response import Response
 from sleepgym.sim.shadow import Shadow, ShadowError
+from tests.sim.conftest import NOTES
 
 CARDS = {
     "mini": {"episode": {"days": 3}},
     "harmful": {"sleep": {"max_perplexity_ratio": 1.0, "max_recall_drop": 0.0}, "budget": {"edits": [3.0, 4.0]}},
     "spaced": {"sleep": {"facts": 3, "spacing": 4, "settled": 4}, "budget": {"edits": [3.0, 4.0]}},
+    "noted": {
+        "notes": NOTES,
+        "stream": {"arrival_rate": [0.8, 1.0], "update_share": [0.3, 0.5]},
+        "budget": {"capacity": 6, "inject": 2, "edits": [3.0, 4.0]},
+        "sleep": {"refresh": False},
+    },
     "chosen": {"parameters": {"facts": [1, 2, 4], "sleep": [1, 3, 5]}},
 }
 

@@ -6,15 +6,16 @@ import pytest
 
 import sleepgym  # noqa: F401 - registers the sims
 from sleepgym.episode.actions import Action
-from sleepgym.schedulers import NightOwl
+from sleepgym.evaluation import simulate
+from sleepgym.schedulers import Caretaker, NightOwl, NoteFirst, NotesOnly
 from sleepgym.sim.fit_files import load_fit
-from sleepgym.sim.maker import FITS, shipped
+from sleepgym.sim.maker import FITS, setting_and_response, shipped
 from sleepgym.sim.registration import sim_id
 
-CARDS = ("SleepLLM-v0", "SleepLLM-Gemma-v0")
+CARDS = ("SleepLLM-v0", "SleepLLM-Gemma-v0", "SleepLLM-Notes-v0")
 
 
-def test_fits_ship_for_the_bundled_and_for_a_pretrained_model():
+def test_fits_ship_for_the_bundled_and_for_a_pretrained_model_and_for_notes():
     assert set(shipped()) == set(CARDS) == {path.stem for path in FITS.glob("*.safetensors")}
 
 
@@ -36,6 +37,27 @@ def test_episodes_of_a_shipped_fit_go_to_their_end(card_id):
         assert np.isfinite(reward).all() and all(np.isfinite(part).all() for part in observation.values())
         scores += info["score"].tolist()
     assert min(scores) >= 0 and max(scores) <= 1
+
+
+def test_cards_without_notes_are_played_as_before_there_were_any():
+    """Scores of an earlier version, before states, streams and masks had a place for notes."""
+    setting, response = setting_and_response("SleepLLM-v0", None, {})
+    before = {
+        Caretaker(): [0.662229, 0.881967, 0.713392, 0.736454, 0.721832, 0.814536],
+        NightOwl(): [0.722022, 0.776067, 0.761814, 0.793197, 0.775738, 0.775118],
+    }
+    for rule, scores in before.items():
+        found = [episode.score for episode in simulate(setting, response, rule, range(6))]
+        assert found == pytest.approx(scores, abs=1e-6)
+
+
+def test_notes_and_weights_together_are_worth_more_than_either():
+    setting, response = setting_and_response("SleepLLM-Notes-v0", None, {})
+
+    def score(rule):
+        return np.mean([episode.score for episode in simulate(setting, response, rule, range(12))])
+
+    assert score(NoteFirst(popular_at=0.2)) > max(score(NotesOnly()), score(NightOwl())) + 0.03
 
 
 @pytest.mark.parametrize("card_id", CARDS)

@@ -13,14 +13,18 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.env.observation import Observer
 from sleepgym.env.spaces import ActionError
+from sleepgym.episode.actions import Action, NoteAction
 from sleepgym.episode.card import load_card
+from sleepgym.episode.reading import Readings
 from sleepgym.episode.stream import draw_stream
 from sleepgym.facts import World
 from sleepgym.sim.env import SimEnv
 from sleepgym.sim.fit import FitError
+from sleepgym.sim.maker import FITS
 from sleepgym.sim.response import Response
 from sleepgym.sim.streams import streams_of
 from sleepgym.sim.vector import SimVectorEnv
+from tests.sim.conftest import NOTES
 
 MINI = "SleepSim-Mini-v0"
 PARAMETERS = {"facts": [2, 4], "sleep": [2, 3, 6]}
@@ -32,13 +36,14 @@ def masked(rng: np.random.Generator, masks: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("flat", [False, True])
-def test_gymnasium_makes_both_by_id(flat: bool, wear: Response) -> None:
-    env_id = "SleepSim-Flat-v0" if flat else "SleepSim-v0"
-    space = Observer(load_card("SleepLLM-v0")).space
+@pytest.mark.parametrize("kind", ["", "-Notes"])
+def test_gymnasium_makes_both_by_id(kind: str, flat: bool, wear: Response) -> None:
+    env_id, card = f"SleepSim{kind}{'-Flat' if flat else ''}-v0", load_card(f"SleepLLM{kind}-v0")
+    space = Observer(card).space
     space = gym.spaces.flatten_space(space) if flat else space
     envs = gym.make_vec(env_id, num_envs=3, fit=wear)
     assert isinstance(envs, SimVectorEnv)
-    assert envs.single_observation_space == space
+    assert envs.single_observation_space == space and envs.single_action_space.n == len(card.operators)
     observation, info = envs.reset(seed=0)
     assert envs.observation_space.contains(observation)
     assert np.array_equal(info["action_mask"].astype(bool), envs.action_masks())
@@ -48,6 +53,7 @@ def test_gymnasium_makes_both_by_id(flat: bool, wear: Response) -> None:
 
 def test_the_checker_of_gymnasium_has_nothing_to_say(wear: Response) -> None:
     check_env(SimEnv("SleepLLM-Mini-v0", wear), skip_render_check=True)
+    check_env(SimEnv("SleepLLM-Mini-v0", wear, notes=NOTES), skip_render_check=True)
 
 
 def test_a_card_without_a_fit_says_how_to_make_one() -> None:
@@ -55,20 +61,27 @@ def test_a_card_without_a_fit_says_how_to_make_one() -> None:
         gym.make(MINI)
 
 
+def test_a_card_with_notes_needs_a_fit_of_one() -> None:
+    with pytest.raises(FitError, match=r"expected a fit of a card with notes in .*, found one of a card without them"):
+        gym.make("SleepSim-v0", fit=FITS / "SleepLLM-v0.safetensors", notes=NOTES | {"capacity": 16})
+
+
 @pytest.mark.parametrize("mode", AutoresetMode)
-@pytest.mark.parametrize("parameters", [None, PARAMETERS], ids=["discrete", "parameters"])
-def test_every_step_is_that_of_environments_one_by_one(mode: AutoresetMode, parameters: Any, wear: Response) -> None:
+@pytest.mark.parametrize("kind", [{}, {"parameters": PARAMETERS}, {"notes": NOTES}], ids=lambda kind: str(*kind))
+def test_every_step_is_that_of_environments_one_by_one(mode: AutoresetMode, kind: Any, wear: Response) -> None:
     """Streams, answers, autoreset, infos and their masks, over ends of episodes that come at different times."""
-    arguments = {"fit": wear, "episode": {"max_perplexity_ratio": 1.05}}
-    arguments |= {} if parameters is None else {"parameters": parameters}
+    # Fewer edits, and so less damage, where there is more to choose from.
+    limit = 1.02 if "notes" in kind else 1.05
+    arguments = {"fit": wear, "episode": {"max_perplexity_ratio": limit}, **kind}
+    operators = 10 if "notes" in kind else 6
     alone = SyncVectorEnv([lambda: gym.make(MINI, **arguments)] * 5, autoreset_mode=mode)
     envs = gym.make_vec(MINI, num_envs=5, autoreset_mode=mode, **arguments)
     rng = np.random.default_rng(0)
     assert_alike(envs.reset(seed=3), alone.reset(seed=3))
     ends = collapses = 0
     for _ in range(120):
-        actions = masked(rng, envs.action_masks()[:, :6])
-        if parameters is not None:
+        actions = masked(rng, envs.action_masks()[:, :operators])
+        if "parameters" in kind:
             actions = np.stack((actions, rng.integers(2, size=5), rng.integers(3, size=5)), 1)
         found = envs.step(actions)
         assert_alike(found, alone.step(actions))
@@ -157,6 +170,24 @@ def test_a_real_stream_can_be_played(wear: Response) -> None:
         env.reset(options={"streams": stream})
     with pytest.raises(ValueError, match="a stream for each of 2"):
         SimVectorEnv(2, card, wear).reset(options={"streams": streams_of(card, [stream])})
+
+
+def test_a_real_stream_with_notes_brings_what_is_read_in_them(wear: Response) -> None:
+    card = load_card("SleepLLM-Mini-v0", notes=NOTES)
+    stream = draw_stream(card, World(), "validation", np.random.default_rng(5))
+    facts = {arrival.fact for tick in stream.arrivals for arrival in tick}
+    env, asks = SimEnv(card, wear), (NoteAction.LOOK_UP_ALWAYS, *[NoteAction.NOTE, Action.WAIT] * card.horizon)
+    shares, tokens = [], []
+    for right in (True, False):
+        readings = Readings(dict.fromkeys(facts, right), dict.fromkeys(facts, 7))
+        env.reset(seed=0, options={"stream": stream, "readings": readings})
+        for action in asks[: card.horizon]:
+            *_, info = env.step(action)
+        shares.append(info["score"])
+        tokens.append(info["tokens_read"] / info["look_ups"])
+    assert tokens == pytest.approx([7, 7]) and shares[0] > shares[1] + 0.3
+    with pytest.raises(ValueError, match=r"expected readings of notes for each of 1 streams .*, found 0"):
+        env.reset(options={"stream": stream})
 
 
 def test_equal_seeds_give_equal_episodes_and_others_do_not(wear: Response) -> None:

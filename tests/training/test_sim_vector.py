@@ -18,23 +18,24 @@ from sleepgym.env.wrappers import RecordSleepStatistics
 from sleepgym.training.envs import EndAtHorizon, EnvSpec, ScaleReward
 from sleepgym.training.sim_vector import SimSB3VecEnv, is_sim
 
-SIM = "SleepSim-v0"
+SIM, NOTES = "SleepSim-v0", "SleepSim-Notes-v0"
 SHORT: dict[str, Any] = {"episode": {"days": 1}}
 
 
-def simulated(count: int, **more: Any) -> Any:
-    return gym.make_vec(SIM, num_envs=count, **{"autoreset_mode": AutoresetMode.SAME_STEP, **SHORT, **more})
+def simulated(count: int, env_id: str = SIM, **more: Any) -> Any:
+    return gym.make_vec(env_id, num_envs=count, **{"autoreset_mode": AutoresetMode.SAME_STEP, **SHORT, **more})
 
 
-def one_by_one(count: int) -> DummyVecEnv:
+def one_by_one(count: int, env_id: str) -> DummyVecEnv:
     def make() -> gym.Env[Any, Any]:
-        return Monitor(ScaleReward(EndAtHorizon(RecordSleepStatistics(gym.make(SIM, **SHORT))), 0.5))
+        return Monitor(ScaleReward(EndAtHorizon(RecordSleepStatistics(gym.make(env_id, **SHORT))), 0.5))
 
     return DummyVecEnv([make] * count)
 
 
-def test_every_step_is_that_of_environments_one_by_one() -> None:
-    together, apart = SimSB3VecEnv(simulated(3), 0.5), one_by_one(3)
+@pytest.mark.parametrize("env_id", [SIM, NOTES])
+def test_every_step_is_that_of_environments_one_by_one(env_id: str) -> None:
+    together, apart = SimSB3VecEnv(simulated(3, env_id), 0.5), one_by_one(3, env_id)
     assert together.observation_space == apart.observation_space and together.action_space == apart.action_space
     together.seed(5)
     apart.seed(5)
@@ -61,8 +62,9 @@ def test_every_step_is_that_of_environments_one_by_one() -> None:
     assert ends >= 9
 
 
-def test_ppo_with_masks_learns_in_it() -> None:
-    envs = EnvSpec(SIM).training(4, seed=1, reward_scale=0.2)
+@pytest.mark.parametrize("env_id", [SIM, NOTES])
+def test_ppo_with_masks_learns_in_it(env_id: str) -> None:
+    envs = EnvSpec(env_id).training(4, seed=1, reward_scale=0.2)
     assert isinstance(envs, SimSB3VecEnv)
     model = MaskablePPO("MultiInputPolicy", envs, n_steps=8, batch_size=16, n_epochs=1, seed=1).learn(64)
     assert model.num_timesteps == 64
