@@ -230,7 +230,8 @@ class _AdapterRun:
         self.lessons: list[int] = []
         self.texts: dict[int, list[int]] = {}
         self.asked: list[list[int]] = [[] for _ in training.held]
-        self.finished = False
+        # Without lessons there is nothing to hold answers against.
+        self.finished = not training.lessons
 
     @property
     def done(self) -> bool:

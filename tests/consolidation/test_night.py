@@ -287,6 +287,14 @@ def test_dreams_are_measured_and_counted(awake):
     assert report.nll == without.nll, "the night before the dream is the same"
 
 
+def test_nobody_dreams_in_a_night_that_trains_nothing(awake):
+    awake.sleep()
+    awake.sleep_spec = replace(awake.sleep_spec, rem_steps=3)
+    reports = [awake.sleep() for _ in range(3)]
+    rested = [report for report in reports if not report.trained]
+    assert rested and all(report.held and not report.steps for report in rested)
+
+
 def test_fresh_adapters_are_joined_and_kept_below_the_largest_rank(awake, facts):
     awake.sleep_spec = replace(awake.sleep_spec, adapter="fresh", rank=4, max_rank=8)
     ranks, lost = [], []
