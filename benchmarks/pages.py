@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from benchmarks import (
     architectures,
     candidates,
+    dreams_page,
     editing_report,
     fastweights_page,
     headroom,
@@ -69,6 +70,7 @@ def _beside(page: str, contents: Callable[[records.Record], Blocks]) -> Callable
 PAGES: Mapping[str, Callable[[Path], Blocks]] = {
     "agents/pretrained/README.md": lambda root: {**results_page.policies(results(root)), **notes_policies(root)},
     "docs/architectures.md": _beside("docs/architectures.md", architectures.contents),
+    "docs/dreams.md": lambda root: dreams_page.contents(root / "docs/dreams"),
     "docs/editing.md": lambda root: editing_report.contents(editing(root)),
     "docs/environments/candidates.md": _beside("docs/environments/candidates.md", candidates.contents),
     "docs/environments/headroom.md": lambda root: headroom.recorded(root / "docs/environments/headroom.json"),
