@@ -52,7 +52,7 @@ class Args:
         ]
         console.print(_table(("model", "documents", "ticks a window", "passes"), rows))
         console.print("gym.make of an id makes it; docs/environments has a page on each.")
-        console.print("SleepSim in place of SleepLLM names the twin without a model; cards with notes have none.")
+        console.print("SleepSim in place of SleepLLM names the twin without a model.")
         return 0
 
 
