@@ -33,6 +33,7 @@ from benchmarks.common.records import Record
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.evaluation import ScoreMatrix, chunks, compare, evaluate, in_processes, statistics, stratified_bootstrap
 from sleepgym.leaderboard.players import player_named
+from sleepgym.leaderboard.submission import SCORES
 from sleepgym.training import PolicyCard
 
 NOTES = "notes only"
@@ -70,6 +71,8 @@ class Args:
     """learned policies"""
     processes: int = 1
     """processes, with an equal share of the cores each"""
+    tested: Path | None = None
+    """folder that `sleepgym leaderboard --out` wrote, whose scores on test streams are shown as well"""
     out: Path | None = None
     """JSON with every episode; episodes that it holds already are not played again"""
     page: Path | None = None
@@ -188,7 +191,8 @@ class Played:
 def contents(record: Record) -> markdown.Blocks:
     """Blocks of the page."""
     played = Played.from_record(record)
-    return {"schedulers": schedulers(played), "tiers": tiers(played), "price": price_table(played)}
+    blocks = {"schedulers": schedulers(played), "tiers": tiers(played), "price": price_table(played)}
+    return blocks | {"test streams": test_table(record.get("test", {}), played.best(HYBRID))}
 
 
 def schedulers(played: Played) -> str:
@@ -241,6 +245,31 @@ def price_table(played: Played) -> str:
     ]
     won = "; ".join(f"{tier}: {spans([p for p in PRICES if winner(played, p) == tier])}" for tier in TIERS)
     return f"{markdown.table(head, rows)}\n\nHighest mean, by price (steps of 0.001): {won}."
+
+
+def test_table(test: Mapping[str, Record], hybrid: str) -> str:
+    """Scores on test streams, and differences to a rule of both tiers that was chosen on others.
+
+    Args:
+        test: Streams and scores of each player.
+        hybrid: The rule.
+    """
+    if hybrid not in test:
+        return "Not measured yet."
+    found = {name: ScoreMatrix(name, tuple(one["streams"]), np.array(one["scores"])) for name, one in test.items()}
+    rows = []
+    for name, one in sorted(found.items(), key=lambda item: -item[1].scores.mean()):
+        rng = np.random.default_rng(0)
+        cells = [f"`{name}`", str(len(one.streams)), f"{stratified_bootstrap(statistics.mean, one, rng=rng):.3f}"]
+        pair = compare(one, found[hybrid], rng)
+        rows.append([*cells, *(("", "") if name == hybrid else (f"{pair.difference:+.3f}", f"{pair.probability:.2f}"))])
+    return markdown.table(["scheduler", "streams", "score [95 %]", f"minus `{hybrid}`", "P(better)"], rows)
+
+
+def tested(folder: Path) -> dict[str, Record]:
+    """Streams and scores of the entries in a folder of the leaderboard."""
+    entries = [ScoreMatrix.load(path) for path in sorted(folder.glob(f"*/{SCORES}"))]
+    return {one.name: {"streams": list(one.streams), "scores": one.scores.tolist()} for one in entries}
 
 
 def winner(played: Played, price: float) -> str:
@@ -332,6 +361,11 @@ def known(args: Args, expected: Record) -> dict[str, list[Record]]:
     return dict(record["episodes"])
 
 
+def before(path: Path | None) -> dict[str, Record]:
+    """What a record holds of test streams."""
+    return dict(records.read(path).get("test", {})) if path is not None and path.exists() else {}
+
+
 def played(args: Args, save: Callable[[str, list[Record]], None], waiting: Sequence[Job]) -> None:
     """Plays what is missing, and saves it as it comes."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
@@ -349,7 +383,10 @@ def main(args: Args) -> None:
     what: Record = {"env_id": args.env_id, "card": card.model_dump(mode="json", exclude_none=True)}
     what |= {"token_price": card.notes.token_price, "look_up_price": card.notes.look_up_price}
     episodes = known(args, what)
-    record = records.circumstances() | what | {"episodes": episodes}
+    test = tested(args.tested) if args.tested else before(args.out)
+    places = {"TESTED": args.tested}
+    record = records.circumstances() | {"command": records.command(places=places)} | what
+    record |= {"test": test, "episodes": episodes}
 
     def save(name: str, found: list[Record]) -> None:
         episodes[name] = sorted([*episodes.get(name, []), *found], key=lambda episode: episode["seed"])

@@ -13,6 +13,7 @@ import pytest
 
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action, NoteAction
+from sleepgym.evaluation import ScoreMatrix
 
 QUICK: dict[str, Any] = {
     "edit": {"steps": 2},
@@ -121,3 +122,14 @@ def test_it_plays_what_is_missing_and_refuses_episodes_of_another_card(
     out.write_text(json.dumps(found | {"token_price": 0.5}), encoding="utf-8")
     with pytest.raises(SystemExit, match="found another token_price"):
         notes.main(args)
+
+
+def test_test_streams_are_compared_with_the_hybrid_rule(notes: ModuleType, tmp_path: Path) -> None:
+    for name, scores in (("note-first", [0.5, 0.7]), ("ppo.zip", [0.6, 0.8])):
+        (tmp_path / name).mkdir()
+        ScoreMatrix(name, (1, 2), np.array([scores])).save(tmp_path / name / "scores.json")
+    table = notes.test_table(notes.tested(tmp_path), "note-first")
+    first, second = table.splitlines()[2:]
+    assert first.startswith("| `ppo.zip` | 2 | 0.700 [") and "+0.100 [+0.100, +0.100]" in first
+    assert second.startswith("| `note-first` | 2 | 0.600 [")
+    assert notes.test_table({}, "note-first") == "Not measured yet."
