@@ -22,6 +22,7 @@ def test_candidates_are_cards_that_differ(candidates: ModuleType) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_candidate_is_played_by_rules_and_by_planners(candidates: ModuleType) -> None:
     args = candidates.Args(streams=2, planner_streams=1, draws=1, ticks=2)
     found = candidates.scores(candidates.Job(args, "ledger of 28"))

@@ -94,6 +94,7 @@ def test_spans_are_ranges(notes: ModuleType) -> None:
     assert notes.spans([]) == "nowhere"
 
 
+@pytest.mark.slow
 def test_it_plays_what_is_missing_and_refuses_episodes_of_another_card(
     notes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

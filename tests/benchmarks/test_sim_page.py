@@ -99,6 +99,7 @@ def test_a_part_is_kept_beside_others_and_one_that_was_not_measured_has_no_table
 # ------------------------------------------------------------------ fidelity
 
 
+@pytest.mark.slow
 def test_each_is_predicted_by_a_fit_to_all_others(
     fidelity: ModuleType, quick_card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium as gym
+import pytest
 
 import sleepgym  # noqa: F401  (registers the environments)
 from scripts import fit_sim
@@ -21,6 +22,7 @@ def test_what_is_recorded_suits_the_card() -> None:
         assert all(explorer_named(name) is not None for name in policies)
 
 
+@pytest.mark.slow
 def test_a_card_gets_a_sim_by_one_command_that_goes_on_where_it_stopped(
     run_script: Callable[..., str], quick_card: Path, tmp_path: Path
 ) -> None:
