@@ -28,6 +28,7 @@ from benchmarks.common import markdown, records
 from benchmarks.common.asking import correct
 from benchmarks.dreams_writer import FEEDBACK, Client, DreamSpec, Writer, pairs, tally, tune
 from benchmarks.sleep_bench import FULL, Bench
+from benchmarks.sleep_experiments import days_through
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.facts import Fact
 from sleepgym.lm import perplexity, score
@@ -214,11 +215,7 @@ def pools(bench: Dreamt, args: Lives, seed: int) -> dict[str, Callable[[], tuple
     def tuned(
         feedback: str | None, imitate: bool = False, asked: Callable[[], list[Client]] = whose
     ) -> tuple[Rows, dict[str, Any]]:
-        writer, rng, started = (
-            Writer(bench.base.overlay, args.dream.rank, seed),
-            np.random.default_rng(seed),
-            time.time(),
-        )
+        writer, rng, started = fresh(), np.random.default_rng(seed), time.time()
         scorer = FEEDBACK[feedback] if feedback else None
         rounds = tune(writer, bench.prompts, asked(), scorer, args.dream, rng, imitate)
         return written(writer, args.rows), {"rounds": rounds, "seconds": time.time() - started}
@@ -285,15 +282,8 @@ def _life(bench: Dreamt, args: Lives, seed: int, rows: Rows) -> list[dict[str, A
     bench.pool(rows)
     spec = bench.spec if rows else replace(bench.spec, rehearsal_rows=0)
     learner, facts = bench.learner(seed, spec, capacity=args.room), bench.draw(seed, args.days * args.per_day)
-    points, taught, steps = [], 0, 0
-    for day in range(1, args.days + 1):
-        ledger, arrived = learner.state.ledger, day * args.per_day
-        if len(ledger) + arrived - taught > args.room:
-            learner.prune()
-        today = facts[taught:arrived][: args.room - len(learner.state.ledger)]
-        if today:
-            learner.inject(today)
-        taught += len(today)
+    points, steps = [], 0
+    for day, taught, _ in days_through(learner, facts, args.days, args.per_day, args.room):
         steps += learner.sleep().steps
         if day % args.ask_every == 0:
             points.append({"day": day, "steps": steps} | _asked(bench, learner.state.memory, facts[:taught]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -11,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from benchmarks.common import markdown, records
+from benchmarks.common.intervals import interval
 
 MISSING = "Not measured yet."
 RESAMPLED = 2000
@@ -37,7 +36,8 @@ def order(record: Mapping[str, Any]) -> str:
     runs = record["runs"]
     found = [all_ordered(run) for run in runs]
     rows = [
-        (name, *(around([each[name][kind] for each in found]) for kind in found[0][name])) for name in runs[0]["scores"]
+        (name, *(interval([each[name][kind] for each in found]) for kind in found[0][name]))
+        for name in runs[0]["scores"]
     ]
     gains = [
         (
@@ -86,12 +86,12 @@ def lives(record: Mapping[str, Any]) -> str:
             (
                 name,
                 str(round(statistics.mean(run["rows"] for run in runs.values()))),
-                around([float(np.mean(hits(point))) for point in last], 3),
+                interval([float(np.mean(hits(point))) for point in last], 3),
                 gain,
                 all_days,
-                around([point["raw"] for point in last], 3),
-                around([point["chat"] for point in last], 3),
-                around([100 * point["drift"] for point in last], 1),
+                interval([point["raw"] for point in last], 3),
+                interval([point["chat"] for point in last], 3),
+                interval([100 * point["drift"] for point in last], 1),
                 str(round(statistics.mean(point["steps"] for point in last))),
             )
         )
@@ -158,15 +158,6 @@ def tuning(record: Mapping[str, Any]) -> str:
     dreams = record["dream"]["prompts"] * record["dream"]["samples"]
     said = f"Mean score of all {dreams} dreams of a round, before it trains."
     return "\n\n".join((markdown.table(head, rows), said))
-
-
-def around(values: Sequence[float], digits: int = 2) -> str:
-    """Mean over draws with its 95 % interval (Student's t); a single draw has none."""
-    mean = statistics.mean(values)
-    if len(values) < 2:
-        return f"{mean:.{digits}f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
 def source(record: Mapping[str, Any]) -> str:

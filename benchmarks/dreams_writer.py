@@ -23,7 +23,7 @@ from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.facts import Fact
 from sleepgym.lm import score
 from sleepgym.lm.encoding import Encoded
-from sleepgym.lm.generation import Sampling, sampled
+from sleepgym.lm.generation import Sampling, left_padded, sampled
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.lm.probes import object_positions
 from sleepgym.memory.asking import raw_probe
@@ -102,9 +102,7 @@ class Writer:
             torch.manual_seed(int(self._rng.integers(2**31)))
             for start in range(0, len(rows), _ROWS):
                 part = rows[start : start + _ROWS]
-                ids = lm.pad([row[::-1] for row in part]).flip(1)
-                lengths = torch.tensor([len(row) for row in part], device=ids.device)
-                mask = torch.arange(ids.shape[1], device=ids.device)[None] >= ids.shape[1] - lengths[:, None]
+                ids, mask = left_padded(lm, part)
                 with self.overlay.use((), self.adapter):
                     out = sampled(lm, ids, mask, Sampling(), max_new_tokens=tokens, min_new_tokens=min(LEAST, tokens))
                 for row, new in zip(part, out[:, ids.shape[1] :].tolist(), strict=True):

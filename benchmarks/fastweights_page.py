@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
 from benchmarks.common import markdown, records
+from benchmarks.common.intervals import interval
 from benchmarks.common.records import Record
 from benchmarks.fastweights_places import CASES
 from sleepgym.fastweights.task import ASKED_TOGETHER
@@ -57,15 +54,6 @@ def of_task(record: Record) -> dict[str, str]:
         source(record),
     )
     return dict(zip(names(record["task"]), ("\n\n".join(parts), gains(record), times(record)), strict=True))
-
-
-def interval(values: Sequence[float], digits: int = 2) -> str:
-    """Mean over seeds with its 95 % interval (Student's t); a single seed has none."""
-    mean = statistics.mean(values)
-    if len(values) < 2:
-        return f"{mean:.{digits}f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
 def shares(record: Record, kind: str, passes: int, count: str) -> dict[int, dict[int, float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -104,22 +104,40 @@ def lifetime(bench: Bench, plan: Plan) -> dict[str, Run]:
     }
 
 
+def days_through(
+    learner: SleepingLM, facts: Sequence[Fact], days: int, per_day: int, room: int
+) -> Iterator[tuple[int, int, float]]:
+    """Teaches facts day by day; what slow weights hold is pruned where room is needed.
+
+    Args:
+        learner: Put to sleep by the caller, after each day.
+        facts: Facts in the order in which they arrive.
+        days: Number of days; there may be too few facts for all of them.
+        per_day: Facts that arrive in a day.
+        room: Places of the ledger. What finds no room waits for the next day.
+
+    Yields:
+        Number of the day, facts taught so far, and seconds that teaching took.
+    """
+    taught = 0
+    for day in range(1, days + 1):
+        started, arrived = time.perf_counter(), day * per_day
+        if len(learner.state.ledger) + arrived - taught > room:
+            learner.prune()
+        today = facts[taught:arrived][: room - len(learner.state.ledger)]
+        if today:
+            learner.inject(today)
+        taught += len(today)
+        yield day, taught, time.perf_counter() - started
+
+
 def life(bench: Bench, plan: Plan) -> dict[str, Run]:
     """A life through a small ledger: what slow weights hold is pruned where room is needed, and must stay known."""
 
     def run(changes: dict[str, Any], seed: int) -> list[Point]:
         learner = bench.learner(seed, replace(bench.spec, **changes), capacity=plan.room)
-        facts, points, taught = bench.draw(seed, plan.days * plan.per_day), list[Point](), 0
-        for day in range(1, plan.days + 1):
-            started, arrived, ledger = time.perf_counter(), day * plan.per_day, learner.state.ledger
-            if len(ledger) + arrived - taught > plan.room:
-                learner.prune()
-            # What finds no room waits for the next day.
-            today = facts[taught:arrived][: plan.room - len(learner.state.ledger)]
-            if today:
-                learner.inject(today)
-            taught += len(today)
-            awake = time.perf_counter() - started
+        facts, points = bench.draw(seed, plan.days * plan.per_day), list[Point]()
+        for day, taught, awake in days_through(learner, facts, plan.days, plan.per_day, plan.room):
             point = bench.night(learner, facts[:taught], ("raw", "chat", "kept", "drift"))
             pruned = {"pruned": float(len(learner.state.settled)), "ledger": float(len(learner.state.ledger))}
             points.append({"day": day, "facts": taught, "seconds awake": awake} | pruned | point)

@@ -9,7 +9,7 @@ import torch
 
 from sleepgym.facts.writing import ends_sentence
 from sleepgym.lm.encoding import Encoded
-from sleepgym.lm.generation import sampled
+from sleepgym.lm.generation import left_padded, sampled
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.memory.overlay import Memory, Overlay
 from sleepgym.memory.settled import Settled
@@ -42,11 +42,7 @@ def answered(
     if not width:
         return [[] for _ in asked]
     filler = next(iter(chain.from_iterable(asked)))
-    rows = [row[::-1] for group in asked for row in [*group, *[filler] * (width - len(group))]]
-    # Padded on the left, so that all answers begin in one column.
-    ids = lm.pad(rows).flip(1)
-    lengths = torch.tensor([len(row) for row in rows], device=ids.device)
-    mask = torch.arange(ids.shape[1], device=ids.device)[None] >= ids.shape[1] - lengths[:, None]
+    ids, mask = left_padded(lm, [row for group in asked for row in [*group, *[filler] * (width - len(group))]])
     positions = lm.encoder.positions
     # At least one: every prompt was taught with an object.
     room = _TOKENS if positions is None else min(_TOKENS, positions - ids.shape[1])

@@ -75,14 +75,22 @@ def continuations(
     with lm.guard.usual(), _seeded(lm, sampling), torch.no_grad():
         for start in range(0, len(prompts), batch_rows):
             batch = prompts[start : start + batch_rows]
-            rows = [lm.encode(prompt).ids[::-1] for prompt in batch]
+            rows = [lm.encode(prompt).ids for prompt in batch]
             room = _room(lm, batch, max(map(len, rows)))
-            ids = lm.pad(rows).flip(1)
-            lengths = torch.tensor([len(row) for row in rows], device=ids.device)
-            mask = torch.arange(ids.shape[1], device=ids.device)[None] >= ids.shape[1] - lengths[:, None]
+            ids, mask = left_padded(lm, rows)
             out = sampled(lm, ids, mask, sampling, stream, max_new_tokens=min(max_new_tokens, room))
             texts += lm.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
     return texts
+
+
+def left_padded(lm: LanguageModel, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Returns rows padded on the left, so that all continuations begin in one column, and which tokens are theirs.
+
+    Both are ``[rows, tokens]``.
+    """
+    ids = lm.pad([row[::-1] for row in rows]).flip(1)
+    lengths = torch.tensor([len(row) for row in rows], device=ids.device)
+    return ids, torch.arange(ids.shape[1], device=ids.device)[None] >= ids.shape[1] - lengths[:, None]
 
 
 def sampled(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sleepgym.sim.arrays import Arrays
 from sleepgym.sim.noted import serve
-from sleepgym.sim.rules import is_recalled
+from sleepgym.sim.rules import answered, is_recalled
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.state import NOBODY, Facts, State
 from sleepgym.sim.streams import Streams
@@ -130,7 +130,7 @@ def _answered(
     # Views where all are asked: most ticks pass in all episodes.
     chosen: NDArray[np.int64] | slice = slice(None) if len(rows) == len(state) else rows
     own, asked = state.rows(chosen), streams.rows(chosen)
-    weights = _question_weights(setting, asked, own)
+    weights = _question_weights(setting, asked.popularity, own.facts, own.clock.tick)
     total = weights.sum(1)
     weights /= np.where(total > 0, total, 1.0)[:, None]
     worth = serve(setting, asked, own, weights, offline, asked.traffic[np.arange(len(rows)), own.clock.tick])
@@ -138,10 +138,11 @@ def _answered(
     return worth
 
 
-def _question_weights(setting: Setting, streams: Streams, state: State) -> NDArray[np.float64]:
+def _question_weights(
+    setting: Setting, popularity: NDArray[np.float64], facts: Facts, tick: NDArray[np.int32]
+) -> NDArray[np.float64]:
     """Returns how often each arrived fact is asked, relative to others, ``[rows, facts]``."""
-    age = state.clock.tick[:, None] - state.facts.arrived_at
-    return streams.popularity * setting.recency[age] * (state.facts.current >= 0)
+    return popularity * setting.recency[tick[:, None] - facts.arrived_at] * (facts.current >= 0)
 
 
 def served(setting: Setting, streams: Streams, state: State, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -158,13 +159,8 @@ def served(setting: Setting, streams: Streams, state: State, rows: NDArray[np.in
     # Views where all are asked: most ticks pass in all episodes.
     chosen: NDArray[np.int64] | slice = slice(None) if len(rows) == len(state) else rows
     facts, mind, clock = state.facts.rows(chosen), state.mind.rows(chosen), state.clock
-    known, is_asked = mind.known, streams.known[chosen] > 0
-    arrived = facts.current >= 0
-    age = clock.tick[chosen][:, None] - facts.arrived_at
-    weights = streams.popularity[chosen] * setting.recency[age] * arrived
+    weights = _question_weights(setting, streams.popularity[chosen], facts, clock.tick[chosen])
     total = weights.sum(1)
     right = (weights * is_recalled(facts, mind)).sum(1)
     about_new = np.minimum(1.0, right / np.where(total > 0, total, 1.0))
-    share = setting.card.stream.known_share
-    both = np.where(is_asked, (1 - share) * about_new + share * known, about_new)
-    return np.where(arrived.any(1), both, np.where(is_asked, known, 1.0))
+    return answered(setting, facts, about_new, mind.known, streams.known[chosen] > 0)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sleepgym.episode.actions import LOOK_UPS, NoteAction
 from sleepgym.episode.notes import look_up_price
 from sleepgym.sim.arrays import gathered
-from sleepgym.sim.rules import Bools, is_recalled
+from sleepgym.sim.rules import Bools, answered, is_recalled
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.state import State
 from sleepgym.sim.streams import Streams
@@ -116,5 +116,4 @@ def serve(
     notes.looked_up += traffic * share
     notes.tokens_read += traffic * (asked * noted.tokens).sum(1)
     notes.look_ups += (share - notes.look_ups) / setting.card.episode.served_memory_ticks
-    both = np.where(is_asked, new_share * about_new + spec.known_share * known, about_new)
-    return np.where((state.facts.current >= 0).any(1), both, np.where(is_asked, known, 1.0))
+    return answered(setting, state.facts, about_new, known, is_asked)

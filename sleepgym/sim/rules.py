@@ -37,6 +37,27 @@ def at_facts(of_entries: NDArray[Any], facts: Facts, absent: float) -> NDArray[A
     return np.where(facts.entry >= 0, found, np.asarray(absent, of_entries.dtype))
 
 
+def answered(
+    setting: Setting,
+    facts: Facts,
+    about_new: NDArray[np.float64],
+    known: NDArray[np.float64],
+    is_asked: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Returns the worth of the answers to all questions of a tick, ``[rows]``.
+
+    Args:
+        setting: Numbers of the card.
+        facts: Facts of the episodes.
+        about_new: Worth of the answers about arrived facts, ``[rows]``.
+        known: Worth of those about pretrained facts, ``[rows]``.
+        is_asked: Whether pretrained facts are asked, bool ``[rows]``.
+    """
+    share = setting.card.stream.known_share
+    both = np.where(is_asked, (1 - share) * about_new + share * known, about_new)
+    return np.where((facts.current >= 0).any(1), both, np.where(is_asked, known, 1.0))
+
+
 def is_recalled(facts: Facts, mind: Mind) -> Bools:
     """Returns which facts would be answered correctly: written in their current version, and recalled in chat."""
     return (facts.written >= 0) & (facts.written == facts.current) & (mind.chat > 0)
