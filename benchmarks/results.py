@@ -2,6 +2,8 @@
 
     python benchmarks/results.py
 
+Who has not played anew keeps the scores and the row of the table that are recorded.
+
 Reads what was played (`sleepgym leaderboard ... --out runs/leaderboard/ENV`, the planner's few streams in
 `runs/leaderboard/planner`) and what was logged in training (`runs/result/ppo-1` and so on), lets the policies play some
 validation streams to see when they sleep, and writes scores, curves and habits as JSON. benchmarks/results_page.py,
@@ -86,7 +88,7 @@ def matrices(folder: Path) -> dict[str, ScoreMatrix]:
 
 
 def curve(folders: Sequence[Path], tag: str) -> LearningCurve:
-    """A scalar of every run's tensorboard log, with the mean wall time."""
+    """A scalar of every run's tensorboard log, with the median wall time: a run that was interrupted took longer."""
     runs, times = [], []
     for folder in folders:
         log = EventAccumulator(str(folder), size_guidance={"scalars": 0})
@@ -99,7 +101,7 @@ def curve(folders: Sequence[Path], tag: str) -> LearningCurve:
     return LearningCurve(
         np.array(steps, np.int64),
         np.array([[run[step] for step in steps] for run in runs]),
-        np.mean([[run[step] for step in steps] for run in times], axis=0),
+        np.median([[run[step] for step in steps] for run in times], axis=0),
     )
 
 
@@ -116,6 +118,18 @@ def played(folder: Path) -> dict[str, ScoreMatrix]:
     if not found:
         raise SystemExit(f"expected entries in {folder}, found none; play them first, as docs/results.md says")
     return found
+
+
+def ranked(played: str, before: str = "") -> str:
+    """A leaderboard with the rows of an earlier one whose entries were not played anew, the best score first."""
+    head, _, new = played.partition("| --- |")
+    columns, _, new = new.partition("\n")
+    old = before.partition("| --- |")[2].partition("\n")[2]
+    rows: dict[str, str] = {}
+    for row in (new + old).splitlines():
+        rows.setdefault(row.split("|")[1].strip(), row)
+    best = sorted(rows.values(), key=lambda row: -float(row.split("|")[2].split()[0]))
+    return "\n".join([f"{head}| --- |{columns}", *best, ""])
 
 
 def save(found: Mapping[str, Mapping[str, ScoreMatrix]], out: Path) -> None:
@@ -135,16 +149,18 @@ def main(args: Args) -> None:
     # All that is needed before anything is written.
     found = {args.env_id: played(args.played / args.env_id)} | elsewhere
     found[args.env_id] |= matrices(args.planner)
-    table = (args.played / args.env_id / "leaderboard.md").read_text(encoding="utf-8")
+    table, shown = (args.played / args.env_id / "leaderboard.md").read_text(encoding="utf-8"), args.out / "leaderboard.md"
+    before = shown.read_text(encoding="utf-8") if shown.exists() else ""
     paths, folders = sorted(args.policies.glob("*.zip")), sorted(args.trained.glob("ppo-*"))
     learned = curve(folders, "eval/simulated_score")
 
     args.out.mkdir(parents=True, exist_ok=True)
     save(found, args.out)
-    (args.out / "leaderboard.md").write_text(f"# {args.env_id}\n\n{table}", encoding="utf-8")
+    shown.write_text(f"# {args.env_id}\n\n{ranked(table, before)}", encoding="utf-8")
     rounded = {"steps": learned.steps.tolist(), "scores": np.round(learned.scores, 5).tolist()}
     rounded["minutes"] = np.round(np.asarray(learned.minutes), 2).tolist()
-    rounded["references"] = {name: simulated(args.env_id, name) for name in found[args.env_id] if name in RULES}
+    rules = sorted(path.stem for path in (args.out / args.env_id).glob("*.json") if path.stem in RULES)
+    rounded["references"] = {name: simulated(args.env_id, name) for name in rules}
     records.write(args.out / "learning.json", rounded, indent=None)
     if args.watched:
         seeds = range(args.watch_seed, args.watch_seed + args.watched)

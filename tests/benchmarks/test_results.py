@@ -91,3 +91,12 @@ def test_one_stream_is_lived_through_by_each(looking: ModuleType) -> None:
     assert to_array(looking.episode_figure(record)).shape == (480, 1280, 3)
     table = looking.episode_table(record)
     assert "| falls asleep, of which at night | 0, 0 |" in table and "no night" in table
+
+
+def test_who_has_not_played_anew_keeps_the_row_of_the_table(results: ModuleType) -> None:
+    table = "**Env**\n\n| scheduler | score | edits |\n| --- | ---: | ---: |\n"
+    before = table + "| rule | 0.700 [0.6, 0.8] | 1 |\n| a.zip | 0.600 [0.5, 0.7] | 2 |\n"
+    played = table + "| a.zip | 0.750 [0.7, 0.8] | 3 |\n| b.zip | 0.650 [0.6, 0.7] | 4 |\n"
+    assert results.ranked(played) == played
+    *_, first, second, third = results.ranked(played, f"# Env\n\n{before}").splitlines()
+    assert [first, second, third] == [*played.splitlines()[4:5], *before.splitlines()[4:5], *played.splitlines()[5:6]]
