@@ -149,7 +149,10 @@ def main(args: Args) -> None:
     # All that is needed before anything is written.
     found = {args.env_id: played(args.played / args.env_id)} | elsewhere
     found[args.env_id] |= matrices(args.planner)
-    table, shown = (args.played / args.env_id / "leaderboard.md").read_text(encoding="utf-8"), args.out / "leaderboard.md"
+    table, shown = (
+        (args.played / args.env_id / "leaderboard.md").read_text(encoding="utf-8"),
+        args.out / "leaderboard.md",
+    )
     before = shown.read_text(encoding="utf-8") if shown.exists() else ""
     paths, folders = sorted(args.policies.glob("*.zip")), sorted(args.trained.glob("ppo-*"))
     learned = curve(folders, "eval/simulated_score")
