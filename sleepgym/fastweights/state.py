@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,11 @@ class FastState:
     def fork(self) -> FastState:
         """A copy that shares no memory with this one, cut off from what it was computed from."""
         return FastState(tuple(layer.detach().clone() for layer in self.layers))
+
+    @classmethod
+    def joined(cls, states: Sequence[FastState]) -> FastState:
+        """The states of several batches as one batch."""
+        return cls(tuple(torch.cat(layers) for layers in zip(*(state.layers for state in states), strict=True)))
 
     def rows(self, index: Tensor) -> FastState:
         """The states of some sequences of the batch."""

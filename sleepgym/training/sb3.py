@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
+from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
+from sleepgym.env.fastweights.env import FastWeightsEnv
+from sleepgym.env.fastweights.vector import digest_together
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.vector import act_together
 from sleepgym.episode.together import require_one_base
 
 
 class SB3VecEnv(DummyVecEnv):
-    """Stable-Baselines3's ``DummyVecEnv`` for SleepEnvs, with shared forward passes.
+    """Stable-Baselines3's ``DummyVecEnv`` for SleepEnvs, or for FastWeightsEnvs, with shared forward passes.
 
     It differs from a ``DummyVecEnv`` in speed and rounding only: seeds, infos (``terminal_observation``,
     ``TimeLimit.truncated``), ``env_method("action_masks")`` and wrappers around single environments are the same. It
@@ -31,17 +35,17 @@ class SB3VecEnv(DummyVecEnv):
     Without :class:`~sleepgym.env.wrappers.FlattenLedger`, observations are dictionaries, for ``MultiInputPolicy``.
 
     Args:
-        env_fns: Factories of SleepEnvs, wrapped or not. Wrappers that change actions are correct but slow: the shared
-            work is undone and repeated for each environment.
+        env_fns: Factories of environments of one kind, wrapped or not. Wrappers that change actions are correct but
+            slow: the shared work is undone and repeated for each environment.
 
     Raises:
-        TypeError: An environment is no SleepEnv.
+        TypeError: Environments are neither all SleepEnvs nor all FastWeightsEnvs.
         ValueError: The environments are not on one model with one editing recipe.
     """
 
     def __init__(self, env_fns: list[Callable[[], gym.Env[Any, Any]]]) -> None:
         super().__init__(env_fns)
-        self._sleep_envs = _on_one_base(self.envs)
+        self._ahead = _shared_work([env.unwrapped for env in self.envs])
 
     def step_wait(self) -> VecEnvStepReturn:
         """Performs the actions that were passed to ``step_async``.
@@ -52,15 +56,21 @@ class SB3VecEnv(DummyVecEnv):
         Raises:
             ValueError: An action is not in the action space; no environment has changed.
         """
-        act_together(self._sleep_envs, self.actions)
+        self._ahead(self.actions)
         return super().step_wait()
 
 
-def _on_one_base(envs: Sequence[gym.Env[Any, Any]]) -> list[SleepEnv]:
-    """Returns the unwrapped environments, after checking that they can share passes."""
-    inner = [env.unwrapped for env in envs]
-    sleep_envs = [env for env in inner if isinstance(env, SleepEnv)]
-    if len(sleep_envs) < len(inner):
-        raise TypeError(f"expected SleepEnvs, found {inner}; use DummyVecEnv for other environments")
+def _shared_work(envs: Sequence[gym.Env[Any, Any]]) -> Callable[[NDArray[Any]], None]:
+    """Returns what does the work of all actions together, after checking that the environments can share it."""
+    sleep_envs = [env for env in envs if isinstance(env, SleepEnv)]
+    fast = [env for env in envs if isinstance(env, FastWeightsEnv)]
+    if len(fast) == len(envs):
+        if len({id(env.trained) for env in fast}) > 1:
+            raise ValueError("expected FastWeightsEnvs on one model, found several; give all the same card")
+        return partial(digest_together, fast)
+    if len(sleep_envs) < len(envs):
+        raise TypeError(
+            f"expected only SleepEnvs or only FastWeightsEnvs, found {envs}; use DummyVecEnv for other environments"
+        )
     require_one_base([(env.base, env.card) for env in sleep_envs])
-    return sleep_envs
+    return partial(act_together, sleep_envs)

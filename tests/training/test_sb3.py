@@ -152,10 +152,51 @@ def test_a_bad_action_moves_nobody() -> None:
 
 
 def test_other_environments_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"expected SleepEnvs, found .*CartPole"):
+    with pytest.raises(TypeError, match=r"expected only SleepEnvs or only FastWeightsEnvs, found .*CartPole"):
         SB3VecEnv([lambda: gym.make("CartPole-v1")])
+    with pytest.raises(TypeError, match="expected only SleepEnvs or only FastWeightsEnvs"):
+        SB3VecEnv([lambda: gym.make(MINI), lambda: gym.make(FAST)])
 
 
 def test_environments_on_two_bases_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected environments on one model .* the same \[model\] and \[edit\]"):
         SB3VecEnv([lambda: gym.make(MINI), lambda: gym.make(MINI, edit={"steps": 5})])
+
+
+FAST = "FastWeights-v0"
+
+
+class Reluctant(gym.ActionWrapper[Any, Any, Any]):
+    """Makes one pass where two are chosen."""
+
+    def action(self, action: Any) -> Any:
+        return min(int(action), 1)
+
+
+@pytest.mark.parametrize("wrapper", [None, Reluctant])
+def test_passes_over_windows_are_shared_too(monkeypatch: pytest.MonkeyPatch, wrapper: Any) -> None:
+    arguments: dict[str, Any] = {
+        "seed": 7,
+        "env_kwargs": {"stream": {"documents": 1, "window_ticks": 6}},
+        "wrapper_class": wrapper,
+    }
+    grouped = make_vec_env(FAST, 3, vec_env_cls=SB3VecEnv, **arguments)
+    plain = make_vec_env(FAST, 3, vec_env_cls=DummyVecEnv, **arguments)
+    np.testing.assert_allclose(grouped.reset(), plain.reset(), atol=1e-5)
+    batches: list[int] = []
+    model = type(grouped.get_attr("trained")[0].model)
+    step = model.step
+    monkeypatch.setattr(model, "step", lambda self, h, state: (batches.append(len(h)), step(self, h, state))[1])
+    rng, ended = np.random.default_rng(0), 0
+    for _ in range(16):
+        masks = get_action_masks(grouped)
+        assert np.array_equal(masks, get_action_masks(plain))
+        actions = np.array([rng.choice(np.flatnonzero(mask[:3])) for mask in masks])
+        (observations, rewards, dones, _), expected = grouped.step(actions), plain.step(actions)
+        np.testing.assert_allclose(observations, expected[0], atol=1e-5)
+        np.testing.assert_allclose(rewards, expected[1], atol=1e-5)
+        assert np.array_equal(dones, expected[2])
+        ended += int(dones.sum())
+    assert ended and 3 in batches, "three windows were passed over in one batch"
+    with pytest.raises(ValueError, match="expected an action in"):
+        grouped.step(np.array([0, 9, 0]))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sleepgym.env.fastweights.card import FastWeightsCard, load_fast_card
 from sleepgym.env.fastweights.features import observed, space
-from sleepgym.env.fastweights.life import Digested, Life
+from sleepgym.env.fastweights.life import Life, Moment
 from sleepgym.env.fastweights.snapshot import FastSnapshotError, Snapshot
 from sleepgym.env.fastweights.stream import draw_stream
 from sleepgym.env.render.rendering import Rendering
@@ -176,8 +176,8 @@ class FastWeightsEnv(Rendering, gym.Env[Observation, Any]):
         self.trained = shared_model(self.card.model.file, self.card.model.device)
         self.action_space = gym.spaces.Discrete(len(self.card.passes.choices))
         self.observation_space: gym.spaces.Box = space()  # type: ignore[assignment]
-        self.ready: Digested | None = None
-        """What the passes of the next action leave, where a vector has made them already."""
+        self.ready: Moment | None = None
+        """The moment after the passes of the next action, where a vector has made them already."""
         self._life: Life | None = None
         self._origin: Mapping[str, Any] = {}
 

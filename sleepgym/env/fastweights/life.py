@@ -64,6 +64,9 @@ class Moment:
         loss: Cross-entropy of the public questions that can be asked, in nats; that of a guess if there are none.
         ticks: Ticks that have passed.
         actions: What was done in them.
+        asked: Questions in them, relative to a busy tick.
+        answered: Those of them that were answered correctly.
+        slept: Ticks of them that were spent on passes.
     """
 
     digested: Digested
@@ -71,6 +74,24 @@ class Moment:
     loss: float
     ticks: tuple[Tick, ...] = ()
     actions: tuple[int, ...] = ()
+    asked: float = 0.0
+    answered: float = 0.0
+    slept: int = 0
+
+    @property
+    def score(self) -> float:
+        """Share of all questions so far that were answered correctly; 0 before the first."""
+        return self.answered / self.asked if self.asked else 0.0
+
+    def after(self, tick: Tick) -> Moment:
+        """The moment after one more tick, in which nothing but the clock and the sums has changed."""
+        return replace(
+            self,
+            ticks=(*self.ticks, tick),
+            asked=self.asked + tick.traffic,
+            answered=self.answered + tick.traffic * tick.served,
+            slept=self.slept + tick.offline,
+        )
 
 
 class Life:
@@ -87,8 +108,8 @@ class Life:
 
     def __init__(self, card: FastWeightsCard, model: FastWeightModel, stream: Stream) -> None:
         self.card, self.model, self.stream = card, model, stream
-        guess = Moment(self._unread(0, model.empty(1)), np.zeros(0, bool), math.nan)
-        self.now = self._asked(guess)
+        self.now = Moment(self._unread(0, model.empty(1)), np.zeros(0, bool), math.nan)
+        self.now = asked([self], [self.now])[0]
 
     @property
     def tick(self) -> int:
@@ -103,12 +124,12 @@ class Life:
     @property
     def slept(self) -> int:
         """Ticks spent on passes."""
-        return sum(tick.offline for tick in self.now.ticks)
+        return self.now.slept
 
     @property
     def score(self) -> float:
         """Share of all questions so far that were answered correctly; 0 before the first."""
-        return score_of(self.now.ticks)
+        return self.now.score
 
     @property
     def ticks_left(self) -> int:
@@ -135,20 +156,21 @@ class Life:
         """Passes that an action makes: none if it is not allowed."""
         return self.card.passes.choices[action] if self.mask()[action] else 0
 
-    def step(self, action: int, ready: Digested | None = None) -> tuple[float, bool]:
+    def step(self, action: int, ready: Moment | None = None) -> tuple[float, bool]:
         """Waits for a tick, or makes passes for as many ticks.
 
         Args:
             action: Place in the card's choices.
-            ready: What the passes leave, if they have been made already.
+            ready: The moment after some passes that have been made already, for when they are those of the action.
 
         Returns:
             Reward, and whether the action was not allowed, in which case it was a tick of waiting.
         """
         allowed, passes = bool(self.mask()[action]), self.passes_of(action)
         if passes:
-            digested = ready or digest([self], [passes])[0]
-            self.now = self._asked(replace(self.now, digested=digested))
+            if ready is None or ready.digested.passes != self.now.digested.passes + passes:
+                ready = digest([self], [passes])[0]
+            self.now = ready
         reward = sum(self._pass_tick(offline=passes > 0) for _ in range(max(1, passes)))
         self.now = replace(self.now, actions=(*self.now.actions, action))
         return reward - (0.0 if allowed else self.card.reward.invalid), not allowed
@@ -159,11 +181,11 @@ class Life:
         served = 0.0 if offline or not askable.any() else float(self.now.right[askable].mean())
         traffic = float(self.stream.traffic[self.tick]) if askable.any() else 0.0
         tick = Tick(self.stream.place(self.tick)[0], self.now.digested.passes, offline, traffic, served)
-        self.now = replace(self.now, ticks=(*self.now.ticks, tick))
+        self.now = self.now.after(tick)
         if self.tick % self.stream.window_ticks == 0 and not self.over:
             _, window = self.stream.place(self.tick)
             state = self.now.digested.state if window else self.model.empty(1)
-            self.now = self._asked(replace(self.now, digested=self._unread(self.tick, state)))
+            self.now = asked([self], [replace(self.now, digested=self._unread(self.tick, state))])[0]
         return traffic * served
 
     def _unread(self, tick: int, state: FastState) -> Digested:
@@ -173,31 +195,42 @@ class Life:
         with torch.no_grad():
             return Digested(0, self.model.begin_window(tokens), state, 0.0)
 
-    @torch.no_grad()
-    def _asked(self, now: Moment) -> Moment:
-        """The moment with all questions of its document answered, each in an answer window of its own."""
-        document, _ = self.stream.place(len(now.ticks))
-        batch = self.stream.documents[document]
-        device = self.model.head.weight.device
-        queries, answers = batch.queries.view(-1, 2).to(device), batch.answers[0].to(device)
-        # A sum over all rows would depend on how many there are: rows of one sequence are always asked together.
-        state = now.digested.state.rows(torch.zeros(len(queries), dtype=torch.long, device=device))
-        logits = self.model.answer(queries, state)[:, 1]
-        public = (batch.needs[0] <= 1 + self.stream.place(len(now.ticks))[1]).numpy()
-        public[self.card.questions.public :] = False
-        losses = F.cross_entropy(logits, answers, reduction="none").cpu().numpy()
-        loss = float(losses[public].mean()) if public.any() else math.log(self.model.spec.vocabulary)
-        return replace(now, right=(logits.argmax(-1) == answers).cpu().numpy(), loss=loss)
 
+@torch.no_grad()
+def asked(lives: Sequence[Life], moments: Sequence[Moment]) -> list[Moment]:
+    """Answers all questions of the present documents of several episodes on one model, in one batch.
 
-def score_of(ticks: Sequence[Tick]) -> float:
-    """Share of the questions of some ticks that were answered correctly; 0 if there were none."""
-    asked = sum(tick.traffic for tick in ticks)
-    return sum(tick.traffic * tick.served for tick in ticks) / asked if asked else 0.0
+    Args:
+        lives: Episodes, which are not changed.
+        moments: A moment of each.
+
+    Returns:
+        The moments with what is answered correctly, each question in an answer window of its own.
+    """
+    model = lives[0].model
+    device = model.head.weight.device
+    places = [life.stream.place(len(now.ticks)) for life, now in zip(lives, moments, strict=True)]
+    batches = [life.stream.documents[document] for life, (document, _) in zip(lives, places, strict=True)]
+    queries = torch.cat([batch.queries.view(-1, 2) for batch in batches]).to(device)
+    answers = torch.cat([batch.answers[0] for batch in batches]).to(device)
+    counts = [batch.answers.shape[1] for batch in batches]
+    # A sum over all rows would depend on how many there are: rows of one sequence are always asked together.
+    rows = torch.arange(len(lives)).repeat_interleave(torch.tensor(counts)).to(device)
+    logits = model.answer(queries, FastState.joined([now.digested.state for now in moments]).rows(rows))[:, 1]
+    right = (logits.argmax(-1) == answers).cpu().numpy()
+    losses = F.cross_entropy(logits, answers, reduction="none").cpu().numpy()
+    found, end = [], 0
+    for life, now, batch, (_, window), count in zip(lives, moments, batches, places, counts, strict=True):
+        own = slice(end, end := end + count)
+        public = (batch.needs[0] <= 1 + window).numpy()
+        public[life.card.questions.public :] = False
+        loss = float(losses[own][public].mean()) if public.any() else math.log(model.spec.vocabulary)
+        found.append(replace(now, right=right[own], loss=loss))
+    return found
 
 
 @torch.no_grad()
-def digest(lives: Sequence[Life], passes: Sequence[int]) -> list[Digested]:
+def digest(lives: Sequence[Life], passes: Sequence[int]) -> list[Moment]:
     """Makes passes over the present windows of several episodes on one model, those of each round in one batch.
 
     Args:
@@ -205,18 +238,17 @@ def digest(lives: Sequence[Life], passes: Sequence[int]) -> list[Digested]:
         passes: Passes of each, at least one.
 
     Returns:
-        What is left in each.
+        The moment after them in each, at the same tick.
     """
     model = lives[0].model
     found = [life.now.digested for life in lives]
     for number in range(max(passes)):
         rows = [row for row, count in enumerate(passes) if count > number]
-        before = FastState(
-            tuple(torch.cat(layers) for layers in zip(*(found[row].state.layers for row in rows), strict=True))
-        )
+        before = FastState.joined([found[row].state for row in rows])
         h, after = model.step(torch.cat([found[row].h for row in rows]), before)
         change = after.distance(before).tolist()
         for place, row in enumerate(rows):
             state = after.rows(torch.tensor([place], device=h.device))
             found[row] = Digested(found[row].passes + 1, h[place : place + 1], state, change[place])
-    return found
+    moments = [replace(life.now, digested=digested) for life, digested in zip(lives, found, strict=True)]
+    return asked(lives, moments)

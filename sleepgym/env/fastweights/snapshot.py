@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, NonNegativeInt
 
 from sleepgym.env.fastweights.card import FastWeightsCard
-from sleepgym.env.fastweights.life import Life, Moment, score_of
+from sleepgym.env.fastweights.life import Life, Moment
 from sleepgym.env.fastweights.stream import Stream, draw_stream
 from sleepgym.errors import SleepGymError
 from sleepgym.facts.world import Split
@@ -71,7 +71,7 @@ class Snapshot:
             origin=dict(self.origin),
             generator=dict(self.generator.bit_generator.state),
             actions=self.moment.actions,
-            score=score_of(self.moment.ticks),
+            score=self.moment.score,
             norm=float(self.moment.digested.state.norm()),
         )
         write_json(Path(path), file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -11,6 +12,27 @@ from numpy.typing import NDArray
 from sleepgym.env.batches import actions_of, require_running
 from sleepgym.env.fastweights.env import FastWeightsEnv
 from sleepgym.env.fastweights.life import digest
+
+
+def digest_together(envs: Sequence[FastWeightsEnv], actions: Iterable[Any]) -> None:
+    """Makes the passes of the next action of every environment in one batch; their next step does not make them again.
+
+    Args:
+        envs: Environments on one model; what has ended is left alone.
+        actions: An action of each.
+
+    Raises:
+        ActionError: An action is not in the action space; no environment has changed.
+    """
+    actions = list(actions)
+    for env, action in zip(envs, actions, strict=True):
+        env.check(action)
+    passes = [0 if env.life.over else env.life.passes_of(int(a)) for env, a in zip(envs, actions, strict=True)]
+    busy = [(env, count) for env, count in zip(envs, passes, strict=True) if count]
+    if len(busy) > 1:
+        moments = digest([env.life for env, _ in busy], [count for _, count in busy])
+        for (env, _), moment in zip(busy, moments, strict=True):
+            env.ready = moment
 
 
 class FastWeightsVectorEnv(SyncVectorEnv):
@@ -53,12 +75,7 @@ class FastWeightsVectorEnv(SyncVectorEnv):
         envs = self._singles()
         if self.autoreset_mode == AutoresetMode.DISABLED:
             require_running([number for number, env in enumerate(envs) if env.life.over])
-        passes = [0 if env.life.over else env.life.passes_of(int(a)) for env, a in zip(envs, chosen, strict=True)]
-        busy = [(env, count) for env, count in zip(envs, passes, strict=True) if count]
-        if len(busy) > 1:
-            left = digest([env.life for env, _ in busy], [count for _, count in busy])
-            for (env, _), digested in zip(busy, left, strict=True):
-                env.ready = digested
+        digest_together(envs, chosen)
         return super().step(chosen)
 
     def action_masks(self) -> NDArray[np.bool_]:
