@@ -121,7 +121,7 @@ def main(args: Args) -> None:
         algorithm=name, env_id=args.env_id, card=args.card, seed=args.seed, steps=0, arguments=asdict(args)
     )
     if args.resume is not None:
-        card.check_resumed(args.resume, RESUMED)
+        card = card.resuming(args.resume, RESUMED)
 
     lessons = None
     if args.warm_episodes < len(args.warm_start):

@@ -110,7 +110,7 @@ def main(args: Args) -> None:
             device=args.device,
         )
     else:
-        card.check_resumed(args.resume, ("n_envs", "reward_scale"))
+        card = card.resuming(args.resume, ("n_envs", "reward_scale"))
         envs = spec.training(args.n_envs, args.seed, args.reward_scale, PolicyCard.read(args.resume).steps)
         model, _ = load_policy(args.resume, envs, args.device)
 

@@ -18,7 +18,7 @@ from sleepgym.leaderboard.own import PlayerNameError as PlayerNameError
 from sleepgym.leaderboard.own import names_own, own_scheduler
 from sleepgym.schedulers import Predictor, known_schedulers, scheduler_named
 from sleepgym.schedulers.named import EVERY_RULE, LOOK_AHEAD, RANDOM, spelled_out
-from sleepgym.training.policy_card import Algorithm, PolicyCard, PolicyError, read_policy
+from sleepgym.training.policy_card import Algorithm, PolicyCard, PolicyError, load_policy, read_policy
 
 ALGORITHMS: Mapping[str, Algorithm] = {
     "dqn": "DQN",
@@ -91,11 +91,10 @@ def player_named(text: str, env: gym.Env[Any, Any], device: str = "cpu") -> Play
     if kind in (*EVERY_RULE, RANDOM, LOOK_AHEAD):
         return Player(text, scheduler_named(text), rule=spelled_out(text))
     if kind in ALGORITHMS:
-        return _policy(text, Path(rest), ALGORITHMS[kind], None, env, device)
+        return _policy(text, Path(rest), read_policy(Path(rest), ALGORITHMS[kind], device=device), None, env)
     path = Path(text)
     if path.suffix == ".zip" and (":" not in text or path.is_file()):
-        card = PolicyCard.read(path)
-        return _policy(text, path, card.algorithm, card, env, device)
+        return _policy(text, path, *load_policy(path, device=device), env)
     if path.is_dir():
         # Ray is an extra, and takes long to load.
         from sleepgym.training.rllib import flat_and_masked, load_rllib_policy
@@ -113,10 +112,7 @@ def player_named(text: str, env: gym.Env[Any, Any], device: str = "cpu") -> Play
     )
 
 
-def _policy(
-    text: str, path: Path, algorithm: Algorithm, card: PolicyCard | None, env: gym.Env[Any, Any], device: str
-) -> Player:
-    policy = read_policy(path, algorithm, device=device)
+def _policy(text: str, path: Path, policy: BaseAlgorithm, card: PolicyCard | None, env: gym.Env[Any, Any]) -> Player:
     return Player(text, policy, view_of(policy, env), hashlib.sha256(path.read_bytes()).hexdigest(), card=card)
 
 

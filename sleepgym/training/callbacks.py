@@ -108,7 +108,7 @@ class BestCallback(BaseCallback):
         if score <= self.best:
             return None
         self.best = score
-        card = self.card.model_copy(update={"steps": self.num_timesteps, self.FIELD: score})
+        card = self.card.after(self.model).model_copy(update={self.FIELD: score})
         card.save(self.model, self.path)
         return card
 
@@ -239,7 +239,7 @@ class CheckpointCallback(BaseCallback):
         self._save()
 
     def _save(self) -> None:
-        self.card.model_copy(update={"steps": self.num_timesteps}).save(self.model, self.path)
+        self.card.after(self.model).save(self.model, self.path)
 
 
 def training_callbacks(

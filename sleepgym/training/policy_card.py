@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,9 +47,11 @@ class PolicyCard(BaseModel):
         flat: Whether observations are flat vectors.
         seed: Seed of the training run.
         steps: Environment steps of training.
+        hours: Hours of training by the clock, validation included, and those before it was resumed; None if unknown.
         validation_score: Mean score over the validation streams; None without validation.
         simulated_score: Mean simulated score over streams of the sim; None for policies that did not train there.
         arguments: Arguments of the training script, by name.
+        sha256: SHA-256 of the policy's file, in hexadecimal; empty for cards of earlier versions.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,9 +63,11 @@ class PolicyCard(BaseModel):
     flat: bool = False
     seed: int
     steps: int
+    hours: float | None = None
     validation_score: float | None = None
     simulated_score: float | None = None
     arguments: Mapping[str, JsonValue] = {}
+    sha256: str = ""
 
     @field_validator("arguments", mode="before")
     @classmethod
@@ -73,8 +79,8 @@ class PolicyCard(BaseModel):
         """Returns a description as JSON, without arguments."""
         return self.model_dump_json(indent=1, exclude={"format", "arguments"}, exclude_none=True)
 
-    def check_resumed(self, path: Path, names: Sequence[str]) -> None:
-        """Checks that a run has the settings of the policy that it resumes.
+    def resuming(self, path: Path, names: Sequence[str]) -> PolicyCard:
+        """The card of a run that resumes a policy, with the hours of that policy's training.
 
         Args:
             path: File of the resumed policy.
@@ -97,6 +103,7 @@ class PolicyCard(BaseModel):
         if wrong := [name for name in then if then[name] != now[name]]:
             was, found = (", ".join(f"{name} {card[name]!r}" for name in wrong) for card in (then, now))
             raise PolicyError(f"expected {was} as {path} was trained with, found {found}; give the same to go on")
+        return self.model_copy(update={"hours": before.hours})
 
     @property
     def spec(self) -> EnvSpec:
@@ -104,7 +111,7 @@ class PolicyCard(BaseModel):
         return EnvSpec(self.env_id, self.card, self.flat)
 
     def save(self, model: BaseAlgorithm, path: Path) -> None:
-        """Writes a policy and its card atomically.
+        """Writes a policy and its card, with the policy's SHA-256 in the card.
 
         Args:
             model: The policy.
@@ -116,9 +123,34 @@ class PolicyCard(BaseModel):
         policy = io.BytesIO()
         # What hundreds of environments showed last is most of a file, and is seen anew where training goes on.
         model.save(policy, exclude=["_last_obs", "_last_original_obs", "_last_episode_starts"])
-        card = self.model_dump_json(indent=1) + "\n"
-        # Atomic, since a run may be stopped while it replaces its best policy.
+        digest = hashlib.sha256(policy.getvalue()).hexdigest()
+        card = self.model_copy(update={"sha256": digest}).model_dump_json(indent=1) + "\n"
+        # Each is replaced at once; a run that is stopped between the two leaves a pair that the sum gives away.
         files.write_all(path.parent, {path.name: policy.getvalue(), path.with_suffix(".json").name: card.encode()})
+
+    def after(self, model: BaseAlgorithm) -> PolicyCard:
+        """The card of a policy in training, with its steps and hours so far.
+
+        Args:
+            model: The policy; its training began where this card's hours end.
+        """
+        hours = (self.hours or 0.0) + (time.time_ns() - model.start_time) / 3.6e12
+        return self.model_copy(update={"steps": model.num_timesteps, "hours": round(hours, 4)})
+
+    def check(self, path: Path) -> None:
+        """Checks that a policy's file is the one that this card was written with.
+
+        Args:
+            path: File of the policy.
+
+        Raises:
+            PolicyError: It is another one.
+        """
+        if self.sha256 and self.sha256 != (found := hashlib.sha256(path.read_bytes()).hexdigest()):
+            raise PolicyError(
+                f"expected a policy in {path} with the SHA-256 {self.sha256[:12]}... of its card, found "
+                f"{found[:12]}...; bring both from one place, or go on from the other policy of the run"
+            )
 
     @classmethod
     def read(cls, path: Path, inside: Path | None = None) -> PolicyCard:
@@ -159,10 +191,13 @@ def load_policy(
         device: Device of the policy's network.
 
     Raises:
-        PolicyError: Policy or card are missing, or the file is no policy of the card's algorithm.
+        PolicyError: Policy or card are missing, the file is not the one of the card, or it is no policy of the card's
+            algorithm.
     """
     path = Path(path)
     card = PolicyCard.read(path)
+    if path.is_file():
+        card.check(path)
     return read_policy(path, card.algorithm, env, device), card
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from pathlib import Path
 
 import gymnasium as gym
@@ -17,7 +19,8 @@ def test_policy_and_card_come_back_as_they_were(tmp_path: Path) -> None:
     model = DQN("MlpPolicy", gym.make("CartPole-v1"), buffer_size=10, seed=0)
     CARD.save(model, tmp_path / "new" / "best.zip")
     loaded, card = load_policy(tmp_path / "new" / "best.zip")
-    assert card == CARD and type(loaded) is DQN
+    assert card == CARD.model_copy(update={"sha256": card.sha256}) and type(loaded) is DQN
+    assert card.sha256 == hashlib.sha256((tmp_path / "new" / "best.zip").read_bytes()).hexdigest()
     state, other = model.policy.state_dict(), loaded.policy.state_dict()
     assert state.keys() == other.keys() and all((state[name] == other[name]).all() for name in state)
     assert card.spec.flat and card.spec.env_id == "SleepLLM-Mini-v0"
@@ -45,3 +48,31 @@ def test_mistakes_in_a_card_are_named(tmp_path: Path, change: dict[str, object],
         (tmp_path / "best.json").write_text('{"extra": 1, ' + CARD.model_dump_json()[1:])
     with pytest.raises(PolicyError, match=f"found a mistake in {where}"):
         load_policy(tmp_path / "best.zip")
+
+
+def test_a_policy_that_is_not_the_one_of_its_card_is_not_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "best.zip"
+    first, second = (DQN("MlpPolicy", gym.make("CartPole-v1"), buffer_size=10, seed=seed) for seed in (0, 1))
+    CARD.save(first, path)
+    older = path.read_bytes()
+    CARD.save(second, path)
+    path.write_bytes(older)  # as if a run had been stopped between policy and card
+    with pytest.raises(
+        PolicyError, match=r"expected a policy in .*best\.zip with the SHA-256 \w{12}\.\.\. of its card"
+    ):
+        load_policy(path)
+    path.with_suffix(".json").write_text(CARD.model_dump_json())  # of a version that kept no sum
+    assert load_policy(path)[1] == CARD
+
+
+def test_hours_go_on_where_a_run_is_resumed(tmp_path: Path) -> None:
+    model = DQN("MlpPolicy", gym.make("CartPole-v1"), buffer_size=10, learning_starts=100)
+    model.learn(4)
+    model.start_time = time.time_ns() - int(1.5 * 3.6e12)
+    card = CARD.after(model)
+    assert card.steps == 4 and card.hours == pytest.approx(1.5, abs=0.01)
+    card.save(model, tmp_path / "last.zip")
+    resumed = CARD.resuming(tmp_path / "last.zip", ())
+    assert resumed.hours == card.hours and resumed.after(model).hours == pytest.approx(3.0, abs=0.01)
+    with pytest.raises(PolicyError, match="expected env_id 'SleepLLM-Mini-v0'"):
+        CARD.model_copy(update={"env_id": "SleepLLM-v0"}).resuming(tmp_path / "last.zip", ())
