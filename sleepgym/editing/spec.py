@@ -72,6 +72,8 @@ class EditSpec:
         protect: Whether an injection protects the keys of the facts already written and, with ``frozen``, compensates
             for what their terms add at the new keys. If false, edits are naive: faster, and more harmful to earlier
             facts.
+        protect_weight: Weight of each protected key in the least squares, besides that of its fact: the larger it is,
+            the less new terms put out there. A huge one is EvoEdit's projection (arXiv:2510.13851).
 
     Raises:
         SettingError: A value is impossible.
