@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from benchmarks import editing_cost, editing_speed
 from benchmarks.common import markdown, plots, records
 from benchmarks.common.records import Record
-from sleepgym.env.render.colours import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW
+from sleepgym.env.render.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, WINE, YELLOW
 
 COLOURS = {
     "sleepgym": BLUE,
@@ -29,6 +29,8 @@ COLOURS = {
     "sleepgym, no gates": SKY,
     "alphaedit": ORANGE,
     "evoedit": YELLOW,
+    "nas": GREY,
+    "eamet": WINE,
     "memit-prev": GREEN,
     "memit": VERMILION,
     "encore": PURPLE,
@@ -139,7 +141,7 @@ def settings(record: Record) -> str:
     parts = [f"lambda {spec['covariance_weight']:g}"] if spec["covariance_weight"] else []
     parts += [f"null space {spec['null_space']:g}"] if spec["null_space"] else []
     parts += [f"clamp {spec['clamp']:g}", f"step {spec['learning_rate']:g}"]
-    parts += [f"gate {spec['gate']:g}"] if spec.get("gate") else []
+    parts += [f"{name} {spec[name]:g}" for name in ("gate", "anchor", "alignment") if spec.get(name)]
     blocks = f"block {layers[0]}" if len(layers) == 1 else f"blocks {layers[0]}-{layers[-1]}"
     how = "tuned on other facts" if record["tuning"] else "not tuned here"
     seeds = f"{len(record['runs'])} seeds"

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sleepgym.editing.alignment import Alignment
+from sleepgym.editing.anchoring import anchored
 from sleepgym.editing.keys import At, keys_by_layer, measured_keys, measured_states
 from sleepgym.editing.solver import NormalMatrix, Solved
 from sleepgym.editing.spec import EditSpec, require_layers
@@ -257,8 +259,11 @@ class Editor:
             links = dict(zip(all_facts, self.target_store.of(all_facts), strict=True))
             targets = {fact: links[fact].target for fact in facts}
         else:
+            alignment = self._alignment(draft, facts, protected)
             with self.overlay.use(draft):
-                found = optimize_targets(self.lm, facts, self.prefixes, self.spec)
+                found = optimize_targets(self.lm, facts, self.prefixes, self.spec, alignment=alignment)
+            if self.spec.anchor is not None:
+                found = anchored(self.overlay, draft, facts, found, self.spec, self.spec.anchor)
             targets = dict(zip(facts, found, strict=True))
 
         new, old = _by_subject(facts), _by_subject(protected)
@@ -271,6 +276,19 @@ class Editor:
             for name in new
         ]
         return _Plan(targets, written, [subjects[name] for name in old if name not in new], protected, neighbours)
+
+    def _alignment(self, draft: Memory, facts: Sequence[Fact], protected: Sequence[Fact]) -> Alignment | None:
+        """Returns what aligns the targets of facts with each other and with what was written for the protected ones."""
+        if self.spec.alignment is None:
+            return None
+        terms = {fact: draft.terms[owner_of(fact)] for fact in protected if owner_of(fact) in draft.terms}
+        terms = {fact: term for fact, term in terms.items() if term.scale}
+        each = [_Subject(fact.subject, (fact,), ()) for fact in (*facts, *terms)]
+        keys = self._keys(draft, each, len(self.spec.layers) - 1, frozen=False)
+        module = self.lm.blocks[self.spec.layers[-1]].down_proj
+        none = keys.new_zeros(0, features(self.lm.linear(module))[1])
+        residuals = torch.cat([none, *(term.factors[module][1].T.to(none) for term in terms.values())])
+        return Alignment(keys[: len(facts)], keys[len(facts) :], residuals, self.spec.alignment)
 
     def _keys(self, draft: Memory, subjects: Sequence[_Subject], depth: int, frozen: bool) -> Tensor:
         """Returns one key per subject, ``[subjects, d_in]``: the mean over all contexts of its facts (eq. 19)."""

@@ -1,4 +1,4 @@
-"""Keys: inputs of the edited down-projections at a fact's key token (Meng et al. 2023, eq. 19)."""
+"""Keys: inputs of the edited down-projections at a fact's key token (Meng et al. 2023, eq. 19); outputs and states."""
 
 from __future__ import annotations
 
@@ -47,6 +47,20 @@ def keys_by_layer(lm: LanguageModel, rows: Sequence[At], layers: Sequence[int]) 
         Keys ``[layers, rows, d_in]``, float64 on the model's device.
     """
     return torch.stack(_seen(lm, rows, [lm.linear(lm.blocks[layer].down_proj) for layer in layers], before=True))
+
+
+def measured_outputs(lm: LanguageModel, rows: Sequence[At], layer: int) -> Tensor:
+    """Measures the outputs of a layer's down-projection, with what the memory in use adds to them.
+
+    Args:
+        lm: The model, with the memory in use.
+        rows: Token rows with the positions to read.
+        layer: Index of the block.
+
+    Returns:
+        Outputs ``[rows, d]``, float64 on the model's device.
+    """
+    return _seen(lm, rows, [lm.linear(lm.blocks[layer].down_proj)], before=False)[0]
 
 
 def measured_states(lm: LanguageModel, rows: Sequence[At], layer: int) -> Tensor:

@@ -12,8 +12,10 @@ alphaedit       ``K_p K_p^T + rho I``, all within the null  the same
                 space of ``C``
 evoedit         ``w K_p K_p^T + rho I`` with a huge w,      the same
                 within the same null space
-encore          ``lambda C + K_p K_p^T + rho I``            the same, stopped as soon as the object is the likeliest
-sleeping-llm    ``lambda C`` with a tiny lambda             the same, for the object's first token at the last token
+nas             as alphaedit                                as memit, with values of a fixed length
+eamet           ``lambda C + K_p K_p^T``                    as memit, residuals as similar as their keys
+encore          ``lambda C + K_p K_p^T + rho I``            as memit, stopped as soon as the object is the likeliest
+sleeping-llm    ``lambda C`` with a tiny lambda             as memit, for the object's first token at the last token
                                                             of the prompt
 sleepgym        ``lambda C + K_p K_p^T + rho I``            of the frozen base, on every edited down-projection
                                                             jointly; ``R`` makes up for what earlier edits add at ``K``;
@@ -23,8 +25,12 @@ sleepgym        ``lambda C + K_p K_p^T + rho I``            of the frozen base, 
 Sources: memit: Meng et al. 2023, arXiv:2210.07229. memit-prev: the variant with earlier keys in the normal matrix that
 AlphaEdit's authors compare with. alphaedit: Fang et al. 2025, arXiv:2410.02355, eq. 14. evoedit: arXiv:2510.13851,
 where the span of all earlier keys is taken out of AlphaEdit's projector; a weight that grows without bound has the
-same limit. encore: Gupta et al. 2025, arXiv:2502.01636 (most-probable early stopping, norm constraint). sleeping-llm:
-the wake phase of the sleeping language model, whose sleep this project started from.
+same limit. nas: Norm-Anchor Scaling, arXiv:2602.02543, on AlphaEdit's solve as in the authors' main file: the target
+is ``h - v0 + a v* / |v*|``, see :mod:`~sleepgym.editing.anchoring`. eamet: arXiv:2505.11876, see
+:mod:`~sleepgym.editing.alignment`; the paper writes its facts in one batch, and where they are written one by one, the
+keys of earlier ones stand for the rest of it. encore: Gupta et al. 2025, arXiv:2502.01636 (most-probable early
+stopping, norm constraint). sleeping-llm: the wake phase of the sleeping language model, whose sleep this project
+started from.
 
 Papers give step sizes, thresholds and ridges in the units of the model at hand; here they are dimensionless (see
 :class:`EditSpec`), and ``lambda`` is best chosen for a model by :func:`sleepgym.editing.calibrate`.
@@ -60,6 +66,8 @@ PRESETS: Mapping[str, EditSpec] = MappingProxyType(
         "evoedit": replace(
             _MEMIT, protect=True, covariance_weight=0.0, null_space=0.02, ridge=10.0, protect_weight=1e6
         ),
+        "nas": replace(_MEMIT, protect=True, covariance_weight=0.0, null_space=0.02, ridge=10.0, anchor=1.25),
+        "eamet": replace(_MEMIT, protect=True, stop_nll=0.01, norm_weight=0.0, alignment=2.0),
         "encore": replace(_MEMIT, protect=True, stop="argmax", ridge=10.0),
         "sleeping-llm": replace(
             _MEMIT, prefixes=0, covariance_weight=0.1, ridge=0.01, key_token="prompt", object_tokens="first"

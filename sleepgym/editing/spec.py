@@ -72,6 +72,14 @@ class EditSpec:
         protect: Whether an injection protects the keys of the facts already written and, with ``frozen``, compensates
             for what their terms add at the new keys. If false, edits are naive: faster, and more harmful to earlier
             facts.
+        protect_weight: Weight of each protected key in the least squares, besides that of its fact: the larger it is,
+            the less new terms put out there. A huge one is EvoEdit's projection (arXiv:2510.13851).
+        anchor: Length to which solved values are brought before they are written, in units of that of the frozen base's
+            own output at the same key (arXiv:2602.02543, see :mod:`~sleepgym.editing.anchoring`); None leaves lengths
+            as they are. For site ``"residual"`` and targets of the edited model only.
+        alignment: Weight of the loss that gives facts with similar keys similar residuals (2 in arXiv:2505.11876, see
+            :mod:`~sleepgym.editing.alignment`); None for none. For targets of the edited model only: those of the
+            frozen base do not depend on what else is written.
 
     Raises:
         SettingError: A value is impossible.
@@ -98,6 +106,8 @@ class EditSpec:
     gate: float = 0.0
     protect: bool = True
     protect_weight: float = 1.0
+    anchor: float | None = None
+    alignment: float | None = None
 
     def __post_init__(self) -> None:
         layers = list(self.layers)
@@ -107,8 +117,12 @@ class EditSpec:
         at_least(self, 0, "prefixes", "kl_weight", "norm_weight", "covariance_weight", "neighbours", "gate")
         require(self.gate < 1, "gate", "below 1", self.gate)
         above_zero(self, "learning_rate", "clamp", "stop_nll", "ridge", "protect_weight")
-        if self.null_space is not None:
-            above_zero(self, "null_space")
+        for name in ("null_space", "anchor", "alignment"):
+            if getattr(self, name) is not None:
+                above_zero(self, name)
+        of_edited = self.anchor is not None or self.alignment is not None
+        require(not (self.frozen and of_edited), "frozen", "false with anchor or alignment", self.frozen)
+        require(self.anchor is None or self.site == "residual", "site", "'residual' with anchor", self.site)
         for name, hint in get_type_hints(EditSpec).items():
             options = get_args(hint)
             if options and isinstance(options[0], str):

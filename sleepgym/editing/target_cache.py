@@ -20,8 +20,10 @@ from sleepgym.facts.fact import Fact
 _SOLVING = (
     *("covariance_weight", "ridge", "null_space", "max_weight", "neighbours", "gate"),
     *("protect", "protect_weight", "frozen"),
+    *("anchor", "alignment"),
 )
-"""Fields of :class:`EditSpec` that affect how a target is written, but not the target."""
+"""Fields of :class:`EditSpec` that affect how a target is written or targets of edited models, but no target on the
+frozen base."""
 
 _CACHED_TARGETS = 4096
 """Maximum number of targets kept in memory; a target of the bundled model takes 9 kB."""

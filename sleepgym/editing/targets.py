@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sleepgym.editing.alignment import Alignment
 from sleepgym.editing.spec import EditError, EditSpec
 from sleepgym.facts.fact import Fact
 from sleepgym.lm.continuation import Continuation, start_at
@@ -63,6 +64,7 @@ def optimize_targets(
     prefixes: Sequence[str],
     spec: EditSpec,
     beside: Sequence[Beside] = (),
+    alignment: Alignment | None = None,
 ) -> list[Target]:
     """Optimises the targets of many facts at once on the model with the memory in use (Meng et al. 2023, eq. 4).
 
@@ -73,6 +75,8 @@ def optimize_targets(
         spec: Steps, clamp and weights.
         beside: Per fact the earlier ones about its subject with their targets. The loss covers the fact alone, the fact
             with their perturbations added, and those facts themselves. Empty if no fact has any.
+        alignment: Loss of perturbations that are less alike than the keys of their facts, or more, at the last site;
+            None for none. With ``spec.stop = "nll"`` it counts as part of a fact's NLL.
 
     Returns:
         One target per fact, in float32 on the CPU.
@@ -101,13 +105,17 @@ def optimize_targets(
                 "lower learning_rate or clamp"
             )
         found[live], keys[live] = u.detach()[live], now.keys
-        going = now.worst_nll >= spec.stop_nll if spec.stop == "nll" else now.worst_margin <= 0
+        # Units are positive numbers per fact: similarities are those of the perturbations themselves.
+        apart = None if alignment is None else alignment(u[live][:, -1], found[:, -1], live)
+        worst = now.worst_nll if apart is None else now.worst_nll + apart.detach()
+        going = worst >= spec.stop_nll if spec.stop == "nll" else now.worst_margin <= 0
         if step == spec.steps or not going.any():
             break
         kl = (bare.essence[live].exp() * (bare.essence[live] - now.essence)).sum(-1)
         norm = u[live].square().mean((1, 2))
         # Facts that finished in this pass are still part of it, but not of the loss.
-        loss = (now.nll + spec.kl_weight * kl + spec.norm_weight * norm)[going].sum()
+        losses = now.nll + spec.kl_weight * kl + spec.norm_weight * norm
+        loss = (losses if apart is None else losses + apart)[going].sum()
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -1,11 +1,12 @@
 """Calibration tries, keeps the best, and is found again."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from sleepgym.editing import Calibration, EditSpec, calibrate, spec_for
-from sleepgym.editing.calibrate import CalibrationError, Trial, calibration_path, windows
+from sleepgym.editing import Calibration, EditSpec, calibrate, preset, spec_for
+from sleepgym.editing.calibrate import CalibrationError, Trial, calibration_path, read_recipe, recipe_document, windows
 
 
 @pytest.fixture
@@ -61,6 +62,20 @@ def test_unknown_model_gets_blocks_from_a_sixth_to_half_of_its_depth(base, own_c
         blocks, fingerprint, folder = range(18), "unknown", None
 
     assert spec_for(Deep()).layers == (3, 4, 5, 6, 7, 8)
+
+
+def test_recipe_of_an_earlier_version_is_read_with_later_settings_off(tmp_path):
+    document = json.loads(recipe_document(EditSpec(clamp=0.7)))
+    for name in ("protect_weight", "anchor", "alignment"):
+        del document["edit"][name]
+    (tmp_path / "recipe.json").write_text(json.dumps(document))
+    assert read_recipe(tmp_path / "recipe.json") == EditSpec(clamp=0.7)
+
+
+@pytest.mark.parametrize("spec", [preset("nas"), preset("eamet")], ids=["nas", "eamet"])
+def test_published_recipe_survives_the_disk(tmp_path, spec):
+    (tmp_path / "recipe.json").write_bytes(recipe_document(spec))
+    assert read_recipe(tmp_path / "recipe.json") == spec
 
 
 @pytest.mark.parametrize("text", ["{}", '{"fingerprint": "x", "spec": {"layers": [0], "colour": 1}, "trials": []}'])

@@ -12,7 +12,8 @@ from sleepgym.memory.owners import owner_of
 from sleepgym.settings import SettingError
 
 WEIGHT = {"covariance_weight": 300.0}  # one that suits the bundled model; the papers' suit theirs
-CHANGES = {"alphaedit": {"null_space": 0.5}, "evoedit": {"null_space": 0.5}, "sleeping-llm": {}, "sleepgym": {}}
+NULL_SPACE = {"null_space": 0.5}
+CHANGES = {"alphaedit": NULL_SPACE, "evoedit": NULL_SPACE, "nas": NULL_SPACE, "sleeping-llm": {}, "sleepgym": {}}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -53,11 +54,30 @@ def test_impossible_choice_is_refused(field, value):
 def test_published_recipes_see_the_edited_model_and_ours_the_frozen_base():
     assert {name for name, spec in PRESETS.items() if spec.frozen} == {"sleepgym"}
     assert {name for name, spec in PRESETS.items() if spec.protect} == {
-        *("memit-prev", "alphaedit", "evoedit", "encore", "sleepgym")
+        *("memit-prev", "alphaedit", "evoedit", "nas", "eamet", "encore", "sleepgym")
     }
     assert PRESETS["sleeping-llm"].key_token == "prompt"
     assert PRESETS["encore"].stop == "argmax"
     assert PRESETS["alphaedit"].null_space is not None and PRESETS["alphaedit"].covariance_weight == 0
+
+
+def test_anchored_recipe_is_alphaedit_with_one_more_number():
+    assert preset("nas", anchor=None) == preset("alphaedit")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("nas", {"anchor": 0.0}, "anchor: expected more than 0, found 0.0"),
+        ("nas", {"frozen": True}, "frozen: expected false with anchor or alignment, found True"),
+        ("nas", {"site": "down_proj"}, "site: expected 'residual' with anchor, found 'down_proj'"),
+        ("eamet", {"alignment": -1.0}, "alignment: expected more than 0, found -1.0"),
+        ("eamet", {"frozen": True}, "frozen: expected false with anchor or alignment, found True"),
+    ],
+)
+def test_what_needs_targets_of_the_edited_model_is_refused_without_them(name, changes, message):
+    with pytest.raises(SettingError, match=message):
+        preset(name, **changes)
 
 
 def test_null_space_edits_leave_frequent_keys_alone(base, facts):

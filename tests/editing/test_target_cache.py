@@ -90,6 +90,20 @@ def test_how_targets_are_solved_does_not_change_them(tmp_path, change):
     assert same(kept(cache(tmp_path, EditSpec(**change))), TARGET)
 
 
+@pytest.mark.parametrize("change", [{"anchor": 1.5}, {"alignment": 2.0}])
+def test_what_changes_targets_of_edited_models_alone_does_not_change_those_of_the_base(tmp_path, base, facts, change):
+    spec = EditSpec(frozen=False, site="residual", steps=2)
+    plain = Editor(base.overlay, base.statistics, spec, tmp_path / "plain").targets(facts[:3])
+    changed = Editor(base.overlay, base.statistics, replace(spec, **change), tmp_path / "changed").targets(facts[:3])
+    assert all(map(same, plain, changed))
+    assert cache(None, spec).name(FACT) == cache(None, replace(spec, **change)).name(FACT)
+
+
+def test_name_of_a_target_is_what_it_was_in_earlier_versions():
+    """Targets on people's disks are found again: a new setting that is off is no part of their names."""
+    assert cache(None).name(FACT) == "265b69e31ff94cda585ec7f0d7b2daf4"
+
+
 @pytest.mark.parametrize(
     "change", [{"object": "Riga"}, {"prompt": "Tom Lork resides in"}, {"subject": "Lork"}], ids=lambda c: next(iter(c))
 )
