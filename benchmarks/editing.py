@@ -65,8 +65,8 @@ class Args:
     changes: dict[str, float] = field(default_factory=dict)
     """numbers of the recipe to change, such as ``--changes max_weight 1``"""
     tune: bool = True
-    """choose lambda (of alphaedit, evoedit and nas the null space), clamp and step size on other facts first, and the
-    anchor of nas"""
+    """choose lambda (of alphaedit, evoedit and nas the null space), clamp and step size on other facts first, with the
+    anchor of nas and the alignment of eamet"""
     tune_facts: int = 20
     """facts for that"""
     counts: tuple[int, ...] = (1, 2, 5, 10, 20, 30, 50, 70)
@@ -83,7 +83,8 @@ class Args:
 
 _LAMBDA = ("covariance_weight", (30.0, 100.0, 600.0, 3000.0, 15000.0))
 _NULL_SPACE = ("null_space", (0.02, 0.1, 0.5, 2.0))
-_ANCHOR = ("anchor", (1.0, 1.25, 1.5, 2.0))
+_ANCHOR = ("anchor", (0.75, 1.0, 1.25, 1.5))
+_ALIGNMENT = ("alignment", (0.2, 2.0))
 _REACH = (("clamp", (0.75, 1.5, 3.0)), ("learning_rate", (0.1, 0.2, 0.5)))
 
 SEARCHED: Mapping[str, tuple[tuple[str, tuple[float, ...]], ...]] = MappingProxyType(
@@ -94,12 +95,12 @@ SEARCHED: Mapping[str, tuple[tuple[str, tuple[float, ...]], ...]] = MappingProxy
         "alphaedit": (_NULL_SPACE, *_REACH, _NULL_SPACE),
         "evoedit": (_NULL_SPACE, *_REACH, _NULL_SPACE),
         "nas": (_NULL_SPACE, _ANCHOR, *_REACH, _NULL_SPACE),
-        "eamet": (_LAMBDA, *_REACH, _LAMBDA),
+        "eamet": (_LAMBDA, _ALIGNMENT, *_REACH, _LAMBDA),
         "sleepgym": (("covariance_weight", (1000.0, 2000.0, 4000.0)),),
     }
 )
-"""What is tuned, one number after the other: lambda, how long values are, how far targets reach, and lambda anew. How
-far ours reach was calibrated before; sleeping-llm's tiny lambda is the point of it, and stays."""
+"""What is tuned, one number after the other: lambda, how long values are or how far they are aligned, how far targets reach,
+and lambda anew. How far ours reach was calibrated before; sleeping-llm's tiny lambda is the point of it, and stays."""
 
 
 def draw(args: Args, count: int, seed: int) -> list[Fact]:
