@@ -99,8 +99,9 @@ SEARCHED: Mapping[str, tuple[tuple[str, tuple[float, ...]], ...]] = MappingProxy
         "sleepgym": (("covariance_weight", (1000.0, 2000.0, 4000.0)),),
     }
 )
-"""What is tuned, one number after the other: lambda, how long values are or how far they are aligned, how far targets reach,
-and lambda anew. How far ours reach was calibrated before; sleeping-llm's tiny lambda is the point of it, and stays."""
+"""What is tuned, one number after the other: lambda, how long values are or how far they are aligned, how far targets
+reach, and lambda anew. How far ours reach was calibrated before; sleeping-llm's tiny lambda is the point of it, and
+stays."""
 
 
 def draw(args: Args, count: int, seed: int) -> list[Fact]:
