@@ -6,6 +6,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.common import markdown, records
 from benchmarks.common.intervals import interval
 from benchmarks.common.records import Record
@@ -143,7 +145,7 @@ def played(record: Record) -> str:
     """Score and sleep of every player, relative to the best fixed N, and score relative to the best rule."""
     fixed, rule = (best_of(record, kind) for kind in ("fixed", "rule"))
     rows = []
-    for player in record["players"]:
+    for player in [*record["players"], *mean_run(record)]:
         n = len(player["scores"])  # a player may have played the first streams only
         slept = statistics.mean(fixed["slept"][:n])
         rows.append(
@@ -164,6 +166,15 @@ def played(record: Record) -> str:
         f"{record['machine']}{busy}; `{record['command']}`"
     )
     return f"{markdown.table(head, rows)}\n\n{about}"
+
+
+def mean_run(record: Record) -> list[dict[str, Any]]:
+    """The mean of all training runs on every stream, as a player; none if there are not several."""
+    runs = [player for player in record["players"] if player["kind"] == "learned"]
+    if len(runs) < 2:
+        return []
+    means = {key: np.mean([run[key] for run in runs], axis=0).tolist() for key in ("scores", "slept")}
+    return [{"name": f"mean of {len(runs)} runs of PPO", "settings": {}} | means]
 
 
 def best_of(record: Record, kind: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Args:
     played: Path = Path("runs/leaderboard")
     """folder of folders that `sleepgym leaderboard --out` wrote, one per environment, called by its id"""
     planner: Path = Path("runs/leaderboard/planner")
-    """the same, of the planner and its few streams of the first environment"""
+    """the same, of the planner and its few streams of the first environment, and of whom it is compared with"""
     trained: Path = Path("runs/result")
     """folder of the training runs' folders"""
     policies: Path = Path("agents/pretrained")
@@ -148,7 +148,7 @@ def main(args: Args) -> None:
         return
     # All that is needed before anything is written.
     found = {args.env_id: played(args.played / args.env_id)} | elsewhere
-    found[args.env_id] |= matrices(args.planner)
+    found |= {"planner": matrices(args.planner)} if args.planner.is_dir() else {}
     table, shown = (
         (args.played / args.env_id / "leaderboard.md").read_text(encoding="utf-8"),
         args.out / "leaderboard.md",

@@ -45,7 +45,8 @@ class Data:
 
     Attributes:
         scores: By scheduler, on all test streams; all policies are runs of one.
-        planner: Scores on its few streams; None if it has not played.
+        planned: Scores of the planner on its few streams, and of others on the machine on which it played; empty if it
+            has not. Scores of different machines are not compared.
         elsewhere: The same as ``scores``, by environment that has been played.
         policies: Files of the policies, in the order of their runs.
         learning: Simulated scores during training.
@@ -55,7 +56,7 @@ class Data:
     """
 
     scores: Mapping[str, ScoreMatrix]
-    planner: ScoreMatrix | None
+    planned: Mapping[str, ScoreMatrix]
     elsewhere: Mapping[str, Mapping[str, ScoreMatrix]]
     policies: Sequence[Path]
     learning: LearningCurve
@@ -79,13 +80,11 @@ class Data:
             policies: Folder of the policies.
             env_id: Environment that they are for.
         """
-        found = _scores(folder / env_id)
-        planner = next((name for name in found if name.startswith(PLANNER)), None)
         curve, looked = records.read(folder / "learning.json"), folder / "habits.json"
         beside = folder / "episode.json"
         return cls(
-            scores={name: one for name, one in found.items() if name != planner},
-            planner=found[planner] if planner else None,
+            scores=_scores(folder / env_id),
+            planned=_scores(folder / "planner"),
             elsewhere={env: _scores(folder / env) for env in ELSEWHERE if (folder / env).is_dir()},
             policies=sorted(policies.glob("*.zip")),
             learning=LearningCurve(*(np.array(curve[name]) for name in ("steps", "scores", "minutes"))),
@@ -134,7 +133,7 @@ class Findings:
         }
         runs = {name: compare(one, found[rule], rng) for name, one in each.items()}
         means = {name: stratified_bootstrap(statistics.mean, one, rng=rng) for name, one in found.items()}
-        above = Above.of(found, data.planner, rule, rng) if data.planner is not None else None
+        above = Above.of(data.planned, rule, rng) if data.planned else None
         elsewhere = {env: beside(scores) for env, scores in data.elsewhere.items()}
         return cls(pairs, runs, means, elsewhere, above)
 
@@ -156,16 +155,16 @@ class Above:
     closed: Estimate
 
     @classmethod
-    def of(cls, found: Mapping[str, ScoreMatrix], planner: ScoreMatrix, rule: str, rng: np.random.Generator) -> Above:
+    def of(cls, found: Mapping[str, ScoreMatrix], rule: str, rng: np.random.Generator) -> Above:
         """All of them.
 
         Args:
-            found: Scores by scheduler.
-            planner: Those of the planner.
+            found: Scores by scheduler, those of the planner among them.
             rule: Scheduler to compare with.
             rng: Source of the resamples.
         """
-        few = {name: one.on(planner.streams) for name, one in found.items()} | {planner.name: planner}
+        planner = next(one for name, one in found.items() if name.startswith(PLANNER))
+        few = {name: one.on(planner.streams) for name, one in found.items()}
         low = few[NEVER]
         profile = partial(statistics.performance_profile, thresholds=THRESHOLDS)
         shown = ((rule, rule), (PPO, PPO), ("planner", planner.name))

@@ -50,8 +50,9 @@ def contents(args: Args) -> dict[str, str]:
         "noise": noise_table(data),
         "learning": learning_table(data),
     }
-    if found.above is not None and data.planner is not None:
-        few = f"First {len(data.planner.streams)} test streams"
+    if found.above is not None:
+        streams = min((one.streams for one in data.planned.values()), key=len)
+        few = f"First {len(streams)} test streams"
         blocks["summary"] = summary_sheet(found.above.summaries, few).markdown()
         blocks["planner"] = comparison_sheet(found.above.pairs, rule, "The same, in pairs").markdown()
         gap = [[f"`{rule}` and the planner", f"{found.above.closed:.0%}"]]

@@ -129,7 +129,7 @@ def test_players_play_the_same_streams_and_the_page_compares_them_with_the_best_
         tuning_streams=1,
         ppo_steps=256,
         ppo_envs=2,
-        ppo_rates=(1e-3,),
+        ppo_seeds=2,
         planner_streams=1,
         out=place,
         page=folder / "page.md",
@@ -140,10 +140,13 @@ def test_players_play_the_same_streams_and_the_page_compares_them_with_the_best_
     fastweights_play.main(args)
     record = records.read(place)
     assert record["players"][:-1] == first["players"]
-    assert [player["kind"] for player in record["players"]] == ["fixed"] * 5 + ["rule"] * 5 + ["learned", "planner"]
+    assert [player["kind"] for player in record["players"]] == ["fixed"] * 5 + ["rule"] * 5 + ["learned"] * 2 + [
+        "planner"
+    ]
     assert all(len(player["scores"]) == len(player["slept"]) == 2 for player in record["players"][:-1])
     windows = 2 * record["card"]["stream"]["documents"]
     assert [player["slept"] for player in record["players"][:5]] == [[n * windows] * 2 for n in range(5)]
     table = fastweights_page.played(record)
     best = max(record["players"][:5], key=lambda player: sum(player["scores"]))
+    assert "mean of 2 runs of PPO" in table
     assert f"minus {best['name']}" in table and table in (folder / "page.md").read_text(encoding="utf-8")
