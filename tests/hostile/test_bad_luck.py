@@ -112,7 +112,9 @@ def test_a_full_disk_leaves_every_kind_of_file_as_it_was(learner, facts, played,
             write()
     learner.load(tmp_path / "checkpoint")
     assert Recording.load(tmp_path / "recording.json") == recording
-    assert PolicyCard.read(tmp_path / "policy" / "best.zip") == card
+    kept = PolicyCard.read(tmp_path / "policy" / "best.zip")
+    kept.check(tmp_path / "policy" / "best.zip")
+    assert kept == card.model_copy(update={"sha256": kept.sha256})
 
 
 def taught(cache: Path, facts: Any, monkeypatch: pytest.MonkeyPatch, disk: Any = None) -> str:
