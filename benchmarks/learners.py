@@ -173,10 +173,9 @@ def contents(record: records.Record) -> dict[str, str]:
         runs = of[name]
         gain = "" if name == AGAINST else f"{compare(scores[name], scores[AGAINST], rng).difference:+.3f}"
         spread = [float(np.mean(run["scores"])) for run in runs]
+        steps = float(np.mean([run["steps"] for run in runs]))
         # A run that was interrupted took its pause as well, hence the median.
-        steps, spent = (
-            float(of([run[key] for run in runs])) for of, key in ((np.mean, "steps"), (np.median, "minutes"))
-        )
+        spent = float(np.median([run["minutes"] for run in runs]))
         cells = [NAMES[name], str(len(runs)) if steps else "", f"{steps:,.0f}" if steps else ""]
         cells += [f"{spent:.0f}" if steps else "", f"{np.mean([run['invalid'] for run in runs]):.1f}"]
         rows.append([*cells, f"{np.mean(spread):.3f} ({min(spread):.3f} to {max(spread):.3f})", gain])

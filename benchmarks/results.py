@@ -149,10 +149,8 @@ def main(args: Args) -> None:
     # All that is needed before anything is written.
     found = {args.env_id: played(args.played / args.env_id)} | elsewhere
     found |= {"planner": matrices(args.planner)} if args.planner.is_dir() else {}
-    table, shown = (
-        (args.played / args.env_id / "leaderboard.md").read_text(encoding="utf-8"),
-        args.out / "leaderboard.md",
-    )
+    table = (args.played / args.env_id / "leaderboard.md").read_text(encoding="utf-8")
+    shown = args.out / "leaderboard.md"
     before = shown.read_text(encoding="utf-8") if shown.exists() else ""
     paths, folders = sorted(args.policies.glob("*.zip")), sorted(args.trained.glob("ppo-*"))
     learned = curve(folders, "eval/simulated_score")
