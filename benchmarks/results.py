@@ -1,13 +1,15 @@
 """Collects what trained policies scored, how they learned and when they sleep: raw data of docs/results.md.
 
     python benchmarks/results.py
-
-Who has not played anew keeps the scores and the row of the table that are recorded.
+    python benchmarks/results.py --parts scores planner    # these only, and the page of all that is recorded
 
 Reads what was played (`sleepgym leaderboard ... --out runs/leaderboard/ENV`, the planner's few streams in
 `runs/leaderboard/planner`) and what was logged in training (`runs/result/ppo-1` and so on), lets the policies play some
 validation streams to see when they sleep, and writes scores, curves and habits as JSON. benchmarks/results_page.py,
 which is called last, makes tables and pictures of them. docs/results.md says which commands come before.
+
+Who has not played anew keeps the recorded scores if this machine scores like the one on which they were played,
+which is tried with the first recorded stream. Otherwise a table would compare machines.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -23,19 +26,25 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from benchmarks import results_page
 from benchmarks.common import records
-from benchmarks.results_data import ELSEWHERE, PPO, Data
+from benchmarks.results_data import ELSEWHERE, PLANNER, PPO, best_rule, recorded
 from benchmarks.results_habits import side_by_side, watch
 from benchmarks.sim_players import is_trained
 from sleepgym.episode.actions import Action
-from sleepgym.evaluation import ScoreError, ScoreMatrix, simulate
+from sleepgym.evaluation import ScoreError, ScoreMatrix, run_episode, simulate
 from sleepgym.evaluation.plots import LearningCurve
-from sleepgym.leaderboard.playing import FIRST_SEED
+from sleepgym.leaderboard.players import player_named
+from sleepgym.leaderboard.playing import FIRST_SEED, make_test_env
 from sleepgym.leaderboard.submission import SCORES, folder_name
 from sleepgym.schedulers.named import RULES
 from sleepgym.sim.maker import setting_and_response
 
 VALIDATION = range(1000, 1256)
 """Seeds of the simulated streams on which agents/ppo.py validates."""
+SAME = 1e-4
+"""Difference below which a stream that is played again counts as scored alike, as `sleepgym leaderboard` has it."""
+
+
+Part = Literal["scores", "planner", "elsewhere", "learning", "habits"]
 
 
 @dataclass
@@ -52,10 +61,10 @@ class Args:
     """the environment that they were trained in"""
     transfer: tuple[str, ...] = ELSEWHERE
     """environments that a policy plays untouched"""
-    only_transfer: bool = False
-    """add what was played in these environments, and leave the rest of the page as it is"""
+    parts: tuple[Part, ...] = get_args(Part)
+    """what is recorded anew"""
     watched: int = 3
-    """validation streams on which each policy's choices are looked at; 0 for none"""
+    """validation streams on which each policy's choices are looked at"""
     watch_seed: int = 1000
     """seed of the first of them"""
     shown: int = FIRST_SEED
@@ -132,47 +141,92 @@ def ranked(played: str, before: str = "") -> str:
     return "\n".join([f"{head}| --- |{columns}", *best, ""])
 
 
-def save(found: Mapping[str, Mapping[str, ScoreMatrix]], out: Path) -> None:
-    """Writes scores, by environment and scheduler."""
-    for env_id, scores in found.items():
-        for name, one in scores.items():
-            one.save(out / env_id / f"{folder_name(name)}.json")
+def scored_elsewhere(scores: Mapping[str, ScoreMatrix], env_id: str) -> str:
+    """What tells that this machine scores otherwise than the one on which a hand-written scheduler played; else empty.
+
+    Args:
+        scores: Recorded scores by scheduler.
+        env_id: Environment.
+    """
+    name = next((name for name in scores if name in RULES), None)
+    if name is None:
+        return "no hand-written scheduler is recorded to play again"
+    seed, before = scores[name].streams[0], float(scores[name].scores[0, 0])
+    env = make_test_env(env_id)
+    player = player_named(name, env)
+    now = run_episode(player.wrap(env), player.scheduler, int(seed))
+    return "" if abs(now.score - before) < SAME else f"{name} on stream {seed}: {now.score:.4f}, recorded {before:.4f}"
+
+
+def record_scores(args: Args, env_id: str) -> None:
+    """Writes what was played in an environment, and its table, beside what is recorded of it."""
+    folder = args.out / env_id
+    new = played(args.played / env_id)
+    before = recorded(folder)
+    kept = [name for name in before if name not in new]
+    if kept and (found := scored_elsewhere(before, env_id)):
+        raise SystemExit(
+            f"expected scores of one machine in {folder}, found others here ({found}); "
+            f"play {', '.join(kept)} anew, or delete {'its' if len(kept) == 1 else 'their'} records"
+        )
+    for name, one in new.items():
+        one.save(folder / f"{folder_name(name)}.json")
+    if env_id != args.env_id:
+        return
+    table = (args.played / env_id / "leaderboard.md").read_text(encoding="utf-8")
+    shown = args.out / "leaderboard.md"
+    old = shown.read_text(encoding="utf-8") if kept else ""
+    shown.write_text(f"# {env_id}\n\n{ranked(table, old)}", encoding="utf-8")
+
+
+def record_planner(args: Args) -> None:
+    """Writes the scores of the planner, which are compared with those of the environment that was trained on."""
+    for name, one in played(args.planner).items():
+        if not name.startswith(PLANNER):
+            raise SystemExit(
+                f"expected entries of {PLANNER} in {args.planner}, found {name}; play it into a folder apart"
+            )
+        one.save(args.out / "planner" / f"{folder_name(name)}.json")
+
+
+def record_learning(args: Args) -> None:
+    """Writes what the training runs logged."""
+    learned = curve(sorted(args.trained.glob("ppo-*")), "eval/simulated_score")
+    rounded = {"steps": learned.steps.tolist(), "scores": np.round(learned.scores, 5).tolist()}
+    rounded["minutes"] = np.round(np.asarray(learned.minutes), 2).tolist()
+    rules = sorted(name for name in recorded(args.out / args.env_id) if name in RULES)
+    rounded["references"] = {name: simulated(args.env_id, name) for name in rules}
+    records.write(args.out / "learning.json", rounded, indent=None)
+
+
+def record_habits(args: Args) -> None:
+    """Writes what policies do, and one episode beside one of the best rule."""
+    paths = sorted(args.policies.glob("*.zip"))
+    seeds = range(args.watch_seed, args.watch_seed + args.watched)
+    moments = [moment.row() for moment in watch(paths, args.env_id, seeds)]
+    habits = {"env_id": args.env_id, "streams": list(seeds), "policies": [path.name for path in paths]}
+    columns = ["hour", "load", "degraded", *(action.name for action in Action)]
+    record = records.circumstances() | habits | {"columns": columns, "moments": moments}
+    records.write(args.out / "habits.json", record, indent=None)
+    rule = best_rule(recorded(args.out / args.env_id))
+    beside = side_by_side([str(paths[0]), rule], args.env_id, args.shown)
+    records.write(args.out / "episode.json", records.circumstances() | beside, indent=None)
 
 
 def main(args: Args) -> None:
     torch.set_num_threads(1)
-    elsewhere = {env: matrices(args.played / env) for env in args.transfer if (args.played / env).is_dir()}
-    if args.only_transfer:
-        save(elsewhere, args.out)
-        results_page.main(results_page.Args(args.out, args.out.with_suffix(".md"), args.policies, args.env_id))
-        return
-    # All that is needed before anything is written.
-    found = {args.env_id: played(args.played / args.env_id)} | elsewhere
-    found |= {"planner": matrices(args.planner)} if args.planner.is_dir() else {}
-    table = (args.played / args.env_id / "leaderboard.md").read_text(encoding="utf-8")
-    shown = args.out / "leaderboard.md"
-    before = shown.read_text(encoding="utf-8") if shown.exists() else ""
-    paths, folders = sorted(args.policies.glob("*.zip")), sorted(args.trained.glob("ppo-*"))
-    learned = curve(folders, "eval/simulated_score")
-
-    args.out.mkdir(parents=True, exist_ok=True)
-    save(found, args.out)
-    shown.write_text(f"# {args.env_id}\n\n{ranked(table, before)}", encoding="utf-8")
-    rounded = {"steps": learned.steps.tolist(), "scores": np.round(learned.scores, 5).tolist()}
-    rounded["minutes"] = np.round(np.asarray(learned.minutes), 2).tolist()
-    rules = sorted(path.stem for path in (args.out / args.env_id).glob("*.json") if path.stem in RULES)
-    rounded["references"] = {name: simulated(args.env_id, name) for name in rules}
-    records.write(args.out / "learning.json", rounded, indent=None)
-    if args.watched:
-        seeds = range(args.watch_seed, args.watch_seed + args.watched)
-        moments = [moment.row() for moment in watch(paths, args.env_id, seeds)]
-        habits = {"env_id": args.env_id, "streams": list(seeds), "policies": [path.name for path in paths]}
-        columns = ["hour", "load", "degraded", *(action.name for action in Action)]
-        record = records.circumstances() | habits | {"columns": columns, "moments": moments}
-        records.write(args.out / "habits.json", record, indent=None)
-        rule = Data.read(args.out, args.policies, args.env_id).rule
-        beside = side_by_side([str(paths[0]), rule], args.env_id, args.shown)
-        records.write(args.out / "episode.json", records.circumstances() | beside, indent=None)
+    if "scores" in args.parts:
+        record_scores(args, args.env_id)
+    if "planner" in args.parts:
+        record_planner(args)
+    if "elsewhere" in args.parts:
+        for env_id in args.transfer:
+            if (args.played / env_id).is_dir():
+                record_scores(args, env_id)
+    if "learning" in args.parts:
+        record_learning(args)
+    if "habits" in args.parts:
+        record_habits(args)
     results_page.main(results_page.Args(args.out, args.out.with_suffix(".md"), args.policies, args.env_id))
 
 

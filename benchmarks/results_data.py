@@ -45,8 +45,7 @@ class Data:
 
     Attributes:
         scores: By scheduler, on all test streams; all policies are runs of one.
-        planned: Scores of the planner on its few streams, and of others on the machine on which it played; empty if it
-            has not. Scores of different machines are not compared.
+        planned: Scores of the planner on its few streams; empty if it has not played.
         elsewhere: The same as ``scores``, by environment that has been played.
         policies: Files of the policies, in the order of their runs.
         learning: Simulated scores during training.
@@ -67,9 +66,7 @@ class Data:
     @property
     def rule(self) -> str:
         """Hand-written scheduler with the best mean score, which policies are compared with."""
-        return max(
-            (name for name in self.scores if name != PPO), key=lambda name: float(self.scores[name].scores.mean())
-        )
+        return best_rule(self.scores)
 
     @classmethod
     def read(cls, folder: Path, policies: Path, env_id: str) -> Data:
@@ -83,9 +80,9 @@ class Data:
         curve, looked = records.read(folder / "learning.json"), folder / "habits.json"
         beside = folder / "episode.json"
         return cls(
-            scores=_scores(folder / env_id),
-            planned=_scores(folder / "planner"),
-            elsewhere={env: _scores(folder / env) for env in ELSEWHERE if (folder / env).is_dir()},
+            scores=recorded(folder / env_id),
+            planned=recorded(folder / "planner"),
+            elsewhere={env: recorded(folder / env) for env in ELSEWHERE if (folder / env).is_dir()},
             policies=sorted(policies.glob("*.zip")),
             learning=LearningCurve(*(np.array(curve[name]) for name in ("steps", "scores", "minutes"))),
             references=curve["references"],
@@ -94,7 +91,12 @@ class Data:
         )
 
 
-def _scores(folder: Path) -> dict[str, ScoreMatrix]:
+def best_rule(scores: Mapping[str, ScoreMatrix]) -> str:
+    """Hand-written scheduler with the best mean score."""
+    return max((name for name in scores if name != PPO), key=lambda name: float(scores[name].scores.mean()))
+
+
+def recorded(folder: Path) -> dict[str, ScoreMatrix]:
     """Matrices by scheduler, policies last."""
     found = {one.name: one for one in map(ScoreMatrix.load, sorted(folder.glob("*.json")))}
     return {name: found[name] for name in sorted(found, key=lambda name: (name == PPO, name))}
@@ -133,7 +135,7 @@ class Findings:
         }
         runs = {name: compare(one, found[rule], rng) for name, one in each.items()}
         means = {name: stratified_bootstrap(statistics.mean, one, rng=rng) for name, one in found.items()}
-        above = Above.of(data.planned, rule, rng) if data.planned else None
+        above = Above.of({**found, **data.planned}, rule, rng) if data.planned else None
         elsewhere = {env: beside(scores) for env, scores in data.elsewhere.items()}
         return cls(pairs, runs, means, elsewhere, above)
 

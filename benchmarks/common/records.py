@@ -28,10 +28,13 @@ BUSY = 1.5
 def machine(device: str = "cpu") -> str:
     """Processor or GPU, cores, threads and torch version, in words.
 
+    Of a CPU the widest vectors that torch uses are named: results differ between them once a sum is rounded otherwise.
+
     Args:
         device: ``cpu`` or ``cuda``.
     """
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+    cpu = f"{platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else cpu
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{name}, {cores} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
 

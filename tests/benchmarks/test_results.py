@@ -6,12 +6,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sleepgym.env.render.picture import to_array
-from sleepgym.evaluation import ScoreError, ScoreMatrix
+from sleepgym.evaluation import ScoreError, ScoreMatrix, run_episode
+from sleepgym.leaderboard.players import player_named
+from sleepgym.leaderboard.playing import FIRST_SEED, make_test_env
 
 
 @pytest.fixture
@@ -44,6 +47,46 @@ def test_policies_are_runs_of_one(results: ModuleType, tmp_path: Path) -> None:
 def test_what_was_not_played_is_asked_for(results: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="found none; play them first"):
         results.played(tmp_path)
+
+
+@pytest.fixture
+def args(results: ModuleType, tmp_path: Path) -> Any:
+    """A rule and a policy are recorded, each on one stream, and another policy has played since."""
+    env_id = "SleepLLM-Mini-v0"
+    made = results.Args(played=tmp_path / "played", planner=tmp_path / "planner", out=tmp_path / "out", env_id=env_id)
+    env = make_test_env(env_id)
+    played = run_episode(env, player_named("never-sleep", env).scheduler, FIRST_SEED)
+    for name, score in {"never-sleep": played.score, "PPO": 0.5}.items():
+        ScoreMatrix(name, (FIRST_SEED,), np.array([[score]])).save(made.out / env_id / f"{name}.json")
+    save(made.played / env_id, "ppo:a.zip", 0.7, first=FIRST_SEED)
+    (made.played / env_id / "leaderboard.md").write_text("| scheduler | score |\n| --- | ---: |\n| a.zip | 0.7 |\n")
+    return made
+
+
+def test_scores_join_those_of_the_same_machine(results: ModuleType, args: Any) -> None:
+    shown = args.out / "leaderboard.md"
+    shown.write_text("# Env\n\n| scheduler | score |\n| --- | ---: |\n| never-sleep | 0.6 |\n")
+    results.record_scores(args, args.env_id)
+    assert {name: float(one.scores[0, 0]) for name, one in results.recorded(args.out / args.env_id).items()} == {
+        "never-sleep": pytest.approx(results.recorded(args.out / args.env_id)["never-sleep"].scores[0, 0]),
+        "PPO": 0.7,
+    }
+    assert [line.split("|")[1].strip() for line in shown.read_text().splitlines()[4:]] == ["a.zip", "never-sleep"]
+
+
+def test_scores_of_another_machine_are_refused(results: ModuleType, args: Any) -> None:
+    path = args.out / args.env_id / "never-sleep.json"
+    one = ScoreMatrix.load(path)
+    ScoreMatrix(one.name, one.streams, one.scores + 0.01).save(path)
+    with pytest.raises(SystemExit, match=r"expected scores of one machine .*play never-sleep anew"):
+        results.record_scores(args, args.env_id)
+    assert results.recorded(args.out / args.env_id)["PPO"].scores == 0.5, "nothing was written"
+
+
+def test_only_the_planner_is_recorded_as_such(results: ModuleType, args: Any) -> None:
+    save(args.planner, "night-owl", 0.5)
+    with pytest.raises(SystemExit, match=r"expected entries of benchmarks.planner:planner .*, found night-owl"):
+        results.record_planner(args)
 
 
 def test_the_gap_is_that_between_means(data: ModuleType) -> None:
