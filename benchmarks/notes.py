@@ -63,16 +63,16 @@ class Args:
     """seed of the first stream; the others follow it"""
     rules: tuple[str, ...] = tuple(rule for rules in TIERS.values() for rule in rules)
     """hand-written schedulers"""
-    planner: str = "look-ahead:depth=24,width=10,every=4,rule=note-first"
-    """planner that tries actions on forks of the episode, and so knows its future; empty for none"""
-    planner_streams: int = 6
+    planner: str = "benchmarks.planner:planner"
+    """planner that tries actions in the sim, and knows what is to come; empty for none"""
+    planner_streams: int = 20
     """of the streams, on how many the planner plays"""
     players: tuple[str, ...] = ()
     """learned policies"""
     processes: int = 1
     """processes, with an equal share of the cores each"""
     tested: Path | None = None
-    """folder that `sleepgym leaderboard --out` wrote, whose scores on test streams are shown as well"""
+    """folder that `sleepgym leaderboard --out` wrote, whose scores on test streams join those of the record"""
     out: Path | None = None
     """JSON with every episode; episodes that it holds already are not played again"""
     page: Path | None = None
@@ -383,7 +383,7 @@ def main(args: Args) -> None:
     what: Record = {"env_id": args.env_id, "card": card.model_dump(mode="json", exclude_none=True)}
     what |= {"token_price": card.notes.token_price, "look_up_price": card.notes.look_up_price}
     episodes = known(args, what)
-    test = tested(args.tested) if args.tested else before(args.out)
+    test = before(args.out) | (tested(args.tested) if args.tested else {})
     places = {"TESTED": args.tested}
     record = records.circumstances() | {"command": records.command(places=places)} | what
     record |= {"test": test, "episodes": episodes}

@@ -1,13 +1,14 @@
 """The planner above the ladder: it tries actions in the sim, and follows trained policies and a rule from there on.
 
     sleepgym leaderboard benchmarks.planner:planner --streams 32 --slots 1
+    sleepgym leaderboard benchmarks.planner:planner --env-id SleepLLM-Notes-v0 --streams 20 --slots 1
 
 It knows the stream of its episode and what the model answers at every moment: an upper reference, not a contestant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +26,11 @@ ENV = "SleepLLM-v0"
 
 FOLLOWED = ("agents/pretrained/ppo-1.zip", "agents/pretrained/ppo-2.zip", "pressure-rule")
 """Players by whose decisions it judges an action."""
+
+ELSEWHERE: Mapping[str, Sequence[str]] = {
+    "SleepLLM-Notes-v0": ("agents/pretrained/notes/ppo-1.zip", "note-first:popular_at=0.2")
+}
+"""The same in environments whose observations or actions are others."""
 
 
 @cache
@@ -54,5 +60,5 @@ def planning(
 
 
 def planner(env: SleepEnv, seed: int) -> SimLookAhead:
-    """Makes the planner for an episode of the default environment."""
-    return SimLookAhead(env, *planning())
+    """Makes the planner for an episode of an environment of this package."""
+    return SimLookAhead(env, *planning(env.card_id, ELSEWHERE.get(env.card_id, FOLLOWED)))
