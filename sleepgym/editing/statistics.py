@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -62,6 +62,12 @@ class ModelStatistics:
             tensors[f"{name}.lengths"] = torch.tensor([len(row) for row in rows], dtype=torch.int32)
         return save(tensors, metadata={"fingerprint": fingerprint, "prefixes": json.dumps(self.prefixes)})
 
+    def with_moments_of(self, other: ModelStatistics | None) -> ModelStatistics:
+        """Returns these statistics with moments that only others have, if those were measured on the same text."""
+        if other is None or (self.rehearsal, self.held_out) != (other.rehearsal, other.held_out):
+            return self
+        return replace(self, moments=other.moments | self.moments)
+
     @classmethod
     def read(cls, path: Path, fingerprint: str) -> ModelStatistics | None:
         """Reads a file written by :meth:`save`.
@@ -99,9 +105,10 @@ def statistics_for(
     rows: int = 512,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> ModelStatistics:
-    """Returns the statistics of a model: cached ones, else shipped ones, else measured and cached now.
+    """Returns the statistics of a model: shipped ones, else cached ones, else measured and cached now.
 
-    Text of a model for which none ships is sampled from the model itself, starting at its start token.
+    Second moments that do not ship are measured on the text that ships, and cached. Text of a model for which none
+    ships is sampled from the model itself, starting at its start token.
 
     Args:
         lm: The bare model.
@@ -114,9 +121,12 @@ def statistics_for(
     """
     require_layers(layers, len(lm.blocks), lm.name)
     cached = cache_dir("statistics") / f"{lm.fingerprint[:32]}.safetensors"
-    shipped = [entry.statistics for entry in CATALOGUE.values() if entry.statistics is not None]
-    kept = (ModelStatistics.read(file, lm.fingerprint) for file in (cached, *shipped))
-    found = next((each for each in kept if each is not None), None)
+    kept = ModelStatistics.read(cached, lm.fingerprint)
+    files_that_ship = (entry.statistics for entry in CATALOGUE.values() if entry.statistics is not None)
+    read = (ModelStatistics.read(file, lm.fingerprint) for file in files_that_ship)
+    shipped = next((each for each in read if each is not None), None)
+    # A cache outlives the text that it was made of: what was measured on other text is measured again.
+    found = kept if shipped is None else shipped.with_moments_of(kept)
     if found is not None and set(layers) <= set(found.moments):
         return found
     text = [*found.rehearsal, *found.held_out] if found else sample_text(lm, rows, progress=progress)
@@ -128,11 +138,12 @@ def statistics_for(
             measured, tuple(text[held_out:]), tuple(text[:held_out]), prefixes_from(lm, text[held_out:])
         )
     else:
-        statistics = ModelStatistics(found.moments | measured, found.rehearsal, found.held_out, found.prefixes)
+        statistics = replace(found, moments=found.moments | measured)
     content = statistics._content(lm.fingerprint)
     files.keep(cached, content)
     # As a file of it will be read, so that the first run uses the same half-precision values as later ones.
-    return ModelStatistics._read(load(content), json.dumps(statistics.prefixes))
+    again = ModelStatistics._read(load(content), json.dumps(statistics.prefixes))
+    return again if shipped is None else shipped.with_moments_of(again)
 
 
 def _factor(moment: Tensor) -> Tensor:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
@@ -74,6 +76,26 @@ def test_bundled_model_ships_with_its_statistics(base, tmp_path, monkeypatch):
     statistics = statistics_for(base.lm, base.editor.spec.layers)
     assert not list(tmp_path.rglob("*.safetensors")), "nothing had to be measured"
     assert not set(statistics.rehearsal) & set(statistics.held_out)
+
+
+def test_what_ships_is_used_whatever_is_cached(base, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLEEPGYM_CACHE", str(tmp_path))
+    lm, shipped = base.lm, base.statistics
+    other = replace(shipped, held_out=shipped.held_out[:-1], moments={0: 2 * shipped.moments[0], 1: torch.eye(4)})
+    cached = tmp_path / "statistics" / f"{lm.fingerprint[:32]}.safetensors"
+    other.save(cached, lm.fingerprint)
+    found = statistics_for(lm, [0])
+    assert found.held_out == shipped.held_out and torch.equal(found.moments[0], shipped.moments[0])
+    assert 1 not in found.moments, "measured on another text"
+
+
+def test_moments_that_do_not_ship_are_measured_once_on_the_text_that_ships(base, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLEEPGYM_CACHE", str(tmp_path))
+    first = statistics_for(base.lm, [0, 1])
+    assert torch.equal(first.moments[0], base.statistics.moments[0]) and first.held_out == base.statistics.held_out
+    monkeypatch.setattr("sleepgym.editing.statistics.second_moments", None)
+    again = statistics_for(base.lm, [0, 1])
+    assert all(torch.equal(again.moments[layer], first.moments[layer]) for layer in (0, 1))
 
 
 def test_measuring_and_reading_back_give_the_same_statistics(unmeasured):
