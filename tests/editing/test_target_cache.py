@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sleepgym.editing import Editor, EditSpec
+from sleepgym.editing import Editor, EditSpec, optimize_targets
 from sleepgym.editing.target_cache import TargetCache
 from sleepgym.editing.targets import Target
 from sleepgym.facts import Fact
@@ -122,3 +122,18 @@ def test_facts_beside_it_in_their_order_are_part_of_a_targets_name(tmp_path):
     store, others = cache(tmp_path), [replace(FACT, relation=r, object=r) for r in ("Riga", "Rome")]
     names = {store.name(FACT, beside) for beside in ((), others, others[::-1], others[:1])}
     assert len(names) == 4
+
+
+@pytest.mark.parametrize(
+    ("spec", "norms"),
+    [
+        (EditSpec(layers=(0,), steps=15), (48.716, 63.965)),
+        (EditSpec(layers=(0,), steps=6, learning_rate=0.5, clamp=0.7, stop="nll", stop_nll=0.5), (31.704, 29.850)),
+    ],
+    ids=["default", "quick"],
+)
+def test_targets_are_those_that_caches_hold(base, spec, norms):
+    facts = [FACT, Fact("Ada Bell", "Ada Bell works for", "Nokia", relation="employer")]
+    prefixes = ("It was Monday.", "The old mill stands between the river and the church.")
+    found = [float(target.value.norm()) for target in optimize_targets(base.lm, facts, prefixes, spec)]
+    assert found == pytest.approx(norms, rel=1e-3), "put a version into names: caches would go on giving the old ones"
