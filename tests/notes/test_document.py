@@ -101,7 +101,7 @@ def canonical() -> st.SearchStrategy[Document]:
     return st.builds(filled, st.text("abc ÄЖ日", min_size=1, max_size=9).map(str.strip), notes)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(canonical())
 def test_a_canonical_file_is_rendered_byte_for_byte_and_says_what_was_put_in(document: Document) -> None:
     again = parse(document.text)
