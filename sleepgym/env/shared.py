@@ -1,9 +1,9 @@
 """Models that environments share, and what is found out about them once.
 
-Besides the world in :mod:`sleepgym.episode.stream`, these are the package's only process-wide caches, and on purpose:
-loading a model costs seconds and its weights are never written, so that every environment of a process (a second one,
-a reset, a vector of them) can use the same one. Whatever an environment changes is in its own state and never here.
-Processes share nothing.
+Besides the world in :mod:`sleepgym.episode.stream` and what was read in :mod:`sleepgym.editing.statistics`, these are
+the package's only process-wide caches, and on purpose: loading a model costs seconds and its weights are never written,
+so that every environment of a process (a second one, a reset, a vector of them) can use the same one. Whatever an
+environment changes is in its own state and never here. Processes share nothing.
 """
 
 from __future__ import annotations
