@@ -9,8 +9,9 @@ out.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def main(args: Args) -> None:
     args.page.write_text(f"{before}{BEGIN}{diagram(reduced(rooms()))}{END}{after}", encoding="utf-8")
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Returns the file of every module of the package, by name."""
     return {
@@ -41,16 +43,18 @@ def modules() -> dict[str, Path]:
     }
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Yields the names of all modules that a file imports, wherever in it."""
-    known = modules()
+@cache
+def imported(path: Path) -> frozenset[str]:
+    """Returns the names of all modules that a file imports, wherever in it."""
+    known, found = modules(), set[str]()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             # What is taken from a package may be a module of it.
             inner = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-            yield from {name if name in known else node.module for name in inner.values()}
+            found |= {name if name in known else node.module for name in inner.values()}
+    return frozenset(found)
 
 
 def room_of(module: str) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,11 +30,34 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["SLEEPGYM_CACHE"] = str(config.cache.mkdir("sleepgym"))
     # A test that reaches for a hub by mistake fails at once instead of hanging without a network.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # Whoever first needs workers starts the server that they are forked from, and all that follow find torch loaded.
+    multiprocessing.set_forkserver_preload(["sleepgym.evaluation"])
 
 
 @pytest.fixture(scope="session")
 def run_script() -> Callable[..., str]:
-    """Runs a script of the repository in a folder, as ``run_script("agents/demo.py", "--seed", "1", cwd=folder)``."""
+    """Runs a script of the repository in a folder, as ``run_script("agents/demo.py", "--seed", "1", cwd=folder)``.
+
+    All that `python agents/demo.py` would run, but in this process: most of a short run would be importing torch.
+    """
+    root = Path(__file__).parents[1]
+
+    def run(script: str, *arguments: str, cwd: Path) -> str:
+        shown = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(shown):
+            patch.chdir(cwd)
+            patch.syspath_prepend(root)
+            patch.setattr(sys, "argv", [script, *arguments])
+            patch.setenv("COLUMNS", "80")
+            runpy.run_path(str(root / script), run_name="__main__")
+        return shown.getvalue()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_process() -> Callable[..., str]:
+    """As ``run_script``, in a process of its own, for what starts processes itself or is shown to people as a whole."""
     root = Path(__file__).parents[1]
 
     def run(script: str, *arguments: str, cwd: Path) -> str:

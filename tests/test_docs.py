@@ -45,7 +45,7 @@ def test_the_first_scheduler_of_ones_own_is_ten_lines_and_plays_by_the_name_that
     monkeypatch.chdir(tmp_path)
     program, *arguments = command.split()
     assert program == "sleepgym"
-    assert main([*arguments, "--validate", "0"]) == 0
+    assert main([*arguments, "--streams", "1", "--validate", "0"]) == 0
     assert re.search(r"^\| siesta:Siesta \| 0\.\d{3} \[", capsys.readouterr().out, flags=re.MULTILINE)
 
 

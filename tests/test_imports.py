@@ -39,11 +39,14 @@ AutoTokenizer.from_pretrained(folder)
 """
 
 
-def loaded_by(code: str) -> set[str]:
-    """Top-level modules in a fresh interpreter after some code."""
-    report = "\nimport json, sys\nprint(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+def loaded_by(code: str, after: str = "") -> set[str]:
+    """Top-level modules that some code loads in a fresh interpreter, or in one that has run other code before."""
+    now = "{name.partition('.')[0] for name in sys.modules}"
+    report = (
+        f"import json, sys\n{after}\nbefore = {now if after else 'set()'}\n{code}\nprint(json.dumps([*{now} - before]))"
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code + report], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", report], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return set(json.loads(done.stdout.splitlines()[-1]))
 
@@ -55,7 +58,7 @@ def after_import() -> set[str]:
 
 @pytest.fixture(scope="module")
 def after_a_step() -> set[str]:
-    return loaded_by(EPISODE) - loaded_by(STOCK)
+    return loaded_by(EPISODE, after=STOCK)
 
 
 @pytest.mark.parametrize("package", sorted({*HEAVY, *UNNEEDED}))

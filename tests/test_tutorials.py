@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -56,7 +54,13 @@ def test_every_tutorial_is_tested_and_listed() -> None:
     ],
     ids=lambda script: script.stem,
 )
-def test_it_runs_and_says_what_it_should(script: Path, tmp_path: Path) -> None:
+def test_it_runs_and_says_what_it_should(
+    script: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run_script: Callable[..., str],
+    run_process: Callable[..., str],
+) -> None:
     if (package := NEEDED.get(script.stem)) and find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
     source = script.read_text(encoding="utf-8")
@@ -64,11 +68,10 @@ def test_it_runs_and_says_what_it_should(script: Path, tmp_path: Path) -> None:
         assert usual in source
         source = source.replace(usual, few)
     (tmp_path / script.name).write_text(source, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MINARI_DATASETS_PATH": str(tmp_path / "minari")}
-    command = [sys.executable, script.name]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(SAID[script.stem], done.stdout), done.stdout
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    run = run_process if script.stem in NEEDED else run_script
+    shown = run(str(tmp_path / script.name), cwd=tmp_path)
+    assert re.search(SAID[script.stem], shown), shown
 
 
 @pytest.mark.skipif(find_spec("jupytext") is None, reason="needs the extra docs")

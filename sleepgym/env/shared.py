@@ -1,14 +1,16 @@
 """Models that environments share, and what is found out about them once.
 
-These are the package's only process-wide caches, and on purpose: loading a model costs seconds and its weights
-are never written, so that every environment of a process (a second one, a reset, a vector of them) can use
-the same one. Whatever an environment changes is in its own state and never here. Processes share nothing.
+Besides the world in :mod:`sleepgym.episode.stream` and what was read in :mod:`sleepgym.editing.statistics`, these are
+the package's only process-wide caches, and on purpose: loading a model costs seconds and its weights are never written,
+so that every environment of a process (a second one, a reset, a vector of them) can use the same one. Whatever an
+environment changes is in its own state and never here. Processes share nothing.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -19,7 +21,10 @@ from sleepgym.episode.held_out import HeldOut
 from sleepgym.facts.fact import Fact
 from sleepgym.lm import LanguageModel, load, score
 from sleepgym.memory.asking import chat_probe
+from sleepgym.memory.rehearsal import Rehearsal
 from sleepgym.sleeper import Base, make_base
+
+_rehearsals: dict[tuple[ModelCard, tuple[tuple[int, ...], ...]], Rehearsal] = {}
 
 
 @cache
@@ -37,7 +42,9 @@ def shared_base(model: ModelCard, edit: EditSpec) -> Base:
 
 @cache
 def _base(model: ModelCard, edit: EditSpec) -> Base:
-    return make_base(shared_lm(model), edit)
+    base = make_base(shared_lm(model), edit)
+    # What is kept of the text that nights replay takes seconds to run, and does not depend on the editing recipe.
+    return replace(base, rehearsal=_rehearsals.setdefault((model, base.rehearsal.rows), base.rehearsal))
 
 
 @cache

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,14 @@ class Stream:
 def source_of(spec: StreamCard) -> FactSource:
     """Returns the source of a card's facts."""
     if spec.source == "world":
-        return World(seed=0)
+        return _world()
     return RealFacts.read(Path(spec.path) if spec.path else None)
+
+
+@cache
+def _world() -> World:
+    # One for all environments of a process: making its names takes longer than most steps, and nothing changes them.
+    return World(seed=0)
 
 
 def draw_stream(

@@ -33,6 +33,9 @@ policies on other streams, ``"both"`` for other training runs on other streams."
 RESAMPLES = 5_000
 """Default number of resamples: the coverage of each tail of a 95 % interval has a standard error of 0.2 %."""
 
+LOT = 256
+"""Resamples that are gathered at once: one by one takes longer, and all at once much memory."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -160,5 +163,8 @@ def _drawn(
     parts = np.split(indices, np.cumsum(drawn)[:-1], axis=1)
     fixed = [np.broadcast_to(np.arange(n), (resamples, n)) for n in (count, *runs)]
     columns, *rows = (part if n else every for part, n, every in zip(parts, drawn, fixed, strict=True))
-    for i in range(resamples):
-        yield [matrix.scores[of[i][:, None], columns[i]] for matrix, of in zip(matrices, rows, strict=True)]
+    for lot in (slice(start, start + LOT) for start in range(0, resamples, LOT)):
+        together = [
+            matrix.scores[of[lot, :, None], columns[lot, None]] for matrix, of in zip(matrices, rows, strict=True)
+        ]
+        yield from map(list, zip(*together, strict=True))

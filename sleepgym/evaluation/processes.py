@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -36,9 +37,16 @@ def in_processes(work: Callable[[Job], Result], jobs: Sequence[Job], processes: 
         yield from map(work, jobs)
         return
     threads = max(1, (os.cpu_count() or 1) // processes)
-    # "spawn", since a fork would copy the locks of torch's threads, but not the threads.
+    # A fork of this process would copy the locks of torch's threads, but not the threads. The server has none; it loads
+    # torch and transformers, which takes seconds, once for all processes of this and of later calls.
+    # Where there is none (Windows), each process loads them.
+    method = next(each for each in ("forkserver", "spawn") if each in multiprocessing.get_all_start_methods())
+    context = multiprocessing.get_context(method)
+    multiprocessing.set_forkserver_preload([__name__])
+    # The server keeps the environment of its start, and processes shall have today's.
+    begin = partial(_begin, threads, dict(os.environ))
     # An executor, since multiprocessing.Pool would wait forever for a process that was killed.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (threads,)) as pool:
+    with ProcessPoolExecutor(processes, context, begin) as pool:
         yield from pool.map(work, jobs)
 
 
@@ -57,7 +65,9 @@ def chunks(seeds: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     return (seeds[start : start + size] for start in range(0, len(seeds), size))
 
 
-def _begin(threads: int) -> None:
+def _begin(threads: int, environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
     # The variable too: without it, environments in a worker take one thread.
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)

@@ -15,7 +15,7 @@ ScoreArray = NDArray[np.float64]
 
 def mean(scores: ScoreArray) -> float:
     """Returns the mean over all runs and streams."""
-    return float(scores.mean())
+    return _mean(scores)
 
 
 def iqm(scores: ScoreArray) -> float:
@@ -25,7 +25,7 @@ def iqm(scores: ScoreArray) -> float:
     """
     values = np.sort(scores, axis=None)
     cut = values.size // 4
-    return float(values[cut : values.size - cut].mean())
+    return _mean(values[cut : values.size - cut])
 
 
 def optimality_gap(scores: ScoreArray, threshold: float = 1.0) -> float:
@@ -35,7 +35,7 @@ def optimality_gap(scores: ScoreArray, threshold: float = 1.0) -> float:
         scores: ``[runs, streams]``.
         threshold: Threshold; 1 is the planner for normalised scores.
     """
-    return float(np.maximum(threshold - scores, 0.0).mean())
+    return _mean(np.maximum(threshold - scores, 0.0))
 
 
 def performance_profile(scores: ScoreArray, thresholds: ArrayLike) -> ScoreArray:
@@ -62,7 +62,7 @@ def probability_of_improvement(scores: ScoreArray, others: ScoreArray) -> float:
         others: ``[other runs, streams]``.
     """
     mine, theirs = scores[:, None, :], others[None, :, :]
-    return float(((mine > theirs) + 0.5 * (mine == theirs)).mean())
+    return _mean((mine > theirs) + 0.5 * (mine == theirs))
 
 
 def paired_difference(scores: ScoreArray, others: ScoreArray) -> float:
@@ -72,4 +72,9 @@ def paired_difference(scores: ScoreArray, others: ScoreArray) -> float:
         scores: ``[runs, streams]``.
         others: ``[other runs, streams]``.
     """
-    return float((scores.mean(axis=0) - others.mean(axis=0)).mean())
+    return _mean(scores.sum(axis=0) / len(scores) - others.sum(axis=0) / len(others))
+
+
+def _mean(values: ScoreArray) -> float:
+    # The bits of `values.mean()`, whose checks take longer than the sum of an array as small as these.
+    return float(values.sum() / values.size)

@@ -35,6 +35,11 @@ def checked_split(split: str) -> Split:
     return split
 
 
+def _one(rng: np.random.Generator, items: Sequence[str]) -> str:
+    # As rng.choice(items) draws, which would make an array of them first.
+    return items[int(rng.integers(len(items)))]
+
+
 @dataclass(frozen=True)
 class Relation:
     """One kind of fact: its subject type, possible objects, and the ways to state and to ask it."""
@@ -122,21 +127,21 @@ class World:
         }
         self.held_out: dict[Split, tuple[str, ...]] = {split: self._people(rng, held_out) for split in SPLITS}
         self.truth: dict[tuple[str, str], str] = {
-            (subject, relation.name): str(rng.choice(relation.objects))
+            (subject, relation.name): _one(rng, relation.objects)
             for relation in self.relations.values()
             for subject in self.subjects[relation.subject_type]
         }
 
     def _surname(self, rng: np.random.Generator) -> str:
         while True:
-            parts = [rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(int(rng.integers(1, 3)))]
-            name = "".join([*parts, rng.choice(_ONSETS), rng.choice(_VOWELS), rng.choice(_CODAS)]).capitalize()
+            parts = [_one(rng, _ONSETS) + _one(rng, _VOWELS) for _ in range(int(rng.integers(1, 3)))]
+            name = "".join([*parts, _one(rng, _ONSETS), _one(rng, _VOWELS), _one(rng, _CODAS)]).capitalize()
             if name not in self._taken:
                 self._taken.add(name)
                 return name
 
     def _people(self, rng: np.random.Generator, n: int) -> tuple[str, ...]:
-        return tuple(f"{rng.choice(self._first_names)} {self._surname(rng)}" for _ in range(n))
+        return tuple(f"{_one(rng, self._first_names)} {self._surname(rng)}" for _ in range(n))
 
     # ------------------------------------------------------------------ facts
 
@@ -184,26 +189,23 @@ class World:
 
     def _draw(self, rng: np.random.Generator, subject: str, relation: Relation, exclude: str = "") -> Fact:
         objects = [o for o in relation.objects if o != exclude] if exclude else relation.objects
-        # As rng.choice(objects) draws, which would make an array of them first.
-        return relation.fact(
-            subject, objects[int(rng.integers(len(objects)))], int(rng.integers(len(relation.statements)))
-        )
+        return relation.fact(subject, _one(rng, objects), int(rng.integers(len(relation.statements))))
 
     # ------------------------------------------------------------------- text
 
     def filler(self, rng: np.random.Generator) -> str:
         """One sentence that mentions no subject of any fact."""
-        text = str(rng.choice(self._fillers))
+        text = _one(rng, self._fillers)
         for slot, words in self._filler_words.items():
             while "{" + slot + "}" in text:
-                text = text.replace("{" + slot + "}", str(rng.choice(words)), 1)
+                text = text.replace("{" + slot + "}", _one(rng, words), 1)
         return text
 
     def _known(self, rng: np.random.Generator) -> tuple[Relation, str, str]:
         types = list(self.subjects)
         # People are asked about most: they are most of the world.
         subject_type = "person" if rng.random() < 0.85 else types[int(rng.integers(1, len(types)))]
-        subject = str(rng.choice(self.subjects[subject_type]))
+        subject = _one(rng, self.subjects[subject_type])
         return self._fact_about(rng, subject, subject_type)
 
     def _fact_about(self, rng: np.random.Generator, subject: str, subject_type: str) -> tuple[Relation, str, str]:
@@ -212,7 +214,7 @@ class World:
         return self.relations[name], subject, self.truth[subject, name]
 
     def _say(self, rng: np.random.Generator, relation: Relation, subject: str, obj: str) -> Sentence:
-        opener = str(rng.choice(self._openers)) + " " if rng.random() < 0.1 else ""
+        opener = _one(rng, self._openers) + " " if rng.random() < 0.1 else ""
         before, after = relation.statements[rng.integers(len(relation.statements))].split("{}")
         until = f"{opener}{before}{subject}"
         return Sentence(f"{until}{after} {obj}.", len(until), len(until + after) + 1)
@@ -228,10 +230,10 @@ class World:
     def _somebody(self, rng: np.random.Generator) -> str:
         """A person of a passage: half of them known, of the others a fifth with a name of no list."""
         if rng.random() < 0.5:
-            return str(rng.choice(self.subjects["person"]))
+            return _one(rng, self.subjects["person"])
         if rng.random() < 0.2:
-            return f"{rng.choice(self._first_names)} {self._coined(rng)}"
-        return str(rng.choice(self.held_out[SPLITS[rng.integers(len(SPLITS))]]))
+            return f"{_one(rng, self._first_names)} {self._coined(rng)}"
+        return _one(rng, self.held_out[SPLITS[rng.integers(len(SPLITS))]])
 
     def _passage(self, rng: np.random.Generator) -> list[Sentence]:
         """Tells facts that hold in this document alone, then repeats and asks up to three of them.
@@ -247,7 +249,7 @@ class World:
         told = []
         for person in people:
             relation = same or relations[rng.integers(len(relations))]
-            told.append((relation, person, str(rng.choice(relation.objects))))
+            told.append((relation, person, _one(rng, relation.objects)))
         document = [self._say(rng, *fact) for fact in told]
         asked = rng.permutation(len(told))[:3]
         if rng.random() < 0.3:
@@ -255,7 +257,7 @@ class World:
             question = replace(self._ask(rng, *told[asked[0]]), told_by=int(asked[0])).without(_USER)
             document, asked = [document[0].after(_USER), *document[1:], question], asked[1:]
         elif rng.random() < 0.3:
-            subject = str(rng.choice(self.subjects["person"]))
+            subject = _one(rng, self.subjects["person"])
             if subject not in people:
                 document.append(self._repeat(rng, *self._fact_about(rng, subject, "person")))
         for index in asked:
@@ -264,7 +266,7 @@ class World:
 
     def _coined(self, rng: np.random.Generator) -> str:
         """A name that need not be in the vocabulary, so that any spelling can be a subject."""
-        return "".join(str(rng.choice(_ONSETS)) + str(rng.choice(_VOWELS)) for _ in range(3)).capitalize()
+        return "".join(_one(rng, _ONSETS) + _one(rng, _VOWELS) for _ in range(3)).capitalize()
 
     def documents(self, rng: np.random.Generator, passages: float = 0.22) -> Iterator[list[Sentence]]:
         """Endless short documents: passages, mixed statements, biographies, conversations, fillers.
@@ -281,7 +283,7 @@ class World:
             if kind < 0.38:
                 yield [self._say(rng, *self._known(rng)) for _ in range(5)]
             elif kind < 0.51:
-                subject = str(rng.choice(self.subjects["person"]))
+                subject = _one(rng, self.subjects["person"])
                 yield [self._say(rng, *self._fact_about(rng, subject, "person")) for _ in range(5)]
             elif kind < 0.90:
                 yield [self._ask(rng, *self._known(rng)) for _ in range(4)]

@@ -10,10 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 
 def test_demo_leaves_a_film_and_logs(
-    run_script: Callable[..., str], dashboard_of: Callable[[Path], EventAccumulator], tmp_path: Path
+    run_process: Callable[..., str], dashboard_of: Callable[[Path], EventAccumulator], tmp_path: Path
 ) -> None:
     names = ("night-owl", "never-sleep")
-    shown = run_script("agents/demo.py", *names, "--env-id", "SleepLLM-Mini-v0", cwd=tmp_path)
+    shown = run_process("agents/demo.py", *names, "--env-id", "SleepLLM-Mini-v0", "--every", "8", cwd=tmp_path)
     assert "edits spent" in shown and all(name in shown for name in names)
     out = tmp_path / "runs" / "demo"
     with Image.open(out / "hypnogram.png") as picture, Image.open(out / "film.gif") as film:

@@ -50,7 +50,7 @@ SEEDS = [1000, 1001]
 
 @pytest.fixture(scope="module")
 def run(
-    quick_card: Path, run_script: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+    quick_card: Path, run_process: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., str]:
     folder = tmp_path_factory.mktemp("rllib")
 
@@ -61,7 +61,7 @@ def run(
             # Ray would otherwise leave a token in the user's home.
             patch.setenv("RAY_AUTH_MODE", "token")
             patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            return run_script(script, *where, *numbers, *arguments, cwd=folder)
+            return run_process(script, *where, *numbers, *arguments, cwd=folder)
 
     return train
 
@@ -233,7 +233,7 @@ def test_a_resumed_run_goes_on_until_patience_ends_and_keeps_a_better_policy_of_
 
 
 def test_in_the_sim_it_trains_without_a_model_and_keeps_the_best_simulated_score(
-    run_script: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_process: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -246,7 +246,7 @@ def test_in_the_sim_it_trains_without_a_model_and_keeps_the_best_simulated_score
     numbers |= {"--total-steps": "2048", "--eval-every": "1000", "--eval-episodes": "8", "--object-store-mb": "100"}
     words = [word for pair in numbers.items() for word in pair]
     out = tmp_path / "run"
-    run_script(SCRIPT, "--env-id", "SleepSim-v0", "--out", str(out), *words, cwd=tmp_path)
+    run_process(SCRIPT, "--env-id", "SleepSim-v0", "--out", str(out), *words, cwd=tmp_path)
     events, best = events_of(out), best_of(out)
     scores = {event.step: event.value for event in events.Scalars("eval/simulated_score")}
     assert len(scores) == 2 and best["env_id"] == "SleepSim-v0" and best["validation_score"] is None

@@ -51,34 +51,34 @@ def test_a_script_leaves_policies_and_logs_and_resuming_goes_on(
     algorithm: str,
     arguments: tuple[str, ...],
 ) -> None:
-    arguments = (*arguments, "--eval-every", "120", "--save-every", "120")
-    train(name, "--total-steps", "240", *arguments)
+    arguments = (*arguments, "--eval-every", "32", "--save-every", "32")
+    train(name, "--total-steps", "64", *arguments)
     last, card = load_policy(tmp_path / "run" / "last.zip")
-    assert (card.algorithm, card.steps, last.num_timesteps, card.flat) == (algorithm, 240, 240, name == "dqn")
+    assert (card.algorithm, card.steps, last.num_timesteps, card.flat) == (algorithm, 64, 64, name == "dqn")
     assert type(last).__name__ == algorithm
-    assert card.arguments["total_steps"] == 240
+    assert card.arguments["total_steps"] == 64
     best = PolicyCard.read(tmp_path / "run" / "best.zip")
-    assert best.steps in (120, 240) and best.validation_score is not None and 0 <= best.validation_score <= 1
+    assert best.steps in (32, 64) and best.validation_score is not None and 0 <= best.validation_score <= 1
     events = dashboard_of(tmp_path / "run")
     assert {"rollout/ep_rew_mean", "rollout/ep_len_mean", "time/fps", "eval/best_score", LOSSES[name]} <= set(
         events.Tags()["scalars"]
     )
-    assert [event.step for event in events.Scalars("eval/mean_score")] == [120, 240]
+    assert [event.step for event in events.Scalars("eval/mean_score")] == [32, 64]
     shown = events.Tensors("policy/text_summary")
     assert json.loads(shown[-1].tensor_proto.string_val[0])["steps"] == best.steps
 
-    shown = train(name, "--total-steps", "256", "--resume", "run/last.zip", *arguments)
+    shown = train(name, "--total-steps", "80", "--resume", "run/last.zip", *arguments)
     assert "run/last.zip" in shown
     again, card = load_policy(tmp_path / "run" / "last.zip")
-    assert card.steps == again.num_timesteps == 256
+    assert card.steps == again.num_timesteps == 80
     if name == "dqn":
         # The buffer begins empty: first, as many new steps as in the beginning.
-        assert again.learning_starts == 240 + 16  # type: ignore[attr-defined]
+        assert again.learning_starts == 64 + 16  # type: ignore[attr-defined]
     else:
-        assert again._n_updates == 16, "one for every 16 steps"  # type: ignore[attr-defined]
+        assert again._n_updates == 5, "one for every 16 steps"  # type: ignore[attr-defined]
 
     with pytest.raises(PolicyError, match=r"expected reward_scale .* was trained with, found reward_scale 0\.5"):
-        train(name, "--total-steps", "272", "--resume", "run/last.zip", *arguments, "--reward-scale", "0.5")
+        train(name, "--total-steps", "96", "--resume", "run/last.zip", *arguments, "--reward-scale", "0.5")
 
 
 def test_another_algorithm_cannot_go_on(train: Callable[..., str]) -> None:
@@ -130,7 +130,7 @@ def test_a_warm_start_says_how_far_it_agrees(train: Callable[..., str], tmp_path
 def test_rewards_are_relative_to_the_teacher_only_if_wanted(train: Callable[..., str]) -> None:
     warm = ("--warm-start", "never-sleep", "night-owl", "--warm-episodes", "2", "--warm-epochs", "1")
     for wanted in ("--relative", "--no-relative"):
-        shown = train("ppo", "--total-steps", "64", "--eval-episodes", "0", wanted, *warm)
+        shown = train("ppo", "--total-steps", "32", "--eval-episodes", "0", wanted, *warm)
         assert "does what never-sleep, night-owl did" in shown
         assert ("relative_return" in shown) == (wanted == "--relative")
 

@@ -98,7 +98,7 @@ def test_a_player_that_imports_another_package_is_refused(before: ModuleType, tm
     for folder in ("sleepgym", "envs"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     with pytest.raises(RuntimeError, match=r"expected the package in .*, found the one in"):
-        before.Player(tmp_path, tmp_path / "cache", "SleepLLM-Mini-v0", QUICK)
+        before.Player(tmp_path, tmp_path / "cache", "CartPole-v1")  # no model to load: what plays is the package's
 
 
 # -------------------------------------------------------------------- rounds

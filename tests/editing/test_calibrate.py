@@ -2,10 +2,11 @@
 
 import json
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 
-from sleepgym.editing import Calibration, EditSpec, calibrate, preset, spec_for
+from sleepgym.editing import Calibration, EditSpec, calibrate, preset, spec_for, statistics_for
 from sleepgym.editing.calibrate import CalibrationError, Trial, calibration_path, read_recipe, recipe_document, windows
 
 
@@ -14,16 +15,24 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SLEEPGYM_CACHE", str(tmp_path))
 
 
+def few_held_out(lm, layers):
+    statistics = statistics_for(lm, layers)
+    return replace(statistics, held_out=statistics.held_out[:16])
+
+
 @pytest.fixture(scope="module")
 def calibration(base, facts, world):
     known = world.known_facts()
     taught = [replace(f, neighbours=tuple((k.prompt, k.object) for k in known[i : i + 2])) for i, f in enumerate(facts)]
     lines: list[str] = []
     start = EditSpec(steps=10, prefixes=1)
-    found = calibrate(
-        base.overlay, taught[:2], start, layers=[(0,), (1,)], clamps=(0.3, 1.5), covariance_weights=(300.0, 3e5),
-        progress=lines.append,
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        # Drift on a few rows: on all of the held-out text it takes most of the time.
+        patch.setattr(import_module("sleepgym.editing.calibrate"), "statistics_for", few_held_out)
+        found = calibrate(
+            base.overlay, taught[:2], start, layers=[(0,), (1,)], clamps=(0.3, 1.5), covariance_weights=(300.0, 3e5),
+            progress=lines.append,
+        )  # fmt: skip
     assert len(lines) == len(found.trials) == 2 * 2 + 2 + 2 + 2
     return found
 

@@ -1,10 +1,13 @@
 """The published recipes differ in what their papers say, and all of them write facts."""
 
+from functools import cache
+
 import pytest
 import torch
 
 from sleepgym.editing import PRESETS, Editor, EditSpec, preset
 from sleepgym.editing.keys import measured_keys
+from sleepgym.editing.solver import NormalMatrix
 from sleepgym.editing.targets import contexts, key_position
 from sleepgym.lm import score
 from sleepgym.memory.overlay import Memory
@@ -14,6 +17,14 @@ from sleepgym.settings import SettingError
 WEIGHT = {"covariance_weight": 300.0}  # one that suits the bundled model; the papers' suit theirs
 NULL_SPACE = {"null_space": 0.5}
 CHANGES = {"alphaedit": NULL_SPACE, "evoedit": NULL_SPACE, "nas": NULL_SPACE, "sleeping-llm": {}, "sleepgym": {}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_matrices():
+    """One matrix for all recipes with the same numbers: the eigenvectors of a null space take seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sleepgym.editing.editor.NormalMatrix", cache(NormalMatrix))
+        yield
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -117,7 +117,7 @@ def test_make_vec_takes_wrappers_by_another_name_than_its_own(wrappers: Any) -> 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_gymnasiums_own_vectors_take_wrappers_by_its_own_name(mode: str) -> None:
     # A fork after threads have run can hang.
-    kwargs = {"context": "spawn"} if mode == "async" else {}
+    kwargs = {"context": "forkserver"} if mode == "async" else {}
     envs = gym.make_vec(
         MINI, num_envs=1, vectorization_mode=mode, wrappers=[ActionMask], vector_kwargs=kwargs, flat=True, **QUICK
     )

@@ -44,7 +44,8 @@ def test_each_way_a_fact_can_stand_is_told_from_the_others() -> None:
 
 
 def test_the_record_agrees_with_infos_and_observations() -> None:
-    env = SleepEnv("SleepLLM-Mini-v0")
+    little = {"steps": 4, "rehearsal_rows": 1, "validation_rows": 4}
+    env = SleepEnv("SleepLLM-Mini-v0", edit={"steps": 4}, sleep=little, episode={"perplexity_rows": 4})
     rng = np.random.default_rng(0)
     observation, info = env.reset(seed=2)
     while not env.over:

@@ -16,11 +16,19 @@ from gymnasium.utils.env_checker import data_equivalence
 
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action
+from sleepgym.episode.card import load_card
 from sleepgym.episode.snapshot import Snapshot, SnapshotError
 from sleepgym.memory.checkpoint import CheckpointError
 from sleepgym.sleeper import SleepingLM
 
 MINI = "SleepLLM-Mini-v0"
+# Little effort in edits and nights: what goes on does not depend on it.
+CARD = load_card(
+    MINI,
+    edit={"steps": 4},
+    sleep={"steps": 4, "rehearsal_rows": 1, "validation_rows": 4},
+    episode={"perplexity_rows": 4},
+)
 
 
 def act(env: SleepEnv, rng: np.random.Generator, *, sleepless: bool = False) -> Any:
@@ -46,7 +54,7 @@ def same(one: Any, other: Any) -> bool:
 
 def lived(seed: int, steps: int, *last: Action) -> SleepEnv:
     """An environment some steps into an episode."""
-    env, rng = SleepEnv(MINI), np.random.default_rng(seed)
+    env, rng = SleepEnv(CARD), np.random.default_rng(seed)
     env.reset(seed=seed)
     for _ in range(steps):
         act(env, rng, sleepless=True)
@@ -77,7 +85,7 @@ def test_going_on_from_a_snapshot_is_going_on(seed: int, steps: int, last: tuple
     env = lived(seed, steps, *last)
     snapshot = env.snapshot()
     expected = rest(env, seed)
-    elsewhere = SleepEnv(MINI, split="test")
+    elsewhere = SleepEnv(CARD, split="test")
     for restored in (env, elsewhere):
         restored.restore(snapshot)
         assert restored.split == "train"
@@ -86,7 +94,7 @@ def test_going_on_from_a_snapshot_is_going_on(seed: int, steps: int, last: tuple
 
 def test_restoring_shows_that_moment(slept: SleepEnv) -> None:
     snapshot = slept.snapshot()
-    env = SleepEnv(MINI)
+    env = SleepEnv(CARD)
     observation, info = env.restore(snapshot)
     assert same(observation, slept.restore(snapshot)[0])
     assert same(info["action_mask"], slept.action_masks().astype(np.int8))
@@ -96,7 +104,7 @@ def test_restoring_shows_that_moment(slept: SleepEnv) -> None:
 
 
 def test_what_was_asked_is_not_asked_again(slept: SleepEnv) -> None:
-    env = SleepEnv(MINI)
+    env = SleepEnv(CARD)
     env.restore(slept.snapshot())
     passes = env.episode.examiner.answers.forward_passes
     env.episode.correct(), env.episode.examiner.correct(env.episode.stream.known), env.episode.collapsed
@@ -157,7 +165,7 @@ def test_an_episode_that_has_ended_stays_so(slept: SleepEnv) -> None:
     env = slept.fork()
     while not env.over:
         env.step(Action.WAIT)
-    other = SleepEnv(MINI)
+    other = SleepEnv(CARD)
     other.restore(pickle.loads(pickle.dumps(env.snapshot())))
     with pytest.raises(gym.error.ResetNeeded):
         other.step(Action.WAIT)
@@ -165,7 +173,7 @@ def test_an_episode_that_has_ended_stays_so(slept: SleepEnv) -> None:
 
 
 def test_before_the_first_reset_there_is_nothing_to_take() -> None:
-    env = SleepEnv(MINI)
+    env = SleepEnv(CARD)
     with pytest.raises(gym.error.ResetNeeded):
         env.snapshot()
     with pytest.raises(gym.error.ResetNeeded):
@@ -173,7 +181,7 @@ def test_before_the_first_reset_there_is_nothing_to_take() -> None:
 
 
 def test_another_card_is_refused_and_named(slept: SleepEnv) -> None:
-    other = SleepEnv(MINI, episode={"days": 3})
+    other = SleepEnv(CARD, episode={"days": 3})
     other.reset(seed=0)
     episode = other.episode
     with pytest.raises(SnapshotError, match=r"episode\.days: expected 3, found 2"):
@@ -195,7 +203,7 @@ def test_another_model_is_refused_and_named(slept: SleepEnv) -> None:
 
 def test_a_pickle_goes_on_as_the_original(slept: SleepEnv) -> None:
     expected = rest(slept.fork(), 3)
-    env = SleepEnv(MINI)
+    env = SleepEnv(CARD)
     env.restore(pickle.loads(pickle.dumps(slept.snapshot())))
     assert same(rest(env, 3), expected)
 
@@ -229,7 +237,7 @@ def test_a_pickle_takes_no_more_of_a_view_than_is_seen(slept: SleepEnv) -> None:
 
 
 def test_a_saved_snapshot_goes_on_as_the_original_through_another_night(slept: SleepEnv, saved: Path) -> None:
-    original, env = slept.fork(), SleepEnv(MINI)
+    original, env = slept.fork(), SleepEnv(CARD)
     snapshot = Snapshot.load(saved, env.base.lm)
     env.restore(snapshot)
     assert same(original.step(Action.SLEEP)[:4], env.step(Action.SLEEP)[:4])

@@ -62,17 +62,9 @@ def test_notes_and_weights_together_are_worth_more_than_either():
 
 @pytest.mark.parametrize("card_id", CARDS)
 def test_teaching_and_sleeping_are_worth_more_than_waiting(card_id):
-    def score(policy):
-        env = gym.make(sim_id(card_id))
-        total = []
-        for seed in range(12):
-            observation, info = env.reset(seed=seed)
-            owl, ended = NightOwl(load_at=0.15), False
-            while not ended:
-                action = Action.WAIT if policy == "wait" else owl.act(observation, info["action_mask"])
-                observation, _, terminated, truncated, info = env.step(action)
-                ended = terminated or truncated
-            total.append(info["score"])
-        return np.mean(total)
+    setting, response = setting_and_response(card_id, None, {})
 
-    assert score("owl") > score("wait") + 0.1
+    def score(rule):
+        return np.mean([episode.score for episode in simulate(setting, response, rule, range(12))])
+
+    assert score(NightOwl(load_at=0.15)) > score(lambda observation, mask: Action.WAIT) + 0.1

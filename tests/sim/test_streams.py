@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
 
 from sleepgym.episode.card import Card, load_card
 from sleepgym.episode.stream import Stream, draw_stream
-from sleepgym.facts import World
+from sleepgym.facts import Fact, World
+from sleepgym.facts.source import FactSource
+from sleepgym.facts.world import Split
 from sleepgym.sim.dice import keys_of
 from sleepgym.sim.streams import Streams, activity, draw_streams, facts_in_order, max_arrivals, streams_of
 
@@ -24,6 +26,26 @@ CARDS = {
 }
 
 
+class Counted:
+    """The same few facts for every stream, as quickly as can be: streams are compared by when facts come, not which."""
+
+    truth: Mapping[tuple[str, str], str] = {}
+
+    def __init__(self, world: World) -> None:
+        self.facts = world.new_facts(
+            np.random.default_rng(0), max(card.stream.max_new_facts for card in CARDS.values())
+        )
+
+    def new_facts(self, rng: np.random.Generator, n: int, split: Split) -> list[Fact]:
+        return self.facts[:n]
+
+    def update(self, rng: np.random.Generator, fact: Fact) -> Fact:
+        return fact
+
+    def known_fact(self, subject: str, relation: str) -> Fact:
+        raise KeyError(subject)
+
+
 @pytest.fixture(scope="module")
 def world() -> World:
     return World()
@@ -33,12 +55,13 @@ def world() -> World:
 def both(request: pytest.FixtureRequest, world: World) -> tuple[Card, Streams, Streams]:
     """A card, streams of the real generator and streams drawn as arrays."""
     card = CARDS[request.param]
-    real = streams_of(card, [draw(card, world, seed) for seed in range(DRAWN)])
+    source = Counted(world)
+    real = streams_of(card, [draw(card, source, seed) for seed in range(DRAWN)])
     return card, real, draw_streams(card, keys_of(np.arange(DRAWN, dtype=np.uint64)))
 
 
-def draw(card: Card, world: World, seed: int) -> Stream:
-    return draw_stream(card, world, "train", np.random.default_rng(seed))
+def draw(card: Card, source: FactSource, seed: int) -> Stream:
+    return draw_stream(card, source, "train", np.random.default_rng(seed))
 
 
 def distance(left: np.ndarray, right: np.ndarray) -> float:

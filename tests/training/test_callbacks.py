@@ -59,7 +59,7 @@ def test_the_best_policy_is_the_one_that_was_validated(quick_card: Path, tmp_pat
     model = make_model(quick_card, algorithm, learning_rate=0.05)
     card = policy_card(quick_card, algorithm.__name__)
     validation = ValidationCallback(card, [1000, 1001], every=8, folder=tmp_path)
-    model.learn(32, validation)
+    model.learn(24, validation)
     best, found = load_policy(tmp_path / "best.zip")
     assert found.validation_score == max(validation.scores.values()) == validation.scores[found.steps]
     assert type(best) is algorithm

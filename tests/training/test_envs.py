@@ -94,6 +94,7 @@ def test_scaling_leaves_observations_and_ends_alone() -> None:
 
 
 SEEDS = (41, 42, 43)
+RULE = FixedPeriod(0.5)
 
 
 def play(env: gym.Env, action_of, seed: int | None = None) -> list[dict]:
@@ -108,17 +109,23 @@ def play(env: gym.Env, action_of, seed: int | None = None) -> list[dict]:
     return infos
 
 
-def test_relative_to_itself_a_scheduler_earns_nothing(quick_card: Path) -> None:
-    spec, rule = EnvSpec("SleepLLM-Mini-v0", str(quick_card)), FixedPeriod(0.5)
-    env = RelativeReward(spec.make("train"), demonstrate(spec, rule, SEEDS).baselines)
-    infos = play(env, rule, seed=0)
+@pytest.fixture(scope="module")
+def baselines(quick_card: Path) -> dict[int, np.ndarray]:
+    """What RULE earned on SEEDS."""
+    return demonstrate(EnvSpec("SleepLLM-Mini-v0", str(quick_card)), RULE, SEEDS).baselines
+
+
+def test_relative_to_itself_a_scheduler_earns_nothing(quick_card: Path, baselines: dict[int, np.ndarray]) -> None:
+    env = RelativeReward(EnvSpec("SleepLLM-Mini-v0", str(quick_card)).make("train"), baselines)
+    infos = play(env, RULE, seed=0)
     assert max(abs(info["reward"]) for info in infos) < 1e-5
     assert infos[-1]["relative_return"] == pytest.approx(0, abs=1e-5)
 
 
-def test_relative_returns_are_differences_of_returns_whatever_is_done(quick_card: Path) -> None:
+def test_relative_returns_are_differences_of_returns_whatever_is_done(
+    quick_card: Path, baselines: dict[int, np.ndarray]
+) -> None:
     spec, other = EnvSpec("SleepLLM-Mini-v0", str(quick_card)), NeverSleep()
-    baselines = demonstrate(spec, FixedPeriod(0.5), SEEDS).baselines
     relative, plain = RelativeReward(spec.make("train"), baselines), spec.make("train")
     earned = play(relative, other, seed=0)
     stream = relative.unwrapped.np_random_seed

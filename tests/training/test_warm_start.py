@@ -12,7 +12,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 
 from sleepgym.episode.actions import Action
-from sleepgym.evaluation import evaluate
+from sleepgym.evaluation import EpisodeResult, evaluate
 from sleepgym.schedulers import NeverSleep, NightOwl
 from sleepgym.training import Demonstrations, EnvSpec, LedgerExtractor, agreement, clone, demonstrate, joined
 
@@ -29,13 +29,23 @@ def lessons(spec: EnvSpec) -> Demonstrations:
     return demonstrate(spec, TEACHER, range(8))
 
 
+@pytest.fixture(scope="module")
+def results(spec: EnvSpec) -> list[EpisodeResult]:
+    """The same episodes as those of the lessons, evaluated."""
+    return evaluate(lambda: spec.make("train"), TEACHER, range(8))
+
+
+@pytest.fixture(scope="module")
+def unseen(spec: EnvSpec) -> Demonstrations:
+    return demonstrate(spec, TEACHER, range(100, 104))
+
+
 def make_model(spec: EnvSpec, algorithm: Any) -> Any:
     kwargs = {"features_extractor_class": LedgerExtractor}
     return algorithm("MultiInputPolicy", spec.training(1, 0, 0.05), policy_kwargs=kwargs, seed=0, device="cpu")
 
 
-def test_demonstrations_are_the_episodes_of_the_teacher(spec: EnvSpec, lessons: Demonstrations) -> None:
-    results = evaluate(lambda: spec.make("train"), TEACHER, range(8))
+def test_demonstrations_are_the_episodes_of_the_teacher(lessons: Demonstrations, results: list[EpisodeResult]) -> None:
     assert lessons.actions.tolist() == [action for result in results for action in result.actions]
     assert len(lessons) == len(lessons.masks) == len(lessons.observations["ledger"])
     assert lessons.masks[np.arange(len(lessons)), lessons.actions].all()
@@ -45,18 +55,17 @@ def test_demonstrations_are_the_episodes_of_the_teacher(spec: EnvSpec, lessons: 
 
 @pytest.mark.parametrize("algorithm", [MaskablePPO, PPO])
 def test_the_clone_agrees_with_its_teacher_on_streams_it_has_not_seen(
-    spec: EnvSpec, lessons: Demonstrations, algorithm: Any
+    spec: EnvSpec, lessons: Demonstrations, unseen: Demonstrations, algorithm: Any
 ) -> None:
     model = make_model(spec, algorithm)
-    unseen = demonstrate(spec, TEACHER, range(100, 104))
     before = agreement(model, unseen)
     learned = clone(model, lessons, epochs=60, rng=np.random.default_rng(0), batch_size=32)
     assert learned >= 0.95
     assert agreement(model, unseen) >= 0.8 > before
 
 
-def test_courses_add_up_to_what_the_teacher_earned(spec: EnvSpec, lessons: Demonstrations) -> None:
-    for result in evaluate(lambda: spec.make("train"), TEACHER, range(8)):
+def test_courses_add_up_to_what_the_teacher_earned(lessons: Demonstrations, results: list[EpisodeResult]) -> None:
+    for result in results:
         course = lessons.baselines[result.seed]
         assert course.shape == (13,) and course[0] == 0
         assert course[-1] == pytest.approx(result.episode_return, abs=1e-4)
