@@ -7,6 +7,7 @@ import io
 import json
 import time
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sleepgym import files
 from sleepgym.errors import SleepGymError
-from sleepgym.reading import UnreadableError, read_model
+from sleepgym.reading import MAX_TEXT_BYTES, UnreadableError, read_model
 from sleepgym.training.envs import EnvSpec
 
 Algorithm = Literal["MaskablePPO", "PPO", "RecurrentPPO", "DQN"]
@@ -30,6 +31,10 @@ CLASSES: Mapping[Algorithm, type[BaseAlgorithm]] = {
     "DQN": DQN,
 }
 """Class of each algorithm, which saves and loads its policies."""
+
+
+INNER = "card.json"
+"""Name of a policy's card within the policy's archive."""
 
 
 class PolicyError(SleepGymError, ValueError):
@@ -123,9 +128,12 @@ class PolicyCard(BaseModel):
         policy = io.BytesIO()
         # What hundreds of environments showed last is most of a file, and is seen anew where training goes on.
         model.save(policy, exclude=["_last_obs", "_last_original_obs", "_last_episode_starts"])
+        # Each file is replaced at once. A run that is stopped between the two leaves a policy with the card of the one
+        # before; the sum gives it away, and the policy has its own card within.
+        with zipfile.ZipFile(policy, "a") as archive:
+            archive.writestr(INNER, self.model_dump_json())
         digest = hashlib.sha256(policy.getvalue()).hexdigest()
         card = self.model_copy(update={"sha256": digest}).model_dump_json(indent=1) + "\n"
-        # Each is replaced at once; a run that is stopped between the two leaves a pair that the sum gives away.
         files.write_all(path.parent, {path.name: policy.getvalue(), path.with_suffix(".json").name: card.encode()})
 
     def after(self, model: BaseAlgorithm) -> PolicyCard:
@@ -156,6 +164,9 @@ class PolicyCard(BaseModel):
     def read(cls, path: Path, inside: Path | None = None) -> PolicyCard:
         """Reads the card of a saved policy.
 
+        If the card beside the policy is that of an earlier save of the same run, which was stopped before it had
+        written the new one, the card within the policy is returned.
+
         Args:
             path: File of the policy.
             inside: Folder that the card must be in, also if it is a link; None for any.
@@ -165,7 +176,7 @@ class PolicyCard(BaseModel):
         """
         beside = path.with_suffix(".json")
         try:
-            return read_model(beside, cls, strict=False, inside=inside)
+            card = read_model(beside, cls, strict=False, inside=inside)
         except OSError as error:
             raise PolicyError(
                 f"expected the policy card {beside} beside {path}, found {error.strerror}; "
@@ -175,6 +186,24 @@ class PolicyCard(BaseModel):
             raise PolicyError(
                 f"expected a policy card in {beside}, found {error.found}; correct it, or train the policy again"
             ) from error
+        return card._of_the_policy(path)
+
+    def _of_the_policy(self, path: Path) -> PolicyCard:
+        """This card, or the one within the policy if that is of another save of the same run."""
+        if not self.sha256 or not path.is_file():
+            return self
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found == self.sha256:
+            return self
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if archive.getinfo(INNER).file_size > MAX_TEXT_BYTES:
+                    return self
+                inner = PolicyCard.model_validate_json(archive.read(INNER), strict=False)
+        except (KeyError, ValueError, OSError, zipfile.BadZipFile):
+            return self
+        same = (inner.algorithm, inner.seed, inner.spec) == (self.algorithm, self.seed, self.spec)
+        return inner.model_copy(update={"sha256": found}) if same else self
 
 
 def load_policy(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import zipfile
 from pathlib import Path
 
 import gymnasium as gym
@@ -52,17 +53,42 @@ def test_mistakes_in_a_card_are_named(tmp_path: Path, change: dict[str, object],
 
 def test_a_policy_that_is_not_the_one_of_its_card_is_not_loaded(tmp_path: Path) -> None:
     path = tmp_path / "best.zip"
-    first, second = (DQN("MlpPolicy", gym.make("CartPole-v1"), buffer_size=10, seed=seed) for seed in (0, 1))
-    CARD.save(first, path)
-    older = path.read_bytes()
-    CARD.save(second, path)
-    path.write_bytes(older)  # as if a run had been stopped between policy and card
+    model = DQN("MlpPolicy", gym.make("CartPole-v1"), buffer_size=10)
+    CARD.save(model, path)
+    other = path.read_bytes()
+    CARD.model_copy(update={"seed": 5}).save(model, path)
+    path.write_bytes(other)
     with pytest.raises(
         PolicyError, match=r"expected a policy in .*best\.zip with the SHA-256 \w{12}\.\.\. of its card"
     ):
         load_policy(path)
     path.with_suffix(".json").write_text(CARD.model_dump_json())  # of a version that kept no sum
     assert load_policy(path)[1] == CARD
+
+
+def test_a_run_that_is_stopped_between_policy_and_card_leaves_the_card_within_the_policy(tmp_path: Path) -> None:
+    path, model = tmp_path / "last.zip", DQN("MlpPolicy", gym.make("CartPole-v1"), buffer_size=10)
+    CARD.save(model, path)
+    before = path.with_suffix(".json").read_bytes()
+    later = CARD.model_copy(update={"steps": 9, "validation_score": 0.6, "arguments": {"resume": "last.zip"}})
+    later.save(model, path)
+    path.with_suffix(".json").write_bytes(before)
+    card = load_policy(path)[1]
+    assert card == later.model_copy(update={"sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    assert PolicyCard.read(path) == card
+
+
+@pytest.mark.parametrize("within", [b"", b"{}", b"[" * 100_000, b'{"steps": 1e999}', None])
+def test_a_card_within_that_says_nothing_is_none(tmp_path: Path, within: bytes | None) -> None:
+    path, model = tmp_path / "last.zip", DQN("MlpPolicy", gym.make("CartPole-v1"), buffer_size=10)
+    CARD.save(model, path)
+    if within is None:
+        path.write_bytes(b"no archive")
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("card.json", within)
+    with pytest.raises(PolicyError, match="with the SHA-256"):
+        load_policy(path)
 
 
 def test_hours_go_on_where_a_run_is_resumed(tmp_path: Path) -> None:
