@@ -191,7 +191,9 @@ def sheets(args: Args, results: Mapping[str, Sequence[EpisodeResult]]) -> dict[s
 
 def contents(args: Args, results: Mapping[str, Sequence[EpisodeResult]], machine: str) -> dict[str, str]:
     """Blocks of the page."""
-    blocks = {name: sheet.markdown() for name, sheet in sheets(args, results).items()}
+    blocks = {
+        name: sheet.markdown() if sheet.rows else "Not measured yet." for name, sheet in sheets(args, results).items()
+    }
     return blocks | {"schedulers": f"{blocks['schedulers']}\n{machine}."}
 
 
