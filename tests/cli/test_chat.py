@@ -387,22 +387,15 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=cwd, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
-def test_scripted_session_through_a_pipe_then_sigterm(talk, tmp_path):
-    """How a session that is told to /quit ends is in the tests of the terminal."""
-    talk(CITY)
-    talk(f"/save {tmp_path / 'earlier'}")
-    script = [DISH, f"Where does {ARIA} live?", "/nap", "/sleep", "/status", "/save memory", "/forget Tom Vekkal"]
-    process = start("--memory", "earlier", cwd=tmp_path)
-    process.stdin.write("\n".join([*script, "/load memory", "/dream", ""]))
-    process.stdin.flush()
-    shown = ""
-    while "found '/dream'" not in shown and (line := process.stdout.readline()):
-        shown += line
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate()
-    assert process.returncode == 143 and "Traceback" not in errors
+def test_scripted_session_through_a_pipe_then_sigterm(tmp_path):
+    script = [CITY, DISH, f"Where does {ARIA} live?", "/nap", "/sleep", "/status", "/save memory", "/forget Tom Vekkal"]
+    script += ["/load memory", "/dream", "/quit", "not read"]
+    process = start(cwd=tmp_path)
+    shown, errors = process.communicate("\n".join(script))
+    assert process.returncode == 0 and "Traceback" not in errors
     expected = [
-        "tiny is awake, with 1 fact in memory.",
+        "tiny is awake, with 0 facts in memory.",
+        f"Remembered: {ARIA} lives in Oslo.",
         "Remembered: The favourite dish of Tom Vekkal is ramen.",
         "\nOslo\n",
         "Recalled 2 of 2.",
@@ -417,3 +410,9 @@ def test_scripted_session_through_a_pipe_then_sigterm(talk, tmp_path):
     for text in expected:
         position = shown.index(text, position)
     assert chat.PROMPT not in shown and "\x1b" not in shown
+
+    process = start("--memory", "memory", "--plain", cwd=tmp_path)
+    assert "2 facts in memory" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate()
+    assert process.returncode == 143 and "Traceback" not in errors
