@@ -21,9 +21,6 @@ from sleepgym.schedulers import SimLookAhead, SimPlanner
 from sleepgym.sim.maker import setting_and_response
 from sleepgym.sim.response import Response
 
-ENV = "SleepLLM-v0"
-"""The environment that it plans for, if nothing else is said."""
-
 FOLLOWED = ("agents/pretrained/ppo-1.zip", "agents/pretrained/ppo-2.zip", "pressure-rule")
 """Players by whose decisions it judges an action."""
 
@@ -35,8 +32,8 @@ ELSEWHERE: Mapping[str, Sequence[str]] = {
 
 @cache
 def planning(
-    env_id: str = ENV,
-    follows: Sequence[str] = FOLLOWED,
+    env_id: str,
+    follows: Sequence[str],
     draws: int = 16,
     ticks: int = 40,
     without: Sequence[Action] = (),

@@ -34,15 +34,12 @@ from sleepgym.evaluation import ScoreError, ScoreMatrix, run_episode, simulate
 from sleepgym.evaluation.plots import LearningCurve
 from sleepgym.leaderboard.players import player_named
 from sleepgym.leaderboard.playing import FIRST_SEED, make_test_env
-from sleepgym.leaderboard.submission import SCORES, folder_name
+from sleepgym.leaderboard.submission import SCORES, TOLERANCE, folder_name
 from sleepgym.schedulers.named import RULES
 from sleepgym.sim.maker import setting_and_response
 
 VALIDATION = range(1000, 1256)
 """Seeds of the simulated streams on which agents/ppo.py validates."""
-SAME = 1e-4
-"""Difference below which a stream that is played again counts as scored alike, as `sleepgym leaderboard` has it."""
-
 
 Part = Literal["scores", "planner", "elsewhere", "learning", "habits"]
 
@@ -155,7 +152,9 @@ def scored_elsewhere(scores: Mapping[str, ScoreMatrix], env_id: str) -> str:
     env = make_test_env(env_id)
     player = player_named(name, env)
     now = run_episode(player.wrap(env), player.scheduler, int(seed))
-    return "" if abs(now.score - before) < SAME else f"{name} on stream {seed}: {now.score:.4f}, recorded {before:.4f}"
+    if abs(now.score - before) <= TOLERANCE:
+        return ""
+    return f"{name} on stream {seed}: {now.score:.4f}, recorded {before:.4f}"
 
 
 def record_scores(args: Args, env_id: str) -> None:
@@ -169,24 +168,29 @@ def record_scores(args: Args, env_id: str) -> None:
             f"expected scores of one machine in {folder}, found others here ({found}); "
             f"play {', '.join(kept)} anew, or delete {'its' if len(kept) == 1 else 'their'} records"
         )
+    table = (args.played / env_id / "leaderboard.md").read_text(encoding="utf-8")
     for name, one in new.items():
         one.save(folder / f"{folder_name(name)}.json")
-    if env_id != args.env_id:
-        return
-    table = (args.played / env_id / "leaderboard.md").read_text(encoding="utf-8")
-    shown = args.out / "leaderboard.md"
-    old = shown.read_text(encoding="utf-8") if kept else ""
-    shown.write_text(f"# {env_id}\n\n{ranked(table, old)}", encoding="utf-8")
+    if env_id == args.env_id:
+        shown = args.out / "leaderboard.md"
+        old = shown.read_text(encoding="utf-8") if kept and shown.exists() else ""
+        shown.write_text(f"# {env_id}\n\n{ranked(table, old)}", encoding="utf-8")
 
 
 def record_planner(args: Args) -> None:
-    """Writes the scores of the planner, which are compared with those of the environment that was trained on."""
-    for name, one in played(args.planner).items():
-        if not name.startswith(PLANNER):
-            raise SystemExit(
-                f"expected entries of {PLANNER} in {args.planner}, found {name}; play it into a folder apart"
-            )
-        one.save(args.out / "planner" / f"{folder_name(name)}.json")
+    """Writes the scores of the planner, which are compared with those of the environment that was trained on.
+
+    What lies beside them is of an earlier planner, and goes.
+    """
+    new, folder = played(args.planner), args.out / "planner"
+    if others := [name for name in new if not name.startswith(PLANNER)]:
+        raise SystemExit(
+            f"expected entries of {PLANNER} in {args.planner}, found {others[0]}; play it into a folder apart"
+        )
+    for path in folder.glob("*.json"):
+        path.unlink()
+    for name, one in new.items():
+        one.save(folder / f"{folder_name(name)}.json")
 
 
 def record_learning(args: Args) -> None:
@@ -217,7 +221,7 @@ def main(args: Args) -> None:
     torch.set_num_threads(1)
     if "scores" in args.parts:
         record_scores(args, args.env_id)
-    if "planner" in args.parts:
+    if "planner" in args.parts and args.planner.is_dir():
         record_planner(args)
     if "elsewhere" in args.parts:
         for env_id in args.transfer:

@@ -66,9 +66,10 @@ def args(results: ModuleType, tmp_path: Path) -> Any:
 def test_scores_join_those_of_the_same_machine(results: ModuleType, args: Any) -> None:
     shown = args.out / "leaderboard.md"
     shown.write_text("# Env\n\n| scheduler | score |\n| --- | ---: |\n| never-sleep | 0.6 |\n")
+    before = results.recorded(args.out / args.env_id)["never-sleep"].scores[0, 0]
     results.record_scores(args, args.env_id)
     assert {name: float(one.scores[0, 0]) for name, one in results.recorded(args.out / args.env_id).items()} == {
-        "never-sleep": pytest.approx(results.recorded(args.out / args.env_id)["never-sleep"].scores[0, 0]),
+        "never-sleep": before,
         "PPO": 0.7,
     }
     assert [line.split("|")[1].strip() for line in shown.read_text().splitlines()[4:]] == ["a.zip", "never-sleep"]
@@ -87,6 +88,15 @@ def test_only_the_planner_is_recorded_as_such(results: ModuleType, args: Any) ->
     save(args.planner, "night-owl", 0.5)
     with pytest.raises(SystemExit, match=r"expected entries of benchmarks.planner:planner .*, found night-owl"):
         results.record_planner(args)
+
+
+def test_nothing_of_an_earlier_planner_stays(results: ModuleType, args: Any) -> None:
+    save(args.planner, "benchmarks.planner:planner", 0.8)
+    for name in ("benchmarks.planner:planner", "night-owl"):
+        ScoreMatrix(name, (0,), np.array([[0.5]])).save(args.out / "planner" / f"{name.replace(':', '-')}.json")
+    results.record_planner(args)
+    found = results.recorded(args.out / "planner")
+    assert {name: float(one.scores[0, 0]) for name, one in found.items()} == {"benchmarks.planner:planner": 0.8}
 
 
 def test_the_gap_is_that_between_means(data: ModuleType) -> None:
