@@ -96,7 +96,7 @@ class ModelStatistics:
         return cls(moments, rows("rehearsal"), rows("held_out"), texts)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)  # those that ship, and a cached file beside them
 def _read_once(path: Path, fingerprint: str, version: tuple[int, ...]) -> ModelStatistics | None:
     # Every editing recipe asks for them and nobody changes them; multiplying the factors takes tenths of a second.
     with safe_open(path, framework="pt") as file:

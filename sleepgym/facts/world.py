@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from sleepgym.facts.fact import Fact, FactError
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+_Item = TypeVar("_Item")
 
 _ONSETS = "b br c d dr f fl g gr h j k kl l m n p pr r s st t tr v w z".split()
 _VOWELS = "a e i o u ai ea io".split()
@@ -35,7 +36,7 @@ def checked_split(split: str) -> Split:
     return split
 
 
-def _one(rng: np.random.Generator, items: Sequence[str]) -> str:
+def _one(rng: np.random.Generator, items: Sequence[_Item]) -> _Item:
     # As rng.choice(items) draws, which would make an array of them first.
     return items[int(rng.integers(len(items)))]
 
@@ -210,17 +211,17 @@ class World:
 
     def _fact_about(self, rng: np.random.Generator, subject: str, subject_type: str) -> tuple[Relation, str, str]:
         names = [r.name for r in self.relations.values() if r.subject_type == subject_type]
-        name = names[int(rng.integers(len(names)))]
+        name = _one(rng, names)
         return self.relations[name], subject, self.truth[subject, name]
 
     def _say(self, rng: np.random.Generator, relation: Relation, subject: str, obj: str) -> Sentence:
         opener = _one(rng, self._openers) + " " if rng.random() < 0.1 else ""
-        before, after = relation.statements[rng.integers(len(relation.statements))].split("{}")
+        before, after = _one(rng, relation.statements).split("{}")
         until = f"{opener}{before}{subject}"
         return Sentence(f"{until}{after} {obj}.", len(until), len(until + after) + 1)
 
     def _ask(self, rng: np.random.Generator, relation: Relation, subject: str, obj: str) -> Sentence:
-        before, after = relation.questions[rng.integers(len(relation.questions))].split("{}")
+        before, after = _one(rng, relation.questions).split("{}")
         until = f"{before}{subject}"
         return Sentence(chat_turn(until + after, obj), len(_USER + until), len(chat_turn(until + after)))
 
@@ -233,7 +234,7 @@ class World:
             return _one(rng, self.subjects["person"])
         if rng.random() < 0.2:
             return f"{_one(rng, self._first_names)} {self._coined(rng)}"
-        return _one(rng, self.held_out[SPLITS[rng.integers(len(SPLITS))]])
+        return _one(rng, self.held_out[_one(rng, SPLITS)])
 
     def _passage(self, rng: np.random.Generator) -> list[Sentence]:
         """Tells facts that hold in this document alone, then repeats and asks up to three of them.
@@ -244,11 +245,11 @@ class World:
         has to answer.
         """
         relations = self.person_relations()
-        same = relations[rng.integers(len(relations))] if rng.random() < 0.5 else None
+        same = _one(rng, relations) if rng.random() < 0.5 else None
         people = {self._somebody(rng): None for _ in range(int(rng.integers(1, 6)))}
         told = []
         for person in people:
-            relation = same or relations[rng.integers(len(relations))]
+            relation = same or _one(rng, relations)
             told.append((relation, person, _one(rng, relation.objects)))
         document = [self._say(rng, *fact) for fact in told]
         asked = rng.permutation(len(told))[:3]
