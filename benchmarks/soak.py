@@ -55,8 +55,8 @@ SHOWN = 12
 class Args:
     hours: float = 2.0
     """how long"""
-    warm_up: float = 0.25
-    """share of the time that the slope leaves out"""
+    warm_up: int = 100
+    """first rounds that the slope leaves out: in rounds, as caches fill by use and not by time"""
     card: str = "SleepLLM-Mini-v0"
     """card of the environments, of the bundled model"""
     out: Path | None = None
@@ -188,21 +188,20 @@ def main(args: Args) -> None:
             hours.append((time.monotonic() - start) / 3600)
             mb.append(resident_mb())
             progress.update(task, completed=hours[-1], description=f"{number + 1} rounds, {mb[-1]:.0f} MB")
-            # Not before a night has been played in the round that is compared.
-            if hours[-1] >= args.hours and number % 4 == 3:
+            # Not before a night has been played in the round that is compared, and some rounds after the warm-up.
+            if hours[-1] >= args.hours and number % 4 == 3 and number > args.warm_up:
                 break
             number += 1
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             fresh = pool.apply(fresh_round, (args.card, number, before))
-    settled = [i for i, hour in enumerate(hours) if hour >= args.warm_up * hours[-1]]
-    slope = slope_of([hours[i] for i in settled], [mb[i] for i in settled])
+    slope = slope_of(hours[args.warm_up :], mb[args.warm_up :])
     table = Table("hours", "MB", title=f"memory over {number + 1} rounds")
     for i in sorted({round(i) for i in np.linspace(0, number, SHOWN)}):
         table.add_row(f"{hours[i]:.3f}", f"{mb[i]:.1f}")
     console.print(table)
     console.print(
-        f"after the first {args.warm_up:.0%}: {slope.slope:+.2f} MB/h, 95 % interval {slope.low:+.2f} to "
-        f"{slope.high:+.2f}, n = {len(settled)} rounds"
+        f"after {args.warm_up} rounds: {slope.slope:+.2f} MB/h, 95 % interval {slope.low:+.2f} to {slope.high:+.2f}, "
+        f"n = {number + 1 - args.warm_up} rounds"
     )
     console.print(f"the last round in a fresh process: {'equal' if fresh == result else 'different'}")
     if args.out:
