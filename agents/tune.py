@@ -49,31 +49,35 @@ MACHINE = f"{platform.machine()}, torch {torch.__version__}"
 
 # Values by scheduler and field; units are those of the schedulers' docstrings.
 GRIDS: Mapping[str, Mapping[str, Sequence[float | str | None]]] = {
-    "night-owl": {"traffic_at": [0.2, 0.3, 0.4, 0.5], "load_at": [0.15, 0.25, 0.35, 0.45], "anyway_at": [0.8, 1.2]},
-    "pressure-rule": {"nap_at": [0.3, 2.0], "sleep_at": [0.6, 0.75, 0.9], "night_relief": [0.0, 0.3]},
+    "night-owl": {"traffic_at": [0.2, 0.3, 0.4], "load_at": [0.25, 0.35, 0.45, 0.55], "anyway_at": [0.8, 1.2, 2.0]},
+    "pressure-rule": {
+        "nap_at": [0.3, 2.0],
+        "sleep_at": [0.75, 0.9, 1.05, 1.2],
+        "night_relief": [0.0, 0.15, 0.3, 0.45, 0.6],
+    },
     "budget-aware": {
         "traffic_at": [0.2, 0.4],
-        "load_at": [0.25, 0.4],
-        "nap_days": [0.5, 1.0],
+        "load_at": [0.25, 0.4, 0.55],
+        "nap_days": [0.5, 1.0, 2.0],
         "reserve": [0.5, 0.8, 1.1],
     },
-    "drowsiness": {"degraded_at": [0.1, 0.2, 0.3, 0.5], "nap_days": [0.25, 0.5, 1.0]},
+    "drowsiness": {"degraded_at": [0.2, 0.3, 0.5, 0.7], "nap_days": [0.5, 1.0, 2.0]},
     "rounds": {
-        "nap_days": [0.25, 0.5, 1.0],
+        "nap_days": [0.5, 1.0, 2.0],
         "nap_traffic": [0.3, 1.0],
         "reserve": [0.3, 0.8],
         "traffic_at": [0.3, 0.45],
-        "load_at": [0.25, 0.4],
+        "load_at": [0.25, 0.4, 0.55],
     },
     "mender": {
-        "unseen_at": [0.15, 0.3],
-        "degraded_at": [0.15, 0.3],
+        "unseen_at": [0.15, 0.3, 0.5],
+        "degraded_at": [0.15, 0.3, 0.5],
         "fill_at": [0.6, 0.8],
         "traffic_at": [0.3, 0.45],
         "reserve": [0.3, 0.8],
     },
-    "fixed-period": {"days": [0.5, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0, 1.25, 1.5]},
-    "never-sleep": {"nap_days": [None, 0.25, 0.5, 1.0]},
+    "fixed-period": {"days": [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]},
+    "never-sleep": {"nap_days": [None, 0.25, 0.5, 1.0, 2.0]},
     "look-ahead": {"depth": [16, 64], "width": [2, 4], "every": [1, 2], "rule": ["night-owl"]},
 }
 SEARCHED = "caretaker"
@@ -139,6 +143,14 @@ def finalists(played: Played) -> list[str]:
     return list(by_scores.values())
 
 
+def distinct(scores: Mapping[str, float]) -> list[str]:
+    """Sorts combinations by simulated score, without those that score as an earlier one: they do the same there."""
+    by_score: dict[float, str] = {}
+    for text, score in scores.items():
+        by_score.setdefault(score, text)
+    return [by_score[score] for score in sorted(by_score, reverse=True)]
+
+
 def mean_score(episodes: Sequence[EpisodeResult]) -> float:
     return float(np.mean([episode.score for episode in episodes]))
 
@@ -174,7 +186,7 @@ def main(args: Args) -> None:
     found: dict[str, Played]
     if args.fit is not None:
         sim_scores = simulated_round(args, console)
-        first = {name: sorted(of, key=lambda text: -of[text])[: args.finalists] for name, of in sim_scores.items()}
+        first = {name: distinct(of)[: args.finalists] for name, of in sim_scores.items()}
         found = {name: {text: [] for text in texts} for name, texts in first.items()}
         selected = [text for texts in first.values() for text in texts]
         play_round(args, found, jobs(args, selected, args.rounds[1]), console)

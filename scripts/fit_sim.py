@@ -47,7 +47,7 @@ NOTE_POLICIES = (
     "note-first:popular_at=0.2",
     "note-first~0.15",
     "popular-first:popular_at=0.3~0.15",
-    "pressure-rule~0.15",
+    "pressure-rule:sleep_at=0.9,night_relief=0.3~0.15",
     "night-owl:load_at=0.15,traffic_at=0.3",
     "mix:3,4,2,1,0.2,1",
     "notes-only~0.3",

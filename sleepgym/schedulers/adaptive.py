@@ -37,9 +37,9 @@ class PressureRule(Scheduler):
     """
 
     nap_at: float = 2.0
-    sleep_at: float = 0.9
+    sleep_at: float = 1.05
     nap_days: float = 0.5
-    night_relief: float = 0.3
+    night_relief: float = 0.45
 
     def __post_init__(self) -> None:
         check_days("nap_days", self.nap_days)
@@ -73,8 +73,8 @@ class Drowsiness(Scheduler):
         ValueError: A field is out of range.
     """
 
-    degraded_at: float = 0.3
-    nap_days: float = 1.0
+    degraded_at: float = 0.7
+    nap_days: float = 2.0
 
     def __post_init__(self) -> None:
         check_days("nap_days", self.nap_days)
@@ -133,7 +133,7 @@ class BudgetAware(Scheduler):
 
     traffic_at: float = 0.2
     load_at: float = 0.4
-    nap_days: float = 1.0
+    nap_days: float = 2.0
     reserve: float = 1.1
 
     def __post_init__(self) -> None:

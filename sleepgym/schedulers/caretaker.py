@@ -40,17 +40,17 @@ class Caretaker(Scheduler):
         ValueError: A field is out of range.
     """
 
-    sleep_traffic: float = 0.276
-    sleep_load: float = 0.42
-    anyway_load: float = 1.654
-    prune_fill: float = 0.337
-    inject_pending: float = 0.093
-    refresh_share: float = 0.032
+    sleep_traffic: float = 0.296
+    sleep_load: float = 0.39
+    anyway_load: float = 1.808
+    prune_fill: float = 0.624
+    inject_pending: float = 0.214
+    refresh_share: float = 0.004
     refresh_reserve: float = 0.0
     nap_days: float = 0.0
-    nap_load: float = 0.591
+    nap_load: float = 0.416
     nap_traffic: float = 0.314
-    nap_reserve: float = 1.514
+    nap_reserve: float = 1.731
 
     def __post_init__(self) -> None:
         for field in fields(self):

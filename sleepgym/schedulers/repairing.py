@@ -40,11 +40,11 @@ class Rounds(Scheduler):
         ValueError: A field is out of range.
     """
 
-    nap_days: float = 1.0
+    nap_days: float = 0.5
     nap_traffic: float = 0.3
-    reserve: float = 0.8
+    reserve: float = 0.3
     traffic_at: float = 0.3
-    load_at: float = 0.4
+    load_at: float = 0.55
 
     def __post_init__(self) -> None:
         check_days("nap_days", self.nap_days)
@@ -81,8 +81,8 @@ class Mender(Scheduler):
             left.
     """
 
-    unseen_at: float = 0.3
-    degraded_at: float = 0.15
+    unseen_at: float = 0.5
+    degraded_at: float = 0.5
     fill_at: float = 0.8
     traffic_at: float = 0.3
     reserve: float = 0.3

@@ -84,7 +84,7 @@ class FixedPeriod(Scheduler):
         ValueError: A field is out of range.
     """
 
-    days: float = 1.5
+    days: float = 1.75
 
     def __post_init__(self) -> None:
         check_days("days", self.days)

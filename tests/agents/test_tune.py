@@ -52,6 +52,10 @@ def test_who_was_best_of_few_streams_goes_on_and_who_is_best_of_all_wins(
     assert tune.ranked({"b": episodes(0.5, 0.5), "a": episodes(0.6), "c": episodes(0.4, 0.8)}) == ["c", "b", "a"]
 
 
+def test_who_scores_alike_in_the_sim_plays_there_alike_and_goes_on_once(script: Callable[[str], ModuleType]) -> None:
+    assert script("tune").distinct({"a": 0.5, "b": 0.7, "c": 0.7, "d": 0.6}) == ["b", "d", "a"]
+
+
 def test_processes_get_as_many_streams_at_a_time_as_there_are_slots(script: Callable[[str], ModuleType]) -> None:
     tune = script("tune")
     found = [(job.scheduler, list(job.seeds)) for job in tune.jobs(tune.Args(slots=2), ["a", "b"], range(4, 7))]
