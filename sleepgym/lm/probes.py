@@ -19,6 +19,10 @@ Logits = Callable[[Sequence[tuple[int, ...]], tuple[Tensor, Tensor]], Tensor]
 _LOGITS = 2**24
 """Logits that are normalised at a time, where a text has more; bounds memory and changes no result."""
 
+_HELD = 2**26
+"""Logits that a pass over several rows of text returns at most: 256 MB, or five rows of 49 tokens of a vocabulary of
+262,144."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -119,7 +123,8 @@ def perplexity(
         lm: The model.
         texts: Token ids per row.
         batch_rows: Rows per forward pass; bounds memory, changes the result by no more than rounding. By default 8 on a
-            CPU, where activations that outgrow its caches take half as long again, and 32 elsewhere.
+            CPU, where activations that outgrow its caches take half as long again, and 32 elsewhere; fewer of a large
+            vocabulary, whose logits would take more than 256 MB.
         columns: Per row the positions whose next tokens count; None for all of them.
         logits: What runs the rows, and returns a tensor that may be overwritten; None for :func:`plain`.
 
@@ -133,7 +138,10 @@ def perplexity(
             "perplexity is about tokens that follow others, pass some text"
         )
     total, count = 0.0, 0
-    batch_rows = batch_rows or (8 if lm.device.type == "cpu" else 32)
+    if batch_rows is None:
+        vocabulary = lm.model.get_output_embeddings().weight.shape[0]
+        fitting = _HELD // (vocabulary * max(map(len, columns)))
+        batch_rows = max(1, min(fitting, 8 if lm.device.type == "cpu" else 32))
     # What is read at every token gains nothing from a last MLP that runs at some of them.
     logits = logits or plain(lm, narrow=False)
     for start in range(0, len(texts), batch_rows):
@@ -148,5 +156,6 @@ def perplexity(
             part.copy_(part.log_softmax(1))
         total += float(torch.nn.functional.nll_loss(found, following, reduction="sum"))
         count += len(targets)
+        del found  # before the next pass makes as many
     # A ruined model's NLL can be beyond what exp can show.
     return math.exp(total / count) if total / count < 700 else math.inf

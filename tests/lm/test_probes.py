@@ -1,4 +1,5 @@
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -104,6 +105,23 @@ def test_perplexity_in_parts_is_that_of_the_whole_bit_for_bit(base, monkeypatch)
     assert whole == math.exp(sum(totals) / sum(map(len, found)))
     monkeypatch.setattr("sleepgym.lm.probes._LOGITS", 3 * found[0].shape[1])
     assert perplexity(base.lm, texts) == whole
+
+
+def test_passes_over_text_hold_no_more_logits_than_a_bound_and_no_two_at_a_time(base, monkeypatch):
+    texts, rows_of, made = base.statistics.held_out[:6], [], []
+
+    def watched(rows, at):
+        assert all(earlier() is None for earlier in made)
+        found = plain_logits(base.lm, narrow=False)(rows, at)
+        rows_of.append(len(rows))
+        made.append(weakref.ref(found))
+        return found
+
+    whole = perplexity(base.lm, texts, logits=watched)
+    vocabulary = base.lm.model.get_output_embeddings().weight.shape[0]
+    monkeypatch.setattr("sleepgym.lm.probes._HELD", 2 * vocabulary * (max(map(len, texts)) - 1))
+    assert perplexity(base.lm, texts, logits=watched) == pytest.approx(whole, rel=1e-5)
+    assert rows_of == [6, 2, 2, 2]
 
 
 @pytest.mark.parametrize("texts", [[], [[7]], [[], [7]]], ids=["no rows", "one token", "empty row"])
