@@ -34,7 +34,7 @@ class Args:
         "note-first:popular_at=0.2",
         "note-first",
         "popular-first:popular_at=0.3",
-        "pressure-rule",
+        "pressure-rule:sleep_at=0.9,night_relief=0.3",
         "notes-only",
     )
     """rules that play"""

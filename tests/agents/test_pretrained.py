@@ -52,7 +52,7 @@ def test_a_policy_was_trained_with_the_defaults_of_the_script_for_longer(
         *("seed", "out"),
         *("total_steps", "eval_every"),
     }
-    assert trained["total_steps"] == 8_000_000
+    assert trained["total_steps"] == 5_000_000
 
 
 @pytest.mark.parametrize("path", NOTES, ids=lambda path: path.stem)
