@@ -41,7 +41,7 @@ WEIGHTS = "weights only"
 HYBRID = "both"
 TIERS: Mapping[str, tuple[str, ...]] = {
     NOTES: ("notes-only",),
-    WEIGHTS: ("night-owl", "pressure-rule:sleep_at=0.9,night_relief=0.3", "never-sleep"),
+    WEIGHTS: ("caretaker", "night-owl", "pressure-rule:sleep_at=0.9,night_relief=0.3", "never-sleep"),
     HYBRID: ("note-first", "note-first:popular_at=0.2", "popular-first", "popular-first:popular_at=0.3"),
 }
 """Hand-written schedulers by the tiers that they use."""

@@ -28,7 +28,7 @@ class PressureRule(Scheduler):
 
     Attributes:
         nap_at: Pressure from which it naps; pressure is at most 1, so that 2 disables naps.
-        sleep_at: Pressure from which it sleeps.
+        sleep_at: Pressure from which it sleeps; above 1, it sleeps by night alone, if at all.
         nap_days: Minimum number of days between audits, at most 2; naps do not lower pressure.
         night_relief: Reduction of both thresholds at night, when few questions are missed.
 
