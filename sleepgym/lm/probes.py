@@ -148,14 +148,18 @@ def perplexity(
         batch, read = texts[start : start + batch_rows], columns[start : start + batch_rows]
         if not any(map(len, read)):
             continue
-        found = logits([tuple(text) for text in batch], _positions(read))
         targets = [text[column + 1] for text, of_row in zip(batch, read, strict=True) for column in of_row]
-        following = torch.tensor(targets, device=found.device)
-        # In place and part by part: of a large vocabulary, a second tensor like this one takes hundreds of megabytes.
-        for part in found.split(max(1, _LOGITS // found.shape[1])):
-            part.copy_(part.log_softmax(1))
-        total += float(torch.nn.functional.nll_loss(found, following, reduction="sum"))
+        # Without a name here, logits are gone before the next pass makes as many.
+        total += _nll_in_place(logits([tuple(text) for text in batch], _positions(read)), targets)
         count += len(targets)
-        del found  # before the next pass makes as many
     # A ruined model's NLL can be beyond what exp can show.
     return math.exp(total / count) if total / count < 700 else math.inf
+
+
+def _nll_in_place(logits: Tensor, targets: Sequence[int]) -> float:
+    """Summed NLL of tokens, of logits ``[tokens, vocabulary]`` that become log-probabilities."""
+    # Part by part: of a large vocabulary, a second tensor like this one takes hundreds of megabytes.
+    for part in logits.split(max(1, _LOGITS // logits.shape[1])):
+        part.copy_(part.log_softmax(1))
+    following = torch.tensor(targets, device=logits.device)
+    return float(torch.nn.functional.nll_loss(logits, following, reduction="sum"))
