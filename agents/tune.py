@@ -14,7 +14,7 @@ import itertools
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -137,18 +137,20 @@ def ranked(played: Played) -> list[str]:
 
 def finalists(played: Played) -> list[str]:
     """Sorts combinations by mean score, without those whose scores equal an earlier one's on every stream."""
-    by_scores: dict[tuple[float, ...], str] = {}
-    for text in ranked(played):
-        by_scores.setdefault(tuple(episode.score for episode in played[text]), text)
-    return list(by_scores.values())
+    return unlike({text: tuple(episode.score for episode in played[text]) for text in ranked(played)})
 
 
 def distinct(scores: Mapping[str, float]) -> list[str]:
     """Sorts combinations by simulated score, without those that score as an earlier one: they do the same there."""
-    by_score: dict[float, str] = {}
-    for text, score in scores.items():
-        by_score.setdefault(score, text)
-    return [by_score[score] for score in sorted(by_score, reverse=True)]
+    return unlike({text: scores[text] for text in sorted(scores, key=lambda text: -scores[text])})
+
+
+def unlike(scored: Mapping[str, Hashable]) -> list[str]:
+    """Combinations in their order, without those that score as an earlier one."""
+    first: dict[Hashable, str] = {}
+    for text, scores in scored.items():
+        first.setdefault(scores, text)
+    return list(first.values())
 
 
 def mean_score(episodes: Sequence[EpisodeResult]) -> float:

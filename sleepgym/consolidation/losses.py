@@ -68,8 +68,7 @@ class AnswerRows:
     @property
     def numbers(self) -> int:
         """Log-probabilities at all tokens of all objects."""
-        vocabulary = self._overlay.lm.model.get_output_embeddings().weight.shape[0]
-        return vocabulary * sum(len(row.object_ids) for row in self._rows)
+        return self._overlay.lm.vocabulary * sum(len(row.object_ids) for row in self._rows)
 
     def targets(self, chosen: Mapping[int, Sequence[int]]) -> list[int]:
         """Returns the tokens of the chosen objects."""

@@ -57,6 +57,11 @@ class LanguageModel:
         """Floating type of the activations."""
         return self.model.dtype
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of logits at a position."""
+        return self.model.get_output_embeddings().weight.shape[0]
+
     def linear(self, name: str) -> nn.Module:
         """The linear module of that name."""
         return self.model.get_submodule(name)

@@ -139,8 +139,7 @@ def perplexity(
         )
     total, count = 0.0, 0
     if batch_rows is None:
-        vocabulary = lm.model.get_output_embeddings().weight.shape[0]
-        fitting = _HELD // (vocabulary * max(map(len, columns)))
+        fitting = _HELD // (lm.vocabulary * max(map(len, columns)))
         batch_rows = max(1, min(fitting, 8 if lm.device.type == "cpu" else 32))
     # What is read at every token gains nothing from a last MLP that runs at some of them.
     logits = logits or plain(lm, narrow=False)

@@ -118,8 +118,7 @@ def test_passes_over_text_hold_no_more_logits_than_a_bound_and_no_two_at_a_time(
         return torch.from_numpy(found)
 
     whole = perplexity(base.lm, texts, logits=watched)
-    vocabulary = base.lm.model.get_output_embeddings().weight.shape[0]
-    monkeypatch.setattr("sleepgym.lm.probes._HELD", 2 * vocabulary * (max(map(len, texts)) - 1))
+    monkeypatch.setattr("sleepgym.lm.probes._HELD", 2 * base.lm.vocabulary * (max(map(len, texts)) - 1))
     assert perplexity(base.lm, texts, logits=watched) == pytest.approx(whole, rel=1e-5)
     assert rows_of == [6, 2, 2, 2]
 
