@@ -28,7 +28,7 @@ from rich.console import Console
 
 from benchmarks.common import records, timing
 from sleepgym.editing import EditError, Editor, EditSpec, preset, statistics_for
-from sleepgym.editing.calibrate import quality, spec_for
+from sleepgym.editing.calibration import quality, spec_for
 from sleepgym.editing.measure import EditProbes, EditReport
 from sleepgym.editing.neighbourhood import Neighbourhood
 from sleepgym.facts import Fact, World, load_facts

@@ -26,7 +26,7 @@ from rich.markdown import Markdown
 from benchmarks.common import markdown, records, timing
 from benchmarks.common.records import Record
 from sleepgym.editing import Editor, EditSpec, preset, statistics_for
-from sleepgym.editing.calibrate import spec_for
+from sleepgym.editing.calibration import spec_for
 from sleepgym.facts import Fact, World
 from sleepgym.lm import load
 from sleepgym.memory.overlay import Memory, Overlay

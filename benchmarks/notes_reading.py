@@ -30,7 +30,7 @@ from benchmarks.common.records import Record
 from sleepgym.cli.notebook import FOUND, Notebook
 from sleepgym.cli.reading import read
 from sleepgym.editing.base import Base, make_base
-from sleepgym.editing.calibrate import spec_for
+from sleepgym.editing.calibration import spec_for
 from sleepgym.facts import Fact, World
 from sleepgym.lm import continuations, load
 from sleepgym.lm.catalogue import facts_for

@@ -22,7 +22,7 @@ from rich.markdown import Markdown
 from benchmarks import tiny_page
 from benchmarks.common import plots, records, timing
 from sleepgym.editing import Editor, EditSpec
-from sleepgym.editing.calibrate import spec_for
+from sleepgym.editing.calibration import spec_for
 from sleepgym.facts import Fact, World
 from sleepgym.facts.world import chat_turn
 from sleepgym.lm import load, perplexity, score

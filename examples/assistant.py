@@ -32,7 +32,7 @@ from transformers.utils.logging import disable_progress_bar
 from sleepgym import Fact, SleepingLM, World
 from sleepgym.lm import facts_for, load
 from sleepgym.lm.encoding import Encoded
-from sleepgym.lm.loading import Quantization
+from sleepgym.lm.quantization import Quantization
 from sleepgym.memory.asking import chat_probe, raw_probe
 
 Result = TypeVar("Result")

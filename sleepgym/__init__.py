@@ -5,12 +5,12 @@ Importing it registers the environments with Gymnasium and nothing more: torch i
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sleepgym import moved
 from sleepgym._version import __version__
 from sleepgym.env.registration import register_cards
+from sleepgym.lazily import on_first_use
 from sleepgym.sim.registration import register_sims
 
 if TYPE_CHECKING:
@@ -33,10 +33,7 @@ _EXPORTS = {
 __all__ = ["EditSpec", "Fact", "SleepGymError", "SleepSpec", "SleepingLM", "World", "__version__"]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(import_module(_EXPORTS[name]), name)
-    raise AttributeError(f"module 'sleepgym' has no attribute {name!r}")
+__getattr__ = on_first_use(__name__, _EXPORTS)
 
 
 register_cards()

@@ -18,13 +18,13 @@ from sleepgym.consolidation.night import Night
 from sleepgym.consolidation.spec import SleepSpec, nights_for
 from sleepgym.editing import EditError, EditSpec, spec_for, upkeep
 from sleepgym.editing.base import Base, Progress, make_base, silent
-from sleepgym.editing.calibrate import RECIPE, recipe_document
+from sleepgym.editing.calibration import RECIPE, recipe_document
 from sleepgym.editing.checks import agreed, keys_in
 from sleepgym.facts.fact import Fact
 from sleepgym.lm import LanguageModel, Sampling, Scores, continuations, load, perplexity, score, wrap
 from sleepgym.lm.encoding import Encoded, Turn
-from sleepgym.lm.loading import Quantization
 from sleepgym.lm.prompts import texts_of, turns_of
+from sleepgym.lm.quantization import Quantization
 from sleepgym.memory import checkpoint
 from sleepgym.memory.export.adapter import export_adapter
 from sleepgym.memory.export.merged import export_merged

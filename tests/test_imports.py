@@ -21,6 +21,9 @@ UNNEEDED = (
 )  # fmt: skip
 """Not loaded to play an episode either."""
 
+OF_SIMS = {"pydantic", "rich", "safetensors", "scipy"}
+"""Needed for cards, tables, fits and intervals: what else is heavy belongs to a model, and a sim has none."""
+
 IMPORT = "import sleepgym"
 EPISODE = """
 import gymnasium as gym
@@ -28,6 +31,16 @@ import sleepgym
 env = gym.make("SleepLLM-Mini-v0")
 env.reset(seed=0)
 env.step(0)
+"""
+SIMULATED = """
+import gymnasium as gym
+import sleepgym
+from sleepgym.evaluation import simulate, stratified_bootstrap
+from sleepgym.schedulers import scheduler_named
+env = gym.make("SleepSim-v0")
+rule = scheduler_named("night-owl")
+observation, info = env.reset(seed=0)
+env.step(rule.predict(observation, action_masks=info["action_mask"])[0])
 """
 # What torch and transformers load of what they find installed is theirs to choose.
 STOCK = f"""
@@ -61,6 +74,11 @@ def after_a_step() -> set[str]:
     return loaded_by(EPISODE, after=STOCK)
 
 
+@pytest.fixture(scope="module")
+def after_a_simulated_step() -> set[str]:
+    return loaded_by(SIMULATED)
+
+
 @pytest.mark.parametrize("package", sorted({*HEAVY, *UNNEEDED}))
 def test_importing_sleepgym_does_not_load(package: str, after_import: set[str]) -> None:
     assert package not in after_import
@@ -70,3 +88,8 @@ def test_importing_sleepgym_does_not_load(package: str, after_import: set[str]) 
 def test_a_step_of_an_environment_does_not_load(package: str, after_a_step: set[str]) -> None:
     assert "sleepgym" in after_a_step
     assert package not in after_a_step
+
+
+@pytest.mark.parametrize("package", sorted({*HEAVY, *UNNEEDED} - OF_SIMS))
+def test_a_step_of_a_sim_does_not_load(package: str, after_a_simulated_step: set[str]) -> None:
+    assert package not in after_a_simulated_step

@@ -12,7 +12,7 @@ from scripts.architecture import imported, modules, room_of
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "_version errors",
+        "_version errors lazily",
         "files reading settings",
         "facts",
         "fastweights lm notes",

@@ -50,7 +50,7 @@ class Args:
 
         from sleepgym.cli.views import one_line, shown
         from sleepgym.editing import EditSpec, calibrate
-        from sleepgym.editing.calibrate import calibration_path
+        from sleepgym.editing.calibration import calibration_path
         from sleepgym.errors import SleepGymError
         from sleepgym.facts.source import with_neighbours
         from sleepgym.lm import facts_for, load

@@ -62,7 +62,7 @@ def facts_of(lm: LanguageModel) -> dict[str, Any]:
         lm: The model.
     """
     from sleepgym.editing import spec_for
-    from sleepgym.editing.calibrate import calibrated
+    from sleepgym.editing.calibration import calibrated
     from sleepgym.lm.architecture import features
 
     spec = spec_for(lm)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from sleepgym.episode.actions import LOOK_UPS, OPERATORS, Action, Operator
 from sleepgym.episode.card import Card, CardError
-from sleepgym.episode.episode import Episode
 from sleepgym.episode.routing import only_noted
 from sleepgym.episode.stream import Arrival
 from sleepgym.errors import SleepGymError
 from sleepgym.facts.fact import Fact
+
+if TYPE_CHECKING:
+    from sleepgym.episode.episode import Episode
 
 Observation = dict[str, NDArray[np.float32]]
 Columns = Mapping[str, NDArray[Any] | float]

@@ -28,7 +28,7 @@ from sleepgym.editing.spec import EditSpec
 from sleepgym.episode.actions import OPERATORS, Action, Operator
 from sleepgym.errors import SleepGymError
 from sleepgym.files import card_paths
-from sleepgym.lm.loading import Quantization
+from sleepgym.lm.quantization import Quantization
 from sleepgym.reading import UnreadableError, read_toml
 from sleepgym.settings import SettingError, require
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from sleepgym.episode.actions import NoteAction
 from sleepgym.episode.card import NotesCard
 from sleepgym.episode.inbox import Inbox
-from sleepgym.episode.reading import Readings
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.ledger import Key
+
+if TYPE_CHECKING:
+    from sleepgym.episode.reading import Readings
 
 _MAPPINGS = ("told", "archived", "read")
 """Fields of notes that are no scalars."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from sleepgym.episode.card import Card
-from sleepgym.episode.state import EpisodeState
 from sleepgym.episode.stream import Arrival
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.ledger import Key
+
+if TYPE_CHECKING:
+    from sleepgym.episode.state import EpisodeState
 
 
 def untaught(state: EpisodeState) -> list[Arrival]:

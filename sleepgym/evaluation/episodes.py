@@ -7,18 +7,19 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.spaces import ActionError, ActionTypeError, operator_of
-from sleepgym.env.vector import act_together
 from sleepgym.episode.actions import OPERATORS, Action, Operator
 from sleepgym.schedulers.base import Scheduler
 from sleepgym.schedulers.own import Predictor, as_scheduler, made
+
+if TYPE_CHECKING:
+    from sleepgym.env.sleep_env import SleepEnv
 
 
 def takes_masks(predictor: Predictor) -> bool:
@@ -26,7 +27,7 @@ def takes_masks(predictor: Predictor) -> bool:
     return "action_masks" in inspect.signature(predictor.predict).parameters
 
 
-Maker = Callable[[SleepEnv, int], Predictor]
+Maker = Callable[["SleepEnv", int], Predictor]
 """Factory of a scheduler for one episode, called with its environment after the reset, and its seed."""
 
 Decider = Predictor | Maker | Callable[[Any, Any], Any]
@@ -276,6 +277,8 @@ def _play(
     on_step: Callable[[Mapping[str, Any]], None] = lambda info: None,
 ) -> Iterator[tuple[int, EpisodeResult]]:
     """Yields the index of each seed with the result of its episode, in the order in which episodes end."""
+    from sleepgym.env.vector import act_together  # brings torch, which statistics and simulated episodes do without
+
     slots = [_Slot(env) for env in envs]
     pending = deque(enumerate(seeds))
     plays, mistakes = as_scheduler(scheduler), _Mistakes()
@@ -308,6 +311,8 @@ def _sleep_env(env: gym.Env[Any, Any]) -> SleepEnv:
     Raises:
         TypeError: It is no SleepEnv; or a wrapper changes actions, which are performed before ``step`` is called.
     """
+    from sleepgym.env.sleep_env import SleepEnv  # brings torch as well
+
     inner, layer = env.unwrapped, env
     if not isinstance(inner, SleepEnv):
         raise TypeError(f"expected a SleepEnv, wrapped or not, found {type(inner).__name__}")

@@ -43,7 +43,7 @@ def in_processes(work: Callable[[Job], Result], jobs: Sequence[Job], processes: 
     method = next(each for each in ("forkserver", "spawn") if each in multiprocessing.get_all_start_methods())
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload([__name__])
+        context.set_forkserver_preload([__name__, "sleepgym.env.sleep_env"])
     # The server keeps the environment of its start, and processes shall have today's.
     begin = partial(_begin, threads, dict(os.environ))
     # An executor, since multiprocessing.Pool would wait forever for a process that was killed.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import (
@@ -26,8 +26,7 @@ from sleepgym.lm.catalogue import CATALOGUE, ModelLoadError, named_model
 from sleepgym.lm.fingerprint import fingerprint_of
 from sleepgym.lm.guard import usual_modes
 from sleepgym.lm.language_model import LanguageModel
-
-Quantization = Literal["4bit", "8bit"]
+from sleepgym.lm.quantization import Quantization
 
 ADAPTER_CONFIG = "adapter_config.json"
 """File by which a folder is known as an adapter of PEFT."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sleepgym.env.sleep_env import SleepEnv
-from sleepgym.env.vector import act_together
 from sleepgym.episode.actions import OPERATORS, Action, Operator
 from sleepgym.schedulers.base import Mask, Observation, Scheduler, keep_up
 from sleepgym.schedulers.own import SchedulerTypeError, as_scheduler, made
+
+if TYPE_CHECKING:
+    from sleepgym.env.sleep_env import SleepEnv
 
 
 @dataclass
@@ -130,6 +132,8 @@ class _Branch:
 
 
 def _step(branches: Sequence[_Branch], actions: Sequence[Operator]) -> None:
+    from sleepgym.env.vector import act_together  # brings torch, which other schedulers do without
+
     act_together(
         [branch.env for branch in branches],
         [branch.env.choices.usual(action) for branch, action in zip(branches, actions, strict=True)],

@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.errors import SleepGymError
 from sleepgym.schedulers.adaptive import BudgetAware, Drowsiness, NightOwl, PressureRule
 from sleepgym.schedulers.base import Scheduler
@@ -17,6 +16,9 @@ from sleepgym.schedulers.look_ahead import LookAhead
 from sleepgym.schedulers.noting import NoteFirst, NotesOnly, PopularFirst
 from sleepgym.schedulers.repairing import Mender, Rounds
 from sleepgym.schedulers.simple import AlwaysSleep, FixedPeriod, NeverSleep, RandomScheduler
+
+if TYPE_CHECKING:
+    from sleepgym.env.sleep_env import SleepEnv
 
 RULES: Mapping[str, type[Scheduler]] = {
     "always-sleep": AlwaysSleep,
@@ -44,7 +46,7 @@ EVERY_RULE: Mapping[str, type[Scheduler]] = {**RULES, **NOTE_RULES}
 RANDOM, LOOK_AHEAD = "random", "look-ahead"
 """Names of schedulers that are made for each episode, from its seed or from its environment."""
 
-SchedulerMaker = Callable[[SleepEnv, int], Scheduler]
+SchedulerMaker = Callable[["SleepEnv", int], Scheduler]
 """Factory of a scheduler for one episode, called with its environment and seed."""
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action
 from sleepgym.errors import SleepGymError
 from sleepgym.schedulers.base import Mask, Observation, Scheduler
+
+if TYPE_CHECKING:
+    from sleepgym.env.sleep_env import SleepEnv
 
 FORMS = (
     "an instance of a Scheduler, a function of (observation, mask) that returns an Action, an object with predict() "

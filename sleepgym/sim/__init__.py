@@ -5,8 +5,9 @@ Names are imported on first use: registering the ids must not load what a sim ne
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sleepgym.lazily import on_first_use
 
 if TYPE_CHECKING:
     from sleepgym.sim.env import SimEnv
@@ -41,7 +42,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        return getattr(import_module(_EXPORTS[name]), name)
-    raise AttributeError(f"module 'sleepgym.sim' has no attribute {name!r}")
+__getattr__ = on_first_use(__name__, _EXPORTS)

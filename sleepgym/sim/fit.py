@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,10 @@ from sleepgym.sim.fitted import (
     with_next_stage,
 )
 from sleepgym.sim.models import Linear, Logistic, fit_linear, fit_logistic
-from sleepgym.sim.recorder import Record
 from sleepgym.sim.replay import Change, changes_of
+
+if TYPE_CHECKING:
+    from sleepgym.sim.recorder import Record
 
 _NEEDED = {"inject.written": "INJECT", "night.passes": "SLEEP"}
 """Models that nothing can be said without, and the actions whose records they are fitted to."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,9 @@ from sleepgym.sim.features import FORMS, expanded
 from sleepgym.sim.fit import FitError, Tried
 from sleepgym.sim.fitted import CHANCES, DAMAGE, EPISODE, FACT, MARGINS, PASSING, SURE, SURENESS, FittedResponse, Read
 from sleepgym.sim.models import Linear, Logistic
-from sleepgym.sim.recorder import Record
+
+if TYPE_CHECKING:
+    from sleepgym.sim.recorder import Record
 
 _MAX_BYTES = 64 * 2**20
 """Size of the largest fit that is read; those that are shipped have 100 kB."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,13 @@ from sleepgym.episode.actions import Action
 from sleepgym.sim.dice import Keys, keys_of
 from sleepgym.sim.episodes import Choices, Episodes
 from sleepgym.sim.measured import Measured
-from sleepgym.sim.recorder import Record
 from sleepgym.sim.response import Night, Situation
 from sleepgym.sim.setting import Setting
 from sleepgym.sim.state import Mind
 from sleepgym.sim.streams import Streams
+
+if TYPE_CHECKING:
+    from sleepgym.sim.recorder import Record
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.episode.card import Card
-from sleepgym.episode.reading import Readings
 from sleepgym.episode.stream import Arrival, Stream, lull_chance
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.ledger import Key
 from sleepgym.sim.arrays import Arrays
 from sleepgym.sim.dice import Keys, integers, uniform
+
+if TYPE_CHECKING:
+    from sleepgym.episode.reading import Readings
 
 _RHYTHM, _COUNTS, _UPDATES, _CHOICES, _POPULARITY, _LULLS = range(6)
 """What is drawn, for :mod:`sleepgym.sim.dice`."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sleepgym.cli.main import main
-from sleepgym.editing.calibrate import Calibration
+from sleepgym.editing.calibration import Calibration
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sleepgym.editing.calibrate import Calibration, CalibrationError, Trial, read_recipe, recipe_document
+from sleepgym.editing.calibration import Calibration, CalibrationError, Trial, read_recipe, recipe_document
 from sleepgym.editing.spec import EditError, EditSpec
 from sleepgym.editing.statistics import ModelStatistics
 from sleepgym.editing.target_cache import TargetCache
