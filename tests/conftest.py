@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # A test that reaches for a hub by mistake fails at once instead of hanging without a network.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     # Whoever first needs workers starts the server that they are forked from, and all that follow find torch loaded.
-    multiprocessing.set_forkserver_preload(["sleepgym.evaluation"])
+    multiprocessing.set_forkserver_preload(["sleepgym.evaluation.processes", "sleepgym.env.sleep_env"])
 
 
 @pytest.fixture(scope="session")

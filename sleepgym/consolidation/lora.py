@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sleepgym.consolidation.answers import answered
-from sleepgym.consolidation.losses import Held, Lessons, Texts
+from sleepgym.consolidation.losses import Held, Lessons, StepLoss, Texts
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.lm.architecture import features
 from sleepgym.lm.encoding import Encoded
@@ -158,6 +158,8 @@ def train_adapters(
     overlay = rehearsal.overlay
     lengths = [len(row) - 1 for row in rehearsal.rows] if spec.rehearsal_weight and spec.rehearsal_rows else []
     runs = [_AdapterRun(training, spec, lengths) for training in trainings]
+    if all(run.finished for run in runs):
+        return [run.result() for run in runs]
     linears = _linears(trainings)
     lessons = Lessons(overlay, [run.training.memory for run in runs], [t.lessons for t in trainings], linears)
     texts = Texts(rehearsal, linears) if lengths else None
@@ -166,20 +168,20 @@ def train_adapters(
         for i, run in enumerate(runs):
             if not run.finished and run.done:
                 # Losses were measured at different steps, so that all have to be measured again before stopping.
-                moved = {kind: rows.divergences_of_run(i, run.adapter) for kind, rows in held.items()}
-                run.measure_all(lessons.nll_of_run(i, run.adapter), moved)
+                moved = {kind: answers.all_measured(i, run.adapter) for kind, answers in held.items()}
+                run.measure_all(lessons.all_measured(i, run.adapter), moved)
         active = [i for i, run in enumerate(runs) if not run.finished]
         if not active:
             break
         active_runs = [runs[i] for i in active]
         for run in active_runs:
             run.draw()
-        memories, adapters = [run.training.memory for run in active_runs], [run.adapter for run in active_runs]
-        nll = lessons.nll({i: runs[i].lessons for i in active}, adapters)
-        loss = torch.stack([row[: len(run.lessons)].mean() for row, run in zip(nll, active_runs, strict=True)])
+        loss = StepLoss(active, [run.adapter for run in active_runs], overlay.lm.device)
+        for i, nll in loss.add_answers(lessons, {i: runs[i].lessons for i in active}).items():
+            runs[i].note_nll(nll)
         if texts is not None:
-            divergence = texts.divergence([run.texts for run in active_runs], memories, adapters)
-            loss = loss + spec.rehearsal_weight * divergence
+            memories = [run.training.memory for run in active_runs]
+            loss.add_texts(texts, [run.texts for run in active_runs], memories, spec.rehearsal_weight)
         for kind in range(len(trainings[0].held)):
             asked = {i: runs[i].asked[kind] for i in active if runs[i].asked[kind]}
             if not asked:
@@ -187,16 +189,12 @@ def train_adapters(
             if kind not in held:
                 # Made only now: a night that takes no step need not know the reference's answers.
                 held[kind] = _held(overlay, trainings, kind, linears)
-            divergences = held[kind].divergences(asked, [runs[i].adapter for i in asked])
-            places = torch.tensor([active.index(i) for i in asked], device=loss.device)
-            means = torch.stack([each.mean() for each in divergences]).to(loss.device)
-            loss = loss.index_add(0, places, trainings[0].held[kind].weight * means)
-            for i, each in zip(asked, divergences, strict=True):
-                runs[i].note_divergences(kind, each.detach())
-        _require_finite(loss, step)
-        loss.sum().backward()
-        for run, measured in zip(active_runs, nll.detach(), strict=True):
-            run.update(measured, step)
+            for i, divergences in loss.add_answers(held[kind], asked, trainings[0].held[kind].weight).items():
+                runs[i].note_divergences(kind, divergences)
+        loss.differentiate()
+        _require_finite(loss.value, step)
+        for run in active_runs:
+            run.update(step)
         progress(step, spec.steps)
     return [run.result() for run in runs]
 
@@ -250,6 +248,10 @@ class _AdapterRun:
             self._divergences[kind] = _array(measured)
         self.finished = self.done
 
+    def note_nll(self, nll: Tensor) -> None:
+        """Records the NLL of the step's lessons."""
+        self._nll[self.lessons] = _array(nll)
+
     def note_divergences(self, kind: int, divergences: Tensor) -> None:
         """Records the KL divergence of the step's held answers of one kind."""
         self._divergences[kind][self.asked[kind]] = _array(divergences)
@@ -264,9 +266,8 @@ class _AdapterRun:
             if each.counts:
                 self.asked[kind] = _drawn(rng, self._divergences[kind], spec.stop_nll, each.per_step)
 
-    def update(self, nll: Tensor, step: int) -> None:
-        """Takes one optimiser step with the accumulated gradients and records the NLL of the step's lessons."""
-        self._nll[self.lessons] = _array(nll[: len(self.lessons)])
+    def update(self, step: int) -> None:
+        """Takes one optimiser step with the accumulated gradients."""
         # Linear decay, so that training ends with small steps.
         for group in self._optimizer.param_groups:
             group["lr"] = self.spec.learning_rate * (1 - (step - 1) / self.spec.steps)

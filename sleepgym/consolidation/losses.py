@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import TypeVar
 
 import torch
@@ -18,11 +19,15 @@ from sleepgym.memory.rehearsal import Rehearsal
 
 T = TypeVar("T")
 
+Chosen = Mapping[int, Sequence[int]]
+"""Indices of rows by index of training."""
+
 _NUMBERS = 2**24
-"""Maximum number of a reference's log-probabilities that are kept for a night; if more, they are computed each time."""
+"""Maximum number of logits of one training in a pass; and of a reference's log-probabilities that are kept for a night, or
+else computed each time."""
 
 _ROWS = 256
-"""Maximum number of rows per pass without gradients."""
+"""Maximum number of rows of one training in a pass."""
 
 
 class AnswerRows:
@@ -45,8 +50,39 @@ class AnswerRows:
         ids, starts = [row.ids[:-1] for row in self._rows], [row.object_start - 1 for row in self._rows]
         self._run = self._overlay.continuation(ids, linears, starts)
 
+    def parts(self, chosen: Chosen) -> list[Chosen]:
+        """Divides rows for several passes, so that answers of a large vocabulary do not outgrow the memory.
+
+        Args:
+            chosen: Rows by index of training.
+
+        Returns:
+            The same rows in their order; trainings with few rows take part in the first ones only.
+        """
+        divided = zip_longest(*(self._divided(i, group) for i, group in chosen.items()))
+        return [{i: rows for i, rows in zip(chosen, part, strict=True) if rows} for part in divided]
+
+    def _divided(self, i: int, group: Sequence[int]) -> list[list[int]]:
+        parts: list[list[int]] = []
+        room = 0
+        for k in group:
+            tokens = self._tokens(i, [k])
+            if not parts or tokens > room or len(parts[-1]) == _ROWS:
+                parts.append([])
+                room = _NUMBERS // self._overlay.lm.vocabulary
+            parts[-1].append(k)
+            room -= tokens
+        return parts
+
+    def numbers(self, chosen: Chosen) -> int:
+        """Returns the number of logits of a pass, of the training that has most."""
+        return self._overlay.lm.vocabulary * max(self._tokens(i, group) for i, group in chosen.items())
+
+    def _tokens(self, i: int, group: Sequence[int]) -> int:
+        return sum(len(self._rows[i * self._width + k].object_ids) for k in group)
+
     def log_probs(
-        self, chosen: Mapping[int, Sequence[int]], memories: Sequence[Memory], adapters: Sequence[Term] = ()
+        self, chosen: Chosen, memories: Sequence[Memory], adapters: Sequence[Term] = ()
     ) -> tuple[Tensor, Tensor]:
         """Returns what is predicted at every token of the chosen objects.
 
@@ -66,59 +102,70 @@ class AnswerRows:
         return log_p, rows.to(log_p.device)
 
     @property
-    def numbers(self) -> int:
+    def all_numbers(self) -> int:
         """Log-probabilities at all tokens of all objects."""
         return self._overlay.lm.vocabulary * sum(len(row.object_ids) for row in self._rows)
 
-    def targets(self, chosen: Mapping[int, Sequence[int]]) -> list[int]:
+    def targets(self, chosen: Chosen) -> list[int]:
         """Returns the tokens of the chosen objects."""
         return [token for k in self._picks(chosen) for token in self._rows[k].object_ids]
 
-    def _picks(self, chosen: Mapping[int, Sequence[int]]) -> list[int]:
+    def _picks(self, chosen: Chosen) -> list[int]:
         return [i * self._width + k for i, group in chosen.items() for k in group]
 
 
-class Lessons:
-    """Lessons of all trainings.
+class Answers(ABC):
+    """Prompts with objects of all trainings, and how far a training is from what it wants of them.
 
     Args:
         overlay: The model with hooks.
         memories: Memory of each training.
-        rows: Lessons of each training.
+        rows: Prompts with objects of each training, not all of them empty.
         linears: See :class:`AnswerRows`.
+
+    Attributes:
+        rows: The prompts.
     """
 
     def __init__(
         self, overlay: Overlay, memories: Sequence[Memory], rows: Sequence[Sequence[Encoded]], linears: Collection[str]
     ) -> None:
         self._memories, self._sizes = memories, [len(group) for group in rows]
-        self._rows = AnswerRows(overlay, rows, linears) if any(rows) else None
+        self.rows = AnswerRows(overlay, rows, linears)
 
-    @torch.no_grad()
-    def nll_of_run(self, i: int, adapter: Term) -> Tensor:
-        """Returns the mean NLL per object token of every lesson of one training, ``[lessons]``."""
-        return torch.cat([torch.empty(0), *(self.nll({i: p}, [adapter])[0].cpu() for p in _parts(self._sizes[i]))])
-
-    def nll(self, chosen: Mapping[int, Sequence[int]], adapters: Sequence[Term]) -> Tensor:
-        """Returns the mean NLL per object token of the chosen lessons.
+    @abstractmethod
+    def measured(self, chosen: Chosen, adapters: Sequence[Term]) -> list[Tensor]:
+        """Measures chosen rows.
 
         Args:
-            chosen: Indices of lessons by index of training.
+            chosen: Indices of rows by index of training, at least one each.
             adapters: Adapters in training, one per chosen training.
 
         Returns:
-            ``[trainings, lessons]``; shorter rows are padded with the NLL of their first lesson.
+            Mean over the tokens of each row's object, ``[rows]`` per training.
         """
-        assert self._rows is not None  # whoever chose one has one
+
+    @torch.no_grad()
+    def all_measured(self, i: int, adapter: Term) -> Tensor:
+        """Measures every row of one training, ``[rows]``."""
+        parts = self.rows.parts({i: range(self._sizes[i])})
+        return torch.cat([torch.empty(0), *(self.measured(part, [adapter])[0].cpu() for part in parts)])
+
+
+class Lessons(Answers):
+    """Lessons of all trainings: what is measured is their NLL."""
+
+    def measured(self, chosen: Chosen, adapters: Sequence[Term]) -> list[Tensor]:
+        """See :meth:`Answers.measured`; nats."""
         even = evened(chosen)
-        log_p, rows = self._rows.log_probs(even, [self._memories[i] for i in even], adapters)
-        targets = torch.tensor(self._rows.targets(even), device=log_p.device)
+        log_p, rows = self.rows.log_probs(even, [self._memories[i] for i in even], adapters)
+        targets = torch.tensor(self.rows.targets(even), device=log_p.device)
         nll = -log_p.gather(1, targets[:, None]).squeeze(1)
-        return _mean_of_rows(nll, rows).view(len(even), -1)
+        return _by_training(nll, rows, chosen)
 
 
-class Held:
-    """Questions of all trainings, with the answers that reference memories give.
+class Held(Answers):
+    """Questions of all trainings, with the answers that reference memories give: KL(reference || trained) is measured.
 
     Args:
         overlay: The model with hooks.
@@ -136,9 +183,9 @@ class Held:
         rows: Sequence[Sequence[Encoded]],
         linears: Collection[str],
     ) -> None:
-        self._memories, self._references, self._sizes = memories, references, [len(group) for group in rows]
-        self._rows = AnswerRows(overlay, rows, linears)
-        self._wanted = self._all_wanted() if self._rows.numbers <= _NUMBERS else None
+        super().__init__(overlay, memories, rows, linears)
+        self._references = references
+        self._wanted = self._all_wanted() if self.rows.all_numbers <= _NUMBERS else None
 
     @torch.no_grad()
     def _all_wanted(self) -> list[list[Tensor]]:
@@ -146,34 +193,21 @@ class Held:
         wanted: list[list[Tensor]] = []
         for i, size in enumerate(self._sizes):
             wanted.append([])
-            for part in _parts(size):
-                p, rows = self._rows.log_probs({i: part}, [self._references[i]])
+            for part in self.rows.parts({i: range(size)}):
+                p, rows = self.rows.log_probs(part, [self._references[i]])
                 wanted[i] += p.split(torch.bincount(rows).tolist())
         return wanted
 
-    @torch.no_grad()
-    def divergences_of_run(self, i: int, adapter: Term) -> Tensor:
-        """Returns KL(reference || trained) of every answer of one training, ``[questions]``."""
-        return torch.cat(
-            [torch.empty(0), *(self.divergences({i: p}, [adapter])[0].cpu() for p in _parts(self._sizes[i]))]
-        )
-
-    def divergences(self, chosen: Mapping[int, Sequence[int]], adapters: Sequence[Term]) -> list[Tensor]:
-        """Returns KL(reference || trained), averaged over the tokens of each answer: per training ``[questions]``.
-
-        Args:
-            chosen: Indices of questions by index of training, at least one each.
-            adapters: Adapters in training, one per chosen training.
-        """
+    def measured(self, chosen: Chosen, adapters: Sequence[Term]) -> list[Tensor]:
+        """See :meth:`Answers.measured`; nats."""
         even = evened(chosen)
         if self._wanted is not None:
             p = torch.cat([self._wanted[i][k] for i, group in even.items() for k in group])
         else:
             with torch.no_grad():
-                p, _ = self._rows.log_probs(even, [self._references[i] for i in even])
-        q, rows = self._rows.log_probs(even, [self._memories[i] for i in even], adapters)
-        by_row = _mean_of_rows(_divergence(p, q), rows).view(len(even), -1)
-        return [row[: len(group)] for row, group in zip(by_row, chosen.values(), strict=True)]
+                p, _ = self.rows.log_probs(even, [self._references[i] for i in even])
+        q, rows = self.rows.log_probs(even, [self._memories[i] for i in even], adapters)
+        return _by_training(_divergence(p, q), rows, chosen)
 
 
 class Texts:
@@ -187,6 +221,10 @@ class Texts:
     def __init__(self, rehearsal: Rehearsal, linears: Collection[str]) -> None:
         self._overlay, lm = rehearsal.overlay, rehearsal.overlay.lm
         self._run, self._bare = rehearsal.run(start_at(lm, linears).block), rehearsal.run(len(lm.blocks))
+
+    def numbers(self, drawn: Sequence[Mapping[int, Sequence[int]]]) -> int:
+        """Returns the number of logits of a pass, of the training that has most; see :meth:`divergence`."""
+        return self._overlay.lm.vocabulary * max(sum(map(len, each.values())) for each in drawn)
 
     def divergence(
         self, drawn: Sequence[Mapping[int, Sequence[int]]], memories: Sequence[Memory], adapters: Sequence[Term]
@@ -211,20 +249,92 @@ class Texts:
         return _mean_of_rows(_divergence(p, q), (rows // len(drawn[0])).to(q.device))
 
 
+class StepLoss:
+    """Losses of a step's trainings, of which gradients add up.
+
+    What takes much memory is differentiated before more is added to it; what takes little is differentiated together.
+
+    Args:
+        trainings: Indices of the step's trainings.
+        adapters: Adapter of each.
+        device: Where losses are added up.
+
+    Attributes:
+        value: Losses of what was differentiated so far, ``[trainings]``.
+    """
+
+    def __init__(self, trainings: Sequence[int], adapters: Sequence[Term], device: torch.device) -> None:
+        self._adapters = dict(zip(trainings, adapters, strict=True))
+        self._places = {i: place for place, i in enumerate(trainings)}
+        self.value = torch.zeros(len(trainings), device=device)
+        self._open, self._numbers = self.value.clone(), 0
+
+    def add_answers(self, answers: Answers, chosen: Chosen, weight: float = 1.0) -> dict[int, Tensor]:
+        """Adds the means of what is measured of chosen rows.
+
+        Args:
+            answers: What is measured.
+            chosen: Indices of rows by index of training, at least one each.
+            weight: Weight of the means.
+
+        Returns:
+            What was measured of the rows, ``[rows]`` by index of training.
+        """
+        found: dict[int, list[Tensor]] = {i: [] for i in chosen}
+        for part in answers.rows.parts(chosen):
+            self._make_room(answers.rows.numbers(part))
+            measured = dict(zip(part, answers.measured(part, [self._adapters[i] for i in part]), strict=True))
+            shares = [len(each) / len(chosen[i]) * each.mean() for i, each in measured.items()]
+            self._add(part, weight * torch.stack(shares))
+            for i, each in measured.items():
+                found[i].append(each.detach())
+        return {i: torch.cat(each) for i, each in found.items()}
+
+    def add_texts(
+        self, texts: Texts, drawn: Sequence[Mapping[int, Sequence[int]]], memories: Sequence[Memory], weight: float
+    ) -> None:
+        """Adds the divergence of rehearsal text, see :meth:`Texts.divergence`.
+
+        Args:
+            texts: Rehearsal rows.
+            drawn: Positions to read, one mapping per training.
+            memories: One per training.
+            weight: Weight of the divergence.
+        """
+        self._make_room(texts.numbers(drawn))
+        self._add(self._places, weight * texts.divergence(drawn, memories, list(self._adapters.values())))
+
+    def differentiate(self) -> None:
+        """Adds the gradients of what was added since the last time to those of the adapters."""
+        self._open.sum().backward()
+        self.value += self._open.detach()
+        self._open, self._numbers = torch.zeros_like(self.value), 0
+
+    def _make_room(self, numbers: int) -> None:
+        if self._numbers and self._numbers + numbers > _NUMBERS:
+            self.differentiate()
+        self._numbers += numbers
+
+    def _add(self, trainings: Collection[int], losses: Tensor) -> None:
+        places = torch.tensor([self._places[i] for i in trainings], device=self._open.device)
+        self._open = self._open.index_add(0, places, losses.to(self._open.device))
+
+
 def evened(chosen: Mapping[int, Sequence[T]]) -> dict[int, list[T]]:
     """Pads groups to the same size with their first item, since memories share out a batch evenly."""
     width = max(map(len, chosen.values()))
     return {i: [*group, *[group[0]] * (width - len(group))] for i, group in chosen.items()}
 
 
-def _parts(count: int) -> list[range]:
-    """Returns the indices below a number, as many at once as run in one pass without gradients."""
-    return [range(start, min(start + _ROWS, count)) for start in range(0, count, _ROWS)]
-
-
 def _divergence(p: Tensor, q: Tensor) -> Tensor:
     """Returns KL(p || q) per token, ``[tokens]``, of log-probabilities ``[tokens, vocabulary]``."""
     return kl_div(q, p, log_target=True, reduction="none").sum(-1)
+
+
+def _by_training(values: Tensor, rows: Tensor, chosen: Chosen) -> list[Tensor]:
+    """Returns the mean of the values ``[tokens]`` of each chosen row; rows are those of :func:`evened`."""
+    even = _mean_of_rows(values, rows).view(len(chosen), -1)
+    return [row[: len(group)] for row, group in zip(even, chosen.values(), strict=True)]
 
 
 def _mean_of_rows(values: Tensor, rows: Tensor) -> Tensor:

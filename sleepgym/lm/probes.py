@@ -19,8 +19,8 @@ Logits = Callable[[Sequence[tuple[int, ...]], tuple[Tensor, Tensor]], Tensor]
 _LOGITS = 2**24
 """Logits that are normalised at a time, where a text has more; bounds memory and changes no result."""
 
-_HELD = 2**26
-"""Logits that a pass over several rows of text returns at most: 256 MB, or five rows of 49 tokens of a vocabulary of
+_HELD = 2**25
+"""Logits that a pass over several rows of text returns at most: 128 MB, or two rows of 49 tokens of a vocabulary of
 262,144."""
 
 
@@ -124,7 +124,7 @@ def perplexity(
         texts: Token ids per row.
         batch_rows: Rows per forward pass; bounds memory, changes the result by no more than rounding. By default 8 on a
             CPU, where activations that outgrow its caches take half as long again, and 32 elsewhere; fewer of a large
-            vocabulary, whose logits would take more than 256 MB.
+            vocabulary, whose logits would take more than 128 MB.
         columns: Per row the positions whose next tokens count; None for all of them.
         logits: What runs the rows, and returns a tensor that may be overwritten; None for :func:`plain`.
 

@@ -122,7 +122,7 @@ class Kept:
         """Returns so many places for rows: new ones up to the capacity, then those of rows used longest ago."""
         size = len(self._numbers)
         while size < min(self.capacity, len(self._places) + count):
-            size = min(self.capacity, max(2 * size, 64))
+            size = min(self.capacity, size + max(size // 2, 16))
         more = size - len(self._numbers)
         if more:
             self._numbers = np.pad(self._numbers, (0, more))

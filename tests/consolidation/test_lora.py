@@ -6,12 +6,13 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from sleepgym.consolidation.lessons import lessons
-from sleepgym.consolidation.lora import AdapterTraining, new_adapter, train_adapters
-from sleepgym.consolidation.losses import Texts
+from sleepgym.consolidation.lora import AdapterTraining, HeldQuestions, new_adapter, train_adapters
+from sleepgym.consolidation.losses import AnswerRows, Texts
 from sleepgym.consolidation.spec import SleepError, SleepSpec
 from sleepgym.lm.continuation import Continuation
 from sleepgym.lm.encoding import Encoded
 from sleepgym.lm.language_model import hooked
+from sleepgym.memory.asking import raw_probe
 from sleepgym.memory.overlay import Memory, Overlay
 from sleepgym.memory.rehearsal import Rehearsal
 
@@ -32,6 +33,14 @@ def course(base, facts, rng, spec=SPEC, adapter=None, memory=None):
 def train(base, facts, rng, spec=SPEC, adapter=None, memory=None, **options):
     (trained,) = train_adapters(base.rehearsal, [course(base, facts, rng, spec, adapter, memory)], spec, **options)
     return trained
+
+
+def logits_of(base, trained):
+    """Logits of held-out text with a trained adapter."""
+    memory = Memory()
+    memory.put("lora", trained.factors)
+    with torch.no_grad(), base.overlay.use(memory):
+        return base.lm.model(base.lm.pad(base.statistics.held_out[:4])).logits
 
 
 @pytest.mark.parametrize("first_layer", [0, 1])
@@ -150,19 +159,44 @@ def test_courses_in_one_loop_end_up_as_they_would_alone(base, facts):
     def courses():
         return [course(base, facts[i : 2 * i + 2], np.random.default_rng(i)) for i in range(3)]
 
-    spec, ids = replace(SPEC, steps=25), base.lm.pad(base.statistics.held_out[:4])
+    spec = replace(SPEC, steps=25)
     together = train_adapters(base.rehearsal, courses(), spec)
     alone = [train_adapters(base.rehearsal, [one], spec)[0] for one in courses()]
     assert [t.steps for t in together] == [t.steps for t in alone]
     assert len({t.steps for t in together}) > 1, "they finish at different times"
     for one, other in zip(together, alone, strict=True):
-        logits = []
-        for training in (one, other):
-            memory = Memory()
-            memory.put("lora", training.factors)
-            with torch.no_grad(), base.overlay.use(memory):
-                logits.append(base.lm.model(ids).logits)
-        torch.testing.assert_close(*logits, atol=1e-4, rtol=0)
+        torch.testing.assert_close(logits_of(base, one), logits_of(base, other), atol=1e-4, rtol=0)
+
+
+def test_passes_of_a_large_vocabulary_are_small_and_teach_the_same(base, facts, monkeypatch):
+    spec = replace(SPEC, stop_nll=0.0)  # all steps are taken
+    probes = [raw_probe(base.lm, fact) for fact in facts[4:7]]
+    known = [probe.ids[: probe.object_start] for probe in probes]
+    held = [HeldQuestions(known[:size], Memory(), 2, 4.0) for size in (3, 1)]
+
+    def courses():
+        return [
+            replace(course(base, facts[:size], np.random.default_rng(size), spec), held=(each,))
+            for size, each in zip((4, 1), held, strict=True)
+        ]
+
+    at_once = train_adapters(base.rehearsal, courses(), spec)
+    most, room = [], 5
+    log_probs = AnswerRows.log_probs
+
+    def counted(rows, chosen, *arguments):
+        found = log_probs(rows, chosen, *arguments)
+        most.append(len(found[0]) / len(chosen))
+        return found
+
+    monkeypatch.setattr(AnswerRows, "log_probs", counted)
+    monkeypatch.setattr("sleepgym.consolidation.losses._NUMBERS", room * base.lm.vocabulary)
+    in_parts = train_adapters(base.rehearsal, courses(), spec)
+    assert max(most) <= room
+    for one, other in zip(at_once, in_parts, strict=True):
+        assert one.steps == other.steps == spec.steps
+        assert one.nll == pytest.approx(other.nll, rel=1e-3)
+        torch.testing.assert_close(logits_of(base, one), logits_of(base, other), atol=1e-3, rtol=0)
 
 
 def test_without_rehearsal_there_is_nothing_to_be_held_to(base, facts):
