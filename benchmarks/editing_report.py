@@ -27,6 +27,9 @@ COLOURS = {
     "sleepgym": BLUE,
     "sleepgym, gates": SKY,
     "sleepgym, no gates": SKY,
+    "sleepgym, defaults": BLUE,
+    "sleepgym, calibrated": ORANGE,
+    "sleepgym, defaults, lead-in": GREEN,
     "alphaedit": ORANGE,
     "evoedit": YELLOW,
     "nas": GREY,
@@ -179,7 +182,8 @@ def read(folder: Path) -> dict[str, list[Record]]:
     found: dict[str, list[Record]] = {}
     for file in sorted(folder.glob("*.*.*.json")):
         record = records.read(file)
-        found.setdefault(f"{record['model']}.{record['dataset']}", []).append(record)
+        # A model that is a file goes by its name.
+        found.setdefault(f"{Path(record['model']).stem}.{record['dataset']}", []).append(record)
     for group in found.values():
         group.sort(key=lambda record: list(COLOURS).index(record["preset"]))
     return found
@@ -196,8 +200,10 @@ def contents(args: Args) -> dict[str, str]:
 
 def pictures(args: Args) -> dict[Path, Figure]:
     """Curves by file."""
-    titles = {name: f"{group[0]['model']}, {group[0]['dataset']}" for name, group in read(args.folder).items()}
-    return {args.folder / f"{name}.png": curves(group, titles[name]) for name, group in read(args.folder).items()}
+    return {
+        args.folder / f"{name}.png": curves(group, ", ".join(name.rsplit(".", 1)))
+        for name, group in read(args.folder).items()
+    }
 
 
 def main(args: Args) -> None:
