@@ -23,8 +23,8 @@ Chosen = Mapping[int, Sequence[int]]
 """Indices of rows by index of training."""
 
 _NUMBERS = 2**24
-"""Maximum number of logits of one training in a pass; and of a reference's log-probabilities that are kept for a night, or
-else computed each time."""
+"""Maximum number of logits of one training in a pass; and of log-probabilities of a reference kept for a night.
+If those are more, they are computed each time."""
 
 _ROWS = 256
 """Maximum number of rows of one training in a pass."""
