@@ -25,7 +25,7 @@ PAGES = [
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
 ELSEWHERE = {"cd", "cp", "git", "pip", "printf", "ray", "sed", "tensorboard"}
 """Programs of others, which are run by nobody here, or by tests of their pages."""
-OF_OTHERS = {"venv", "rl_zoo3.train", "rl_zoo3.enjoy", "cleanrl/ppo.py"}
+OF_OTHERS = {"venv", "zipfile", "rl_zoo3.train", "rl_zoo3.enjoy", "cleanrl/ppo.py"}
 """Modules and scripts of others; the recipes of integrations.md are run by tests/clients."""
 
 

@@ -163,7 +163,8 @@ def _made(text: str, make: Callable[..., Scheduler], numbers: Mapping[str, Any])
 
 def _kinds(kind: type[Scheduler]) -> dict[str, tuple[type, ...]]:
     """Returns the numeric fields of a scheduler with their types."""
-    hints = get_type_hints(kind)
+    # Numbers alone matter, and the class of environments would bring torch.
+    hints = get_type_hints(kind, localns={"SleepEnv": object})
     kinds = {field.name: get_args(hints[field.name]) or (hints[field.name],) for field in fields(kind) if field.init}  # type: ignore[arg-type]
     return {name: types for name, types in kinds.items() if set(types) <= {int, float, NoneType}}
 
