@@ -30,8 +30,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["SLEEPGYM_CACHE"] = str(config.cache.mkdir("sleepgym"))
     # A test that reaches for a hub by mistake fails at once instead of hanging without a network.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from sleepgym.evaluation.processes import PRELOADED  # now: libraries read the environment when imported
+
     # Whoever first needs workers starts the server that they are forked from, and all that follow find torch loaded.
-    multiprocessing.set_forkserver_preload(["sleepgym.evaluation.processes", "sleepgym.env.sleep_env"])
+    multiprocessing.set_forkserver_preload([*PRELOADED])
 
 
 @pytest.fixture(scope="session")

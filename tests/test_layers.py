@@ -107,3 +107,18 @@ def test_public_names_are_those_that_are_promised(module: str) -> None:
     found = import_module(module)
     assert sorted(found.__all__) == sorted(PUBLIC[module].split())
     assert all(getattr(found, name) is not None for name in found.__all__)
+
+
+LISTS = sorted(name for name, path in modules().items() if path.name == "__init__.py")
+
+
+@pytest.mark.parametrize("package", LISTS)
+def test_every_name_that_a_package_lists_is_there(package: str) -> None:
+    found = import_module(package)
+    listed = getattr(found, "__all__", [])
+    assert len({*listed}) == len(listed)
+    for name in listed:
+        assert hasattr(found, name), f"{package} lists {name}, and has no such name"
+    # What is imported on first use has its home there: no module of the same name can come between.
+    for name, home in getattr(found, "_EXPORTS", {}).items():
+        assert name in listed and getattr(import_module(home), name) is getattr(found, name)

@@ -15,6 +15,9 @@ from transformers.utils import logging
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+PRELOADED = (__name__, "sleepgym.env.sleep_env")
+"""Modules that a server of processes loads once for all of them: this one, and one that brings a model's libraries."""
+
 
 def in_processes(work: Callable[[Job], Result], jobs: Sequence[Job], processes: int) -> Iterator[Result]:
     """Yields the result of a function for each job, in the order of the jobs, as they become available.
@@ -43,7 +46,7 @@ def in_processes(work: Callable[[Job], Result], jobs: Sequence[Job], processes: 
     method = next(each for each in ("forkserver", "spawn") if each in multiprocessing.get_all_start_methods())
     context = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload([__name__, "sleepgym.env.sleep_env"])
+        context.set_forkserver_preload([*PRELOADED])
     # The server keeps the environment of its start, and processes shall have today's.
     begin = partial(_begin, threads, dict(os.environ))
     # An executor, since multiprocessing.Pool would wait forever for a process that was killed.

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from importlib import import_module
 
 import pytest
 
@@ -35,7 +34,7 @@ def calibration(base, facts, world):
     start = EditSpec(steps=10, prefixes=1)
     with pytest.MonkeyPatch.context() as patch:
         # Drift on a few rows: on all of the held-out text it takes most of the time.
-        patch.setattr(import_module("sleepgym.editing.calibration"), "statistics_for", few_held_out)
+        patch.setattr("sleepgym.editing.calibration.statistics_for", few_held_out)
         found = calibrate(
             base.overlay, taught[:2], start, layers=[(0,), (1,)], clamps=(0.3, 1.5), covariance_weights=(300.0, 3e5),
             progress=lines.append,
