@@ -123,16 +123,27 @@ def calibration_path(lm: LanguageModel) -> Path:
 def spec_for(lm: LanguageModel) -> EditSpec:
     """Settings for a model: those of :func:`calibrated`, else a default.
 
-    The default edits the blocks from a sixth to half of the depth, where Meng et al. 2023 find factual recall, with
-    gated terms: what is off elsewhere leaves alone what a pretrained model knows of others, whatever lambda is.
+    The default edits a third of the blocks, from :func:`first_block` on, with gated terms: what is off elsewhere leaves
+    alone what a pretrained model knows of others, whatever lambda is.
 
     Raises:
         CalibrationError: A calibration file is malformed.
     """
-    depth = len(lm.blocks)
-    layers = tuple(range(depth // 6, max(depth // 6 + 1, depth // 2)))
+    depth, first = len(lm.blocks), first_block(lm)
+    layers = tuple(range(first, first + max(1, depth // 2 - depth // 6)))
     usual = EditSpec(layers=layers, prefixes=3, clamp=0.8, covariance_weight=2000.0, gate=0.5)
     return calibrated(lm) or usual
+
+
+def first_block(lm: LanguageModel) -> int:
+    """Index of the first block to edit, where nothing better is known.
+
+    It is at a sixth of the depth: the blocks up to half of it are where Meng et al. 2023 find factual recall. Where
+    texts have no start token, it is the second block: a few later, the first word of a text is an attention sink, whose
+    keys are alike whatever it says.
+    """
+    first = len(lm.blocks) // 6
+    return first if lm.encoder.starts else min(first, 1)
 
 
 def calibrated(lm: LanguageModel) -> EditSpec | None:
@@ -193,13 +204,10 @@ def _spec_of(raw: Mapping[str, Any]) -> EditSpec:
     return TypeAdapter(EditSpec).validate_json(json.dumps(asdict(spec), allow_nan=False), strict=True)
 
 
-def windows(depth: int) -> list[tuple[int, ...]]:
-    """Returns candidate runs of consecutive blocks: three starts in the lower third times three lengths.
-
-    Args:
-        depth: Number of blocks of the model.
-    """
-    starts = (0, depth // 6, depth // 3)
+def windows(lm: LanguageModel) -> list[tuple[int, ...]]:
+    """Returns candidate runs of consecutive blocks: starts in the lower third times three lengths."""
+    depth = len(lm.blocks)
+    starts = (0, first_block(lm), depth // 6, depth // 3)
     lengths = (1, math.ceil(depth / 6), math.ceil(depth / 3))
     return sorted({tuple(range(start, min(start + length, depth))) for start in starts for length in lengths})
 
@@ -257,7 +265,7 @@ def calibrate(
 
     weights = sorted(covariance_weights)
     middle = weights[len(weights) // 2]
-    runs = windows(len(lm.blocks)) if layers is None else layers
+    runs = windows(lm) if layers is None else layers
     spec = choose(
         [replace(start, layers=run, covariance_weight=weight) for run in runs for weight in (weights[0], middle)],
         lambda s: f"layers {_run(s.layers)}, lambda {s.covariance_weight:g}",

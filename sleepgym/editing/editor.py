@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from sleepgym.editing.alignment import Alignment
 from sleepgym.editing.anchoring import anchored
 from sleepgym.editing.keys import At, keys_by_layer, measured_keys, measured_states
+from sleepgym.editing.reach import falls_short, reaching
 from sleepgym.editing.solver import NormalMatrix, Solved
 from sleepgym.editing.spec import EditSpec, require_layers
 from sleepgym.editing.statistics import ModelStatistics
@@ -102,7 +104,7 @@ class Editor:
     ) -> None:
         self.overlay, self.lm, self.spec = overlay, overlay.lm, spec
         require_layers(spec.layers, len(self.lm.blocks), self.lm.name)
-        self.prefixes = statistics.prefixes[: spec.prefixes]
+        self.prefixes, self._texts = statistics.prefixes[: spec.prefixes], statistics.prefixes
         self.cache = TargetCache(cache, self.lm.fingerprint, spec, self.prefixes)
         self.target_store = TargetStore(overlay, self.cache, self.prefixes, spec, batch_facts)
         self._moments = statistics.moments
@@ -228,7 +230,24 @@ class Editor:
     def _solved_for(
         self, start: Memory, plan: _Plan, weights: Mapping[str, float], gate_of: Mapping[str, float]
     ) -> Memory:
-        """Returns a copy of the memory with the new terms, solved layer by layer (Meng et al. 2023, algorithm 1)."""
+        """Returns a copy of the memory with the new terms; gated ones act in their own prompts, if they can."""
+        draft = self._layer_by_layer(start, plan, weights, gate_of)
+        if any(gate_of.values()):
+            terms = [draft.terms[owner_of(fact)] for subject in plan.subjects for fact in subject.facts]
+            modules = [self.lm.blocks[layer].down_proj for layer in self.spec.layers]
+            if falls_short(terms, modules, self._bare_keys(draft, plan, self.spec.layers)):
+                return self._layer_by_layer(start, plan, weights, gate_of, reach=True)
+        return draft
+
+    def _layer_by_layer(
+        self,
+        start: Memory,
+        plan: _Plan,
+        weights: Mapping[str, float],
+        gate_of: Mapping[str, float],
+        reach: bool = False,
+    ) -> Memory:
+        """Returns a copy of the memory with the new terms, solved in turn (Meng et al. 2023, algorithm 1)."""
         draft = start.copy()
         factors: dict[Fact, dict[str, tuple[Tensor, Tensor]]] = {fact: {} for fact in plan.targets}
         gates: dict[Fact, dict[str, Tensor]] = {fact: {} for fact in plan.targets}
@@ -236,11 +255,14 @@ class Editor:
             module = self.lm.blocks[layer].down_proj
             frozen = self._has_frozen_keys(draft, depth)
             keys = self._keys(draft, plan.subjects, depth, frozen)
-            A = self._solve(draft, plan, keys, weights, depth, frozen)
+            system = self._system(draft, plan, keys, weights, depth, frozen)
+            A = _roots(plan, weights, keys) * self._normal_matrix(layer, keys.device).unwhiten(system.rows(len(keys)))
             R = self._residuals(draft, plan, keys, depth)
             if any(gate_of.values()):
                 # What is off elsewhere need not be weak here: 1 at its own key.
                 A = A / (A * keys).sum(1, keepdim=True)
+            if reach:
+                A = self._reaching(A, keys, self._bare_keys(draft, plan, [layer])[0], plan, gate_of, system, layer)
             for subject, a, of_facts in zip(plan.subjects, A, R, strict=True):
                 gate = gate_of[subject.name]
                 for fact, r in zip(subject.facts, of_facts, strict=True):
@@ -249,6 +271,45 @@ class Editor:
                         gates[fact][module] = a.new_tensor([gate], dtype=self.lm.dtype)
                     draft.put(owner_of(fact), factors[fact], weight=weights[subject.name], gates=gates[fact])
         return draft
+
+    def _bare_keys(self, draft: Memory, plan: _Plan, layers: Sequence[int]) -> Tensor:
+        """Returns the keys of the bare prompts of all facts to write, ``[layers, facts, d_in]``."""
+        rows = [in_context(self.lm, fact) for subject in plan.subjects for fact in subject.facts]
+        if self._has_frozen_keys(draft, self.spec.layers.index(layers[-1])):
+            # They depend on the new terms of earlier layers alone.
+            owners = [owner_of(fact) for fact in plan.targets]
+            draft = Memory({owner: draft.terms[owner] for owner in owners if owner in draft.terms})
+        with self.overlay.use(draft):
+            return keys_by_layer(self.lm, [(row.ids, key_position(row, self.spec)) for row in rows], layers)
+
+    def _reaching(
+        self,
+        A: Tensor,
+        keys: Tensor,
+        bare: Tensor,
+        plan: _Plan,
+        gate_of: Mapping[str, float],
+        system: Solved,
+        layer: int,
+    ) -> Tensor:
+        """Returns rows that act at the bare prompts of their facts as well, where there are such."""
+        normal = self._normal_matrix(layer, keys.device)
+
+        def solved_for(key: Tensor) -> Tensor:
+            return normal.unwhiten(system.extended(normal.whiten(key[None])).rows(1))[0]
+
+        own = bare.split([len(subject.facts) for subject in plan.subjects])
+        gates = [gate_of[subject.name] for subject in plan.subjects]
+        each, text = zip(A, keys, own, gates, strict=True), self._text_keys[layer].to(keys)
+        return torch.stack([reaching(a, key, others, gate, solved_for, text) for a, key, others, gate in each])
+
+    @cached_property
+    def _text_keys(self) -> dict[int, Tensor]:
+        """Keys of all tokens of a few texts on the frozen base, ``[tokens, d_in]`` by layer."""
+        rows = [self.lm.encode(text).ids for text in self._texts]
+        with self.overlay.use(()):
+            keys = keys_by_layer(self.lm, [(row, at) for row in rows for at in range(len(row))], self.spec.layers)
+        return dict(zip(self.spec.layers, keys, strict=True))
 
     def _plan(
         self, draft: Memory, facts: Sequence[Fact], protected: Sequence[Fact], neighbours: Sequence[Fact]
@@ -316,10 +377,10 @@ class Editor:
             if not owner.startswith((EDIT, ROW))
         )
 
-    def _solve(
+    def _system(
         self, draft: Memory, plan: _Plan, keys: Tensor, weights: Mapping[str, float], depth: int, frozen: bool
-    ) -> Tensor:
-        """Returns one row ``A`` per subject, ``[subjects, d_in]``, by weighted least squares (see ``solver``)."""
+    ) -> Solved:
+        """Returns the weighted least squares of a layer (see ``solver``), the keys of the subjects to write last."""
         layer = self.spec.layers[depth]
         normal = self._normal_matrix(layer, keys.device)
         # A weight w is equivalent to scaling key and residual by sqrt(w).
@@ -329,7 +390,6 @@ class Editor:
             for subject in plan.protected_subjects
             if (owners := [owner_of(fact) for fact in subject.facts if owner_of(fact) in draft.terms])
         ]
-        roots = keys.new_tensor([weight for _, weight in new]).sqrt()[:, None]
         others = tuple(f"{fact.prompt}|{fact.subject}" for fact in plan.neighbours)
         before, after = (layer, (*others, *_cache_key(protected))), (layer, (*others, *_cache_key([*protected, *new])))
         solved = self._solved.get(after) if frozen else None
@@ -344,9 +404,9 @@ class Editor:
                     lengths = keys.new_tensor([weight for _, weight in protected]).sqrt()[:, None]
                     solved = solved.extended(normal.whiten(lengths * protected_keys))
                 self._cache_system(before, solved, frozen)
-            solved = solved.extended(normal.whiten(roots * keys))
+            solved = solved.extended(normal.whiten(_roots(plan, weights, keys) * keys))
         self._cache_system(after, solved, frozen)
-        return roots * normal.unwhiten(solved.rows(len(keys)))
+        return solved
 
     def _neighbour_keys(self, neighbours: Sequence[Fact]) -> Tensor:
         """Returns the keys of others on the frozen base, ``[layers, neighbours, d_in]``."""
@@ -418,6 +478,11 @@ class Editor:
             moment = self._moments[layer].to(device)
             self._normal[layer] = NormalMatrix(moment, spec.covariance_weight, spec.ridge, spec.null_space)
         return self._normal[layer]
+
+
+def _roots(plan: _Plan, weights: Mapping[str, float], keys: Tensor) -> Tensor:
+    """Returns the roots of the weights of the subjects to write, ``[subjects, 1]``."""
+    return keys.new_tensor([weights[subject.name] for subject in plan.subjects]).sqrt()[:, None]
 
 
 def _not_rewritten(facts: Sequence[Fact], protected: Sequence[Fact]) -> list[Fact]:

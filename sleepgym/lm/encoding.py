@@ -89,6 +89,11 @@ class Encoder:
             ) from error
         return ChatPrompt(text)
 
+    @cached_property
+    def starts(self) -> bool:
+        """Whether texts are given a start token, so that no word of theirs stands first."""
+        return self._tokens("A", in_chat=False)[0][:1] == [self.tokenizer.bos_token_id]
+
     def encode(self, prompt: str, obj: str, subject: str, prefix: str, joiner: str | None) -> Encoded:
         """See :meth:`LanguageModel.encode`."""
         return self._encode_once(prompt, obj, subject, prefix, joiner, isinstance(prompt, ChatPrompt))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,12 @@ from sleepgym.editing.calibration import (
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SLEEPGYM_CACHE", str(tmp_path))
+
+
+def model(depth, starts):
+    """What settings are guessed by."""
+    encoder = SimpleNamespace(starts=starts)
+    return SimpleNamespace(blocks=range(depth), fingerprint="unknown", folder=None, encoder=encoder)
 
 
 def few_held_out(lm, layers):
@@ -72,11 +79,18 @@ def test_bundled_model_ships_with_settings_that_were_calibrated_for_it(base, own
     assert shipped.fingerprint == base.lm.fingerprint and spec_for(base.lm) == shipped.spec
 
 
-def test_unknown_model_gets_blocks_from_a_sixth_to_half_of_its_depth(base, own_cache):
-    class Deep:
-        blocks, fingerprint, folder = range(18), "unknown", None
-
-    assert spec_for(Deep()).layers == (3, 4, 5, 6, 7, 8)
+@pytest.mark.parametrize(
+    ("depth", "starts", "layers"),
+    [
+        (18, True, (3, 4, 5, 6, 7, 8)),
+        (18, False, (1, 2, 3, 4, 5, 6)),
+        (2, True, (0,)),
+        (2, False, (0,)),
+        (1, False, (0,)),
+    ],
+)
+def test_unknown_model_gets_a_third_of_its_blocks_early_ones_without_a_start_token(depth, starts, layers, own_cache):
+    assert spec_for(model(depth, starts)).layers == layers
 
 
 def test_recipe_of_an_earlier_version_is_read_with_later_settings_off(tmp_path):
@@ -106,7 +120,11 @@ def test_drift_outweighs_recall_and_unknown_shares_do_not_count():
     assert Trial("", 1.0, 0.5, nan, nan, 0.05).quality == pytest.approx(0.75 - 0.2)
 
 
+@pytest.mark.parametrize("starts", [True, False])
 @pytest.mark.parametrize("depth", [1, 2, 4, 18, 32])
-def test_windows_are_runs_within_the_model(depth):
-    for run in windows(depth):
+def test_windows_are_runs_within_the_model(depth, starts):
+    lm = model(depth, starts)
+    found = windows(lm)
+    for run in found:
         assert run and run == tuple(range(run[0], run[-1] + 1)) and run[-1] < depth
+    assert spec_for(lm).layers[0] in {run[0] for run in found}

@@ -34,6 +34,7 @@ def plain(base):
 def test_special_tokens_at_the_end_are_neither_prompt_nor_object(base, plain, single: str) -> None:
     other = Encoder(with_end(base.lm.tokenizer, single), "tiny with an end", None)
     starts = single.startswith("<|bos|>")
+    assert other.starts == starts
     for prompt, obj, subject in (("Aria Nakamura lives in", "Oslo", "Aria Nakamura"), ("Aria lives in", "", "")):
         expected = plain.encode(prompt, obj, subject, "", None)
         found = other.encode(prompt, obj, subject, "", None)
