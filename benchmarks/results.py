@@ -26,7 +26,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from benchmarks import results_page
 from benchmarks.common import records
-from benchmarks.results_data import ELSEWHERE, PLANNER, PPO, best_rule, recorded
+from benchmarks.results_data import ELSEWHERE, PLANNER, PPO, Way, best_rule, recorded
 from benchmarks.results_habits import side_by_side, watch
 from benchmarks.sim_players import is_trained
 from sleepgym.episode.actions import Action
@@ -34,14 +34,15 @@ from sleepgym.evaluation import ScoreError, ScoreMatrix, run_episode, simulate
 from sleepgym.evaluation.plots import LearningCurve
 from sleepgym.leaderboard.players import player_named
 from sleepgym.leaderboard.playing import FIRST_SEED, make_test_env
-from sleepgym.leaderboard.submission import SCORES, TOLERANCE, folder_name
+from sleepgym.leaderboard.submission import POLICY, SCORES, TOLERANCE, folder_name
 from sleepgym.schedulers.named import RULES
 from sleepgym.sim.maker import setting_and_response
+from sleepgym.training import PolicyCard
 
 VALIDATION = range(1000, 1256)
 """Seeds of the simulated streams on which agents/ppo.py validates."""
 
-Part = Literal["scores", "planner", "elsewhere", "learning", "habits"]
+Part = Literal["scores", "planner", "elsewhere", "ways", "learning", "habits"]
 
 
 @dataclass
@@ -50,6 +51,8 @@ class Args:
     """folder of folders that `sleepgym leaderboard --out` wrote, one per environment, called by its id"""
     planner: Path = Path("runs/leaderboard/planner")
     """the same, of the planner and its few streams of the first environment, and of whom it is compared with"""
+    ways: Path = Path("runs/leaderboard/ways")
+    """the same, of policies that were trained in other ways, a folder per way and called by it"""
     trained: Path = Path("runs/result")
     """folder of the training runs' folders"""
     policies: Path = Path("agents/pretrained")
@@ -193,6 +196,20 @@ def record_planner(args: Args) -> None:
         one.save(folder / f"{folder_name(name)}.json")
 
 
+def record_ways(args: Args) -> None:
+    """Writes scores, steps and minutes of policies that were trained in other ways."""
+    ways: dict[str, Way] = {}
+    for folder in sorted(path for path in args.ways.iterdir() if path.is_dir()):
+        scores = played(folder).get(PPO)
+        if scores is None:
+            raise SystemExit(f"expected entries of policies in {folder}, found none; play policies there")
+        cards = [PolicyCard.model_validate_json(path.read_bytes()) for path in sorted(folder.glob(f"*/{POLICY}"))]
+        name = folder.name.replace("_", " ")
+        ways[name] = Way.of_cards(ScoreMatrix(name, scores.streams, scores.scores), cards)
+    record = records.circumstances() | {"ways": {name: way.record() for name, way in ways.items()}}
+    records.write(args.out / "ways.json", record, indent=None)
+
+
 def record_learning(args: Args) -> None:
     """Writes what the training runs logged."""
     learned = curve(sorted(args.trained.glob("ppo-*")), "eval/simulated_score")
@@ -227,6 +244,8 @@ def main(args: Args) -> None:
         for env_id in args.transfer:
             if (args.played / env_id).is_dir():
                 record_scores(args, env_id)
+    if "ways" in args.parts and args.ways.is_dir():
+        record_ways(args)
     if "learning" in args.parts:
         record_learning(args)
     if "habits" in args.parts:

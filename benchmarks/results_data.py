@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,12 +32,50 @@ from sleepgym.evaluation.statistics import ScoreArray
 from sleepgym.training import PolicyCard
 
 PPO, NEVER, PLANNER = "PPO", "never-sleep", "benchmarks.planner:planner"
+SIM_ONLY = "sim only"
+"""Way of training of the policies that ship."""
 GOAL = 0.8
 """Probability of improvement that was aimed for."""
 ELSEWHERE = ("SleepLLM-Night-v0", "SleepLLM-Tight-v0", "SleepLLM-Churn-v0", "SleepLLM-Gemma-v0")
 """Environments that a policy plays untouched."""
 THRESHOLDS = np.linspace(0, 2, 81)
 """Normalised scores at which performance profiles are drawn."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """Policies that were trained in one way, on some of the test streams.
+
+    Attributes:
+        scores: A row per training run.
+        steps: Steps of each training run in the environment it was trained in, those of a policy to begin with not
+            among them.
+        minutes: Minutes of each training run by the clock.
+    """
+
+    scores: ScoreMatrix
+    steps: Sequence[int]
+    minutes: Sequence[float]
+
+    @classmethod
+    def of_cards(cls, scores: ScoreMatrix, cards: Sequence[PolicyCard]) -> Way:
+        """The same of policies with their cards."""
+        return cls(scores, [card.steps for card in cards], [60 * (card.hours or math.nan) for card in cards])
+
+    @classmethod
+    def of_record(cls, name: str, record: Mapping[str, Any]) -> Way:
+        """Reads what :meth:`record` made."""
+        scores = ScoreMatrix(name, tuple(record["streams"]), np.array(record["scores"]))
+        return cls(scores, record["steps"], record["minutes"])
+
+    def record(self) -> dict[str, Any]:
+        """JSON of it."""
+        return {
+            "streams": list(self.scores.streams),
+            "scores": np.round(self.scores.scores, 6).tolist(),
+            "steps": list(self.steps),
+            "minutes": np.round(self.minutes, 1).tolist(),
+        }
 
 
 @dataclass(frozen=True)
@@ -52,6 +91,7 @@ class Data:
         references: Simulated scores of rules on the same streams.
         moments: Steps of policies on validation streams; none if nobody has looked.
         beside: Two episodes on one stream; empty if nobody has looked.
+        ways: Policies by the way in which they were trained, on the same of the test streams.
     """
 
     scores: Mapping[str, ScoreMatrix]
@@ -62,6 +102,7 @@ class Data:
     references: Mapping[str, float]
     moments: Sequence[Moment]
     beside: Mapping[str, Any]
+    ways: Mapping[str, Way]
 
     @property
     def rule(self) -> str:
@@ -79,15 +120,17 @@ class Data:
         """
         curve, looked = records.read(folder / "learning.json"), folder / "habits.json"
         beside = folder / "episode.json"
+        scores, files = recorded(folder / env_id), sorted(policies.glob("*.zip"))
         return cls(
-            scores=recorded(folder / env_id),
+            scores=scores,
             planned=recorded(folder / "planner"),
             elsewhere={env: recorded(folder / env) for env in ELSEWHERE if (folder / env).is_dir()},
-            policies=sorted(policies.glob("*.zip")),
+            policies=files,
             learning=LearningCurve(*(np.array(curve[name]) for name in ("steps", "scores", "minutes"))),
             references=curve["references"],
             moments=[Moment.of_row(row) for row in records.read(looked)["moments"]] if looked.exists() else [],
             beside=records.read(beside) if beside.exists() else {},
+            ways=ways_of(folder, scores, [PolicyCard.read(path) for path in files]),
         )
 
 
@@ -102,6 +145,16 @@ def recorded(folder: Path) -> dict[str, ScoreMatrix]:
     return {name: found[name] for name in sorted(found, key=lambda name: (name == PPO, name))}
 
 
+def ways_of(folder: Path, scores: Mapping[str, ScoreMatrix], cards: Sequence[PolicyCard]) -> dict[str, Way]:
+    """Policies of the sim, with their cards, and those of other ways on the same streams; none without a record."""
+    path = folder / "ways.json"
+    if not path.exists():
+        return {}
+    others = {name: Way.of_record(name, one) for name, one in records.read(path)["ways"].items()}
+    streams = next(iter(others.values())).scores.streams
+    return {SIM_ONLY: Way.of_cards(scores[PPO].on(streams), cards), **others}
+
+
 @dataclass(frozen=True)
 class Findings:
     """Estimates that tables and pictures share.
@@ -112,6 +165,7 @@ class Findings:
         means: Mean scores.
         elsewhere: Policies beside the rule, by environment that was not trained on.
         above: What only the planner's scores tell; None without them.
+        ways: Policies beside the rule and beside those of the sim, by the way in which they were trained.
     """
 
     pairs: Mapping[str, Comparison]
@@ -119,6 +173,7 @@ class Findings:
     means: Mapping[str, Estimate]
     elsewhere: Mapping[str, Mapping[str, Comparison]]
     above: Above | None
+    ways: Mapping[str, tuple[Comparison, Comparison]]
 
     @classmethod
     def of(cls, data: Data) -> Findings:
@@ -137,7 +192,14 @@ class Findings:
         means = {name: stratified_bootstrap(statistics.mean, one, rng=rng) for name, one in found.items()}
         above = Above.of({**found, **data.planned}, rule, rng) if data.planned else None
         elsewhere = {env: beside(scores) for env, scores in data.elsewhere.items()}
-        return cls(pairs, runs, means, elsewhere, above)
+        ways = {
+            name: (
+                compare(way.scores, found[rule].on(way.scores.streams), rng),
+                compare(way.scores, found[PPO].on(way.scores.streams), rng),
+            )
+            for name, way in data.ways.items()
+        }
+        return cls(pairs, runs, means, elsewhere, above, ways)
 
 
 @dataclass(frozen=True)

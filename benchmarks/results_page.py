@@ -14,7 +14,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from benchmarks.common import markdown, plots
-from benchmarks.results_data import GOAL, PPO, THRESHOLDS, Data, Findings, noise
+from benchmarks.results_data import GOAL, PPO, SIM_ONLY, THRESHOLDS, Data, Findings, noise
 from benchmarks.results_habits import episode_figure, episode_table, habit_figure, habits
 from sleepgym.episode.card import load_card
 from sleepgym.evaluation import Estimate, comparison_sheet, summary_sheet
@@ -59,6 +59,8 @@ def contents(args: Args) -> dict[str, str]:
         blocks["gap"] = markdown.table(["gap between", "share closed by PPO"], gap)
     if data.elsewhere:
         blocks["transfer"] = "\n".join(transfer(data, found, elsewhere) for elsewhere in data.elsewhere)
+    if data.ways:
+        blocks["ways"] = ways_table(data, found)
     if data.moments:
         night = load_card(env_id).stream.night_ticks[0]
         blocks["habits"] = habits(data.moments, night)
@@ -91,6 +93,27 @@ def transfer(data: Data, found: Findings, env_id: str) -> str:
     means = ", ".join(f"{name} {one.scores.mean():.3f}" for name, one in scores.items())
     title = f"{env_id}, {len(scores[rule].streams)} test streams, training runs of PPO: {len(scores[PPO].scores)}"
     return comparison_sheet(found.elsewhere[env_id], rule, title).markdown() + f"\nMean scores: {means}.\n"
+
+
+def ways_table(data: Data, found: Findings) -> str:
+    """Policies by what they were trained on, all on the same streams."""
+    rule, streams = data.rule, next(iter(data.ways.values())).scores.streams
+    rows = [
+        [
+            name,
+            str(len(way.scores.scores)),
+            f"{np.median(way.steps):,.0f}",
+            f"{np.median(way.minutes):.0f}",
+            f"{way.scores.scores.mean():.3f}",
+            f"{beside_rule.difference:+.3f}",
+            f"{beside_rule.probability:.2f}",
+            "-" if name == SIM_ONLY else f"{beside_sim.difference:+.3f}",
+        ]
+        for (name, way), (beside_rule, beside_sim) in zip(data.ways.items(), found.ways.values(), strict=True)
+    ]
+    title = f"First {len(streams)} test streams; `{rule}` has {data.scores[rule].on(streams).scores.mean():.3f} there"
+    head = ["trained on", "runs", "steps", "minutes", "score", f"score - {rule}", f"P(better than {rule})"]
+    return f"**{title}**\n\n" + markdown.table([*head, f"score - {SIM_ONLY}"], rows)
 
 
 def learning_table(data: Data) -> str:

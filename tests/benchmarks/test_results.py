@@ -15,6 +15,7 @@ from sleepgym.env.render.picture import to_array
 from sleepgym.evaluation import ScoreError, ScoreMatrix, run_episode
 from sleepgym.leaderboard.players import player_named
 from sleepgym.leaderboard.playing import FIRST_SEED, make_test_env
+from sleepgym.training import PolicyCard
 
 
 @pytest.fixture
@@ -153,3 +154,22 @@ def test_who_has_not_played_anew_keeps_the_row_of_the_table(results: ModuleType)
     assert results.ranked(played) == played
     *_, first, second, third = results.ranked(played, f"# Env\n\n{before}").splitlines()
     assert [first, second, third] == [*played.splitlines()[4:5], *before.splitlines()[4:5], *played.splitlines()[5:6]]
+
+
+def test_ways_of_training_are_told_with_what_they_took(results: ModuleType, data: ModuleType, args: Any) -> None:
+    args.ways = args.played / "ways"
+    for seed, (score, steps) in enumerate([(0.6, 100), (0.4, 300)]):
+        entry = args.ways / "real_only" / f"ppo-{seed}.zip"
+        ScoreMatrix(f"ppo-{seed}.zip", (FIRST_SEED,), np.array([[score]])).save(entry / "scores.json")
+        card = PolicyCard(algorithm="PPO", env_id=args.env_id, seed=seed, steps=steps, hours=0.5 + seed)
+        (entry / "policy.json").write_text(card.model_dump_json())
+    results.record_ways(args)
+    cards = [PolicyCard(algorithm="PPO", env_id="SleepSim-v0", seed=0, steps=7, hours=1.0)]
+    found = data.ways_of(args.out, results.recorded(args.out / args.env_id), cards)
+    assert list(found) == ["sim only", "real only"], "names of folders, with blanks"
+    assert found["real only"].scores.scores.tolist() == [[0.6], [0.4]]
+    assert (found["real only"].steps, found["real only"].minutes) == ([100, 300], [30.0, 90.0])
+    assert (found["sim only"].scores.scores.tolist(), found["sim only"].minutes) == ([[0.5]], [60.0])
+    (args.ways / "nothing").mkdir()
+    with pytest.raises(SystemExit, match="found none; play them first"):
+        results.record_ways(args)
