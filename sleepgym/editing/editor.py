@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,20 +12,22 @@ from torch import Tensor
 
 from sleepgym.editing.alignment import Alignment
 from sleepgym.editing.anchoring import anchored
-from sleepgym.editing.keys import At, keys_by_layer, measured_keys, measured_states
+from sleepgym.editing.context_keys import ContextKeys
+from sleepgym.editing.keys import measured_keys, measured_states
+from sleepgym.editing.plan import Plan, Subject, by_subject, not_rewritten
 from sleepgym.editing.reach import falls_short, reaching
 from sleepgym.editing.solver import NormalMatrix, Solved
 from sleepgym.editing.spec import EditSpec, require_layers
 from sleepgym.editing.statistics import ModelStatistics
 from sleepgym.editing.target_cache import TargetCache
 from sleepgym.editing.target_store import Link, TargetStore
-from sleepgym.editing.targets import Target, contexts, key_position, optimize_targets
+from sleepgym.editing.targets import Target, key_position, optimize_targets
 from sleepgym.facts.fact import Fact
 from sleepgym.lm import score
 from sleepgym.lm.architecture import features
 from sleepgym.memory.asking import in_context, raw_probe
 from sleepgym.memory.overlay import Memory, Overlay
-from sleepgym.memory.owners import EDIT, ROW, owner_of
+from sleepgym.memory.owners import owner_of
 from sleepgym.memory.terms import acting, gates_of
 
 _WEIGHT_FACTOR = 4.0
@@ -38,45 +39,6 @@ a fact of 64 times the weight acts from about a third of the usual gate on."""
 
 _CACHED_SYSTEMS = 64
 """Maximum number of cached systems: as many (learner, layer) pairs can alternate without factoring anew."""
-
-_CACHED_NEIGHBOURS = 1024
-"""Maximum number of neighbours whose keys are kept."""
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """Facts about one subject, which share a key.
-
-    Attributes:
-        name: The subject.
-        facts: Facts about it.
-        links: Their targets on the frozen base; empty if targets are those of the edited model.
-        beside: Facts about it that are written already, with their targets.
-    """
-
-    name: str
-    facts: tuple[Fact, ...]
-    links: tuple[Link, ...]
-    beside: tuple[tuple[Fact, Target], ...] = ()
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Inputs of one solve.
-
-    Attributes:
-        targets: Targets of the facts to write.
-        subjects: Subjects of the facts to write.
-        protected_subjects: Subjects of protected facts only, whose keys are held fixed.
-        protected: Protected facts that are not rewritten.
-        neighbours: Facts about others, whose keys are to have no output.
-    """
-
-    targets: Mapping[Fact, Target]
-    subjects: Sequence[_Subject]
-    protected_subjects: Sequence[_Subject]
-    protected: Sequence[Fact]
-    neighbours: Sequence[Fact]
 
 
 class Editor:
@@ -104,12 +66,12 @@ class Editor:
     ) -> None:
         self.overlay, self.lm, self.spec = overlay, overlay.lm, spec
         require_layers(spec.layers, len(self.lm.blocks), self.lm.name)
-        self.prefixes, self._texts = statistics.prefixes[: spec.prefixes], statistics.prefixes
+        self.prefixes = statistics.prefixes[: spec.prefixes]
+        self.keys = ContextKeys(overlay, spec, statistics.prefixes)
         self.cache = TargetCache(cache, self.lm.fingerprint, spec, self.prefixes)
         self.target_store = TargetStore(overlay, self.cache, self.prefixes, spec, batch_facts)
         self._moments = statistics.moments
         self._normal: dict[int, NormalMatrix] = {}
-        self._others: OrderedDict[Fact, Tensor] = OrderedDict()
         self._solved: OrderedDict[tuple[int, tuple[str, ...]], Solved] = OrderedDict()
 
     def targets(self, facts: Sequence[Fact]) -> list[Target]:
@@ -135,7 +97,7 @@ class Editor:
         """
         if self.spec.frozen:
             with self.lm.guard.usual():
-                self.target_store.of_each([[*_not_rewritten(facts, protected), *facts] for facts, protected in writes])
+                self.target_store.of_each([[*not_rewritten(facts, protected), *facts] for facts, protected in writes])
 
     def intruder(self, memory: Memory, fact: Fact, others: Sequence[Fact]) -> tuple[Fact, float] | None:
         """The other fact whose edit answers most to the prompt of a fact.
@@ -210,7 +172,7 @@ class Editor:
     ) -> Tensor:
         # All work is done on drafts: a failed solve leaves the memory as it was.
         start = memory.without([owner_of(fact) for fact in facts])
-        plan = self._plan(start, facts, _not_rewritten(facts, protected), neighbours)
+        plan = self._plan(start, facts, not_rewritten(facts, protected), neighbours)
         probes = [raw_probe(self.lm, fact) for fact in facts]
         weights = {subject.name: 1.0 for subject in plan.subjects}
         while True:
@@ -228,21 +190,21 @@ class Editor:
         return margins
 
     def _solved_for(
-        self, start: Memory, plan: _Plan, weights: Mapping[str, float], gate_of: Mapping[str, float]
+        self, start: Memory, plan: Plan, weights: Mapping[str, float], gate_of: Mapping[str, float]
     ) -> Memory:
         """Returns a copy of the memory with the new terms; gated ones act in their own prompts, if they can."""
         draft = self._layer_by_layer(start, plan, weights, gate_of)
         if any(gate_of.values()):
-            terms = [draft.terms[owner_of(fact)] for subject in plan.subjects for fact in subject.facts]
+            terms = [draft.terms[owner_of(fact)] for fact in plan.facts]
             modules = [self.lm.blocks[layer].down_proj for layer in self.spec.layers]
-            if falls_short(terms, modules, self._bare_keys(draft, plan, self.spec.layers)):
+            if falls_short(terms, modules, self.keys.of_bare_prompts(draft, plan.facts, self.spec.layers)):
                 return self._layer_by_layer(start, plan, weights, gate_of, reach=True)
         return draft
 
     def _layer_by_layer(
         self,
         start: Memory,
-        plan: _Plan,
+        plan: Plan,
         weights: Mapping[str, float],
         gate_of: Mapping[str, float],
         reach: bool = False,
@@ -253,8 +215,8 @@ class Editor:
         gates: dict[Fact, dict[str, Tensor]] = {fact: {} for fact in plan.targets}
         for depth, layer in enumerate(self.spec.layers):
             module = self.lm.blocks[layer].down_proj
-            frozen = self._has_frozen_keys(draft, depth)
-            keys = self._keys(draft, plan.subjects, depth, frozen)
+            frozen = self.keys.frozen(draft, depth)
+            keys = self.keys.of_subjects(draft, plan.subjects, depth, frozen)
             system = self._system(draft, plan, keys, weights, depth, frozen)
             A = _roots(plan, weights, keys) * self._normal_matrix(layer, keys.device).unwhiten(system.rows(len(keys)))
             R = self._residuals(draft, plan, keys, depth)
@@ -262,7 +224,7 @@ class Editor:
                 # What is off elsewhere need not be weak here: 1 at its own key.
                 A = A / (A * keys).sum(1, keepdim=True)
             if reach:
-                A = self._reaching(A, keys, self._bare_keys(draft, plan, [layer])[0], plan, gate_of, system, layer)
+                A = self._reaching(draft, plan, A, keys, gate_of, system, layer)
             for subject, a, of_facts in zip(plan.subjects, A, R, strict=True):
                 gate = gate_of[subject.name]
                 for fact, r in zip(subject.facts, of_facts, strict=True):
@@ -272,22 +234,12 @@ class Editor:
                     draft.put(owner_of(fact), factors[fact], weight=weights[subject.name], gates=gates[fact])
         return draft
 
-    def _bare_keys(self, draft: Memory, plan: _Plan, layers: Sequence[int]) -> Tensor:
-        """Returns the keys of the bare prompts of all facts to write, ``[layers, facts, d_in]``."""
-        rows = [in_context(self.lm, fact) for subject in plan.subjects for fact in subject.facts]
-        if self._has_frozen_keys(draft, self.spec.layers.index(layers[-1])):
-            # They depend on the new terms of earlier layers alone.
-            owners = [owner_of(fact) for fact in plan.targets]
-            draft = Memory({owner: draft.terms[owner] for owner in owners if owner in draft.terms})
-        with self.overlay.use(draft):
-            return keys_by_layer(self.lm, [(row.ids, key_position(row, self.spec)) for row in rows], layers)
-
     def _reaching(
         self,
+        draft: Memory,
+        plan: Plan,
         A: Tensor,
         keys: Tensor,
-        bare: Tensor,
-        plan: _Plan,
         gate_of: Mapping[str, float],
         system: Solved,
         layer: int,
@@ -298,22 +250,15 @@ class Editor:
         def solved_for(key: Tensor) -> Tensor:
             return normal.unwhiten(system.extended(normal.whiten(key[None])).rows(1))[0]
 
+        (bare,) = self.keys.of_bare_prompts(draft, plan.facts, [layer])
         own = bare.split([len(subject.facts) for subject in plan.subjects])
         gates = [gate_of[subject.name] for subject in plan.subjects]
-        each, text = zip(A, keys, own, gates, strict=True), self._text_keys[layer].to(keys)
+        each, text = zip(A, keys, own, gates, strict=True), self.keys.of_texts[layer].to(keys)
         return torch.stack([reaching(a, key, others, gate, solved_for, text) for a, key, others, gate in each])
-
-    @cached_property
-    def _text_keys(self) -> dict[int, Tensor]:
-        """Keys of all tokens of a few texts on the frozen base, ``[tokens, d_in]`` by layer."""
-        rows = [self.lm.encode(text).ids for text in self._texts]
-        with self.overlay.use(()):
-            keys = keys_by_layer(self.lm, [(row, at) for row in rows for at in range(len(row))], self.spec.layers)
-        return dict(zip(self.spec.layers, keys, strict=True))
 
     def _plan(
         self, draft: Memory, facts: Sequence[Fact], protected: Sequence[Fact], neighbours: Sequence[Fact]
-    ) -> _Plan:
+    ) -> Plan:
         links: dict[Fact, Link] = {}
         if self.spec.frozen:
             all_facts = [*protected, *facts]
@@ -327,16 +272,16 @@ class Editor:
                 found = anchored(self.overlay, draft, facts, found, self.spec, self.spec.anchor)
             targets = dict(zip(facts, found, strict=True))
 
-        new, old = _by_subject(facts), _by_subject(protected)
+        new, old = by_subject(facts), by_subject(protected)
         subjects = {
-            name: _Subject(name, tuple(group), tuple(links[fact] for fact in group if fact in links))
+            name: Subject(name, tuple(group), tuple(links[fact] for fact in group if fact in links))
             for name, group in (old | new).items()
         }
         written = [
             replace(subjects[name], beside=tuple((f, links[f].target) for f in old.get(name, ()) if f in links))
             for name in new
         ]
-        return _Plan(targets, written, [subjects[name] for name in old if name not in new], protected, neighbours)
+        return Plan(targets, written, [subjects[name] for name in old if name not in new], protected, neighbours)
 
     def _alignment(self, draft: Memory, facts: Sequence[Fact], protected: Sequence[Fact]) -> Alignment | None:
         """Returns what aligns the targets of facts with each other and with what was written for the protected ones."""
@@ -344,41 +289,15 @@ class Editor:
             return None
         terms = {fact: draft.terms[owner_of(fact)] for fact in protected if owner_of(fact) in draft.terms}
         terms = {fact: term for fact, term in terms.items() if term.scale}
-        each = [_Subject(fact.subject, (fact,), ()) for fact in (*facts, *terms)]
-        keys = self._keys(draft, each, len(self.spec.layers) - 1, frozen=False)
+        each = [Subject(fact.subject, (fact,), ()) for fact in (*facts, *terms)]
+        keys = self.keys.of_subjects(draft, each, len(self.spec.layers) - 1, frozen=False)
         module = self.lm.blocks[self.spec.layers[-1]].down_proj
         none = keys.new_zeros(0, features(self.lm.linear(module))[1])
         residuals = torch.cat([none, *(term.factors[module][1].T.to(none) for term in terms.values())])
         return Alignment(keys[: len(facts)], keys[len(facts) :], residuals, self.spec.alignment)
 
-    def _keys(self, draft: Memory, subjects: Sequence[_Subject], depth: int, frozen: bool) -> Tensor:
-        """Returns one key per subject, ``[subjects, d_in]``: the mean over all contexts of its facts (eq. 19)."""
-        if frozen:
-            means = [torch.stack([link.target.keys[depth] for link in s.links]).mean(0) for s in subjects]
-            return torch.stack(means).to(self.lm.device, torch.float64)
-        groups: list[list[At]] = []
-        for subject in subjects:
-            rows = [row for fact in subject.facts for row in contexts(self.lm, fact, self.prefixes)]
-            groups.append([(row.ids, key_position(row, self.spec)) for row in rows])
-        with self.overlay.use(draft):
-            return measured_keys(self.lm, groups, self.spec.layers[depth])
-
-    def _has_frozen_keys(self, draft: Memory, depth: int) -> bool:
-        """Whether the frozen base's keys are valid: no adapter has terms on the linears that keys depend on.
-
-        Edits have, and so have rows of a gated adapter, from which the keys of others are too far.
-        """
-        layer = self.spec.layers[depth]
-        below = {name for block in self.lm.blocks[: layer + 1] for name in block.linears}
-        below.discard(self.lm.blocks[layer].down_proj)
-        return self.spec.frozen and not any(
-            term.scale and not below.isdisjoint(term.factors)
-            for owner, term in draft.terms.items()
-            if not owner.startswith((EDIT, ROW))
-        )
-
     def _system(
-        self, draft: Memory, plan: _Plan, keys: Tensor, weights: Mapping[str, float], depth: int, frozen: bool
+        self, draft: Memory, plan: Plan, keys: Tensor, weights: Mapping[str, float], depth: int, frozen: bool
     ) -> Solved:
         """Returns the weighted least squares of a layer (see ``solver``), the keys of the subjects to write last."""
         layer = self.spec.layers[depth]
@@ -398,30 +317,15 @@ class Editor:
             if solved is None:
                 solved = normal.empty()
                 if plan.neighbours:
-                    solved = solved.extended(normal.whiten(self._neighbour_keys(plan.neighbours)[depth].to(keys)))
+                    solved = solved.extended(normal.whiten(self.keys.of_neighbours(plan.neighbours)[depth].to(keys)))
                 if protected:
-                    protected_keys = self._keys(draft, [subject for subject, _ in protected], depth, frozen)
+                    protected_keys = self.keys.of_subjects(draft, [subject for subject, _ in protected], depth, frozen)
                     lengths = keys.new_tensor([weight for _, weight in protected]).sqrt()[:, None]
                     solved = solved.extended(normal.whiten(lengths * protected_keys))
                 self._cache_system(before, solved, frozen)
             solved = solved.extended(normal.whiten(_roots(plan, weights, keys) * keys))
         self._cache_system(after, solved, frozen)
         return solved
-
-    def _neighbour_keys(self, neighbours: Sequence[Fact]) -> Tensor:
-        """Returns the keys of others on the frozen base, ``[layers, neighbours, d_in]``."""
-        missing = [fact for fact in dict.fromkeys(neighbours) if fact not in self._others]
-        if missing:
-            rows = [in_context(self.lm, fact) for fact in missing]
-            with self.overlay.use(()):
-                found = keys_by_layer(
-                    self.lm, [(row.ids, key_position(row, self.spec)) for row in rows], self.spec.layers
-                )
-            self._others |= zip(missing, found.float().unbind(1), strict=True)
-        keys = torch.stack([self._others[fact] for fact in neighbours], 1)
-        while len(self._others) > _CACHED_NEIGHBOURS:
-            self._others.popitem(last=False)
-        return keys
 
     def _cache_system(self, name: tuple[int, tuple[str, ...]], solved: Solved, frozen: bool) -> None:
         """Caches a system with keys of the frozen base; evicts the least recently used one."""
@@ -431,7 +335,7 @@ class Editor:
             if len(self._solved) > _CACHED_SYSTEMS:
                 self._solved.popitem(last=False)
 
-    def _residuals(self, draft: Memory, plan: _Plan, keys: Tensor, depth: int) -> list[list[Tensor]]:
+    def _residuals(self, draft: Memory, plan: Plan, keys: Tensor, depth: int) -> list[list[Tensor]]:
         """Returns the residual of each fact at its subject's key, ``[d_out]`` per fact, grouped by subject."""
         if self.spec.site == "residual":
             return self._shares_of_residual(draft, plan, depth)
@@ -449,9 +353,9 @@ class Editor:
             residuals.append([plan.targets[fact].value[depth].to(leak) + correction for fact in subject.facts])
         return residuals
 
-    def _shares_of_residual(self, draft: Memory, plan: _Plan, depth: int) -> list[list[Tensor]]:
+    def _shares_of_residual(self, draft: Memory, plan: Plan, depth: int) -> list[list[Tensor]]:
         """Returns an equal share per remaining layer of the residual stream's difference from the target (eq. 20)."""
-        facts = [fact for subject in plan.subjects for fact in subject.facts]
+        facts = plan.facts
         rows = [in_context(self.lm, fact) for fact in facts]
         with self.overlay.use(draft):
             states = measured_states(
@@ -480,25 +384,11 @@ class Editor:
         return self._normal[layer]
 
 
-def _roots(plan: _Plan, weights: Mapping[str, float], keys: Tensor) -> Tensor:
+def _roots(plan: Plan, weights: Mapping[str, float], keys: Tensor) -> Tensor:
     """Returns the roots of the weights of the subjects to write, ``[subjects, 1]``."""
     return keys.new_tensor([weights[subject.name] for subject in plan.subjects]).sqrt()[:, None]
 
 
-def _not_rewritten(facts: Sequence[Fact], protected: Sequence[Fact]) -> list[Fact]:
-    """Returns the protected facts whose keys are not among those of the facts to write."""
-    written = {fact.key for fact in facts}
-    return [fact for fact in protected if fact.key not in written]
-
-
-def _by_subject(facts: Sequence[Fact]) -> dict[str, list[Fact]]:
-    """Groups facts by subject; subjects and facts keep their order."""
-    groups: dict[str, list[Fact]] = {}
-    for fact in facts:
-        groups.setdefault(fact.subject, []).append(fact)
-    return groups
-
-
-def _cache_key(subjects: Sequence[tuple[_Subject, float]]) -> tuple[str, ...]:
+def _cache_key(subjects: Sequence[tuple[Subject, float]]) -> tuple[str, ...]:
     """Returns the cache key of a system of frozen keys with weights."""
     return tuple("+".join(link.name for link in subject.links) + f"@{weight:g}" for subject, weight in subjects)
