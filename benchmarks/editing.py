@@ -62,8 +62,6 @@ class Args:
     """number of the first draw"""
     site: Literal["recipe", "down_proj"] = "recipe"
     """down_proj: targets sit on down-projections whatever the recipe says, as models with a norm after the MLP need"""
-    lead_in: str = ""
-    """words before every prompt that is taught, so that no subject begins it"""
     changes: dict[str, float] = field(default_factory=dict)
     """numbers of the recipe to change, such as ``--changes max_weight 1``"""
     tune: bool = True
@@ -108,12 +106,6 @@ stays."""
 
 def draw(args: Args, count: int, seed: int) -> list[Fact]:
     """Facts about different subjects, with neighbours."""
-    facts = drawn(args, count, seed)
-    return [replace(fact, prompt=f"{args.lead_in} {fact.prompt}") for fact in facts] if args.lead_in else facts
-
-
-def drawn(args: Args, count: int, seed: int) -> list[Fact]:
-    """Facts as their data set words them."""
     rng = np.random.default_rng(seed)
     if args.dataset == "counterfact":
         if args.data is None:

@@ -1,4 +1,4 @@
-"""Puts the tables and curves of benchmarks/editing.py, editing_speed.py and editing_cost.py into docs/editing.md.
+"""Puts tables and curves of benchmarks/editing.py and of editing_authors, _cost and _speed into docs/editing.md.
 
     python benchmarks/editing_report.py
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import tyro
 from matplotlib.figure import Figure
 
-from benchmarks import editing_cost, editing_speed
+from benchmarks import editing_authors, editing_cost, editing_speed
 from benchmarks.common import markdown, plots, records
 from benchmarks.common.records import Record
 from sleepgym.env.render.colours import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, WINE, YELLOW
@@ -29,7 +29,6 @@ COLOURS = {
     "sleepgym, no gates": SKY,
     "sleepgym, defaults": BLUE,
     "sleepgym, calibrated": ORANGE,
-    "sleepgym, defaults, lead-in": GREEN,
     "alphaedit": ORANGE,
     "evoedit": YELLOW,
     "nas": GREY,
@@ -193,7 +192,8 @@ def contents(args: Args) -> dict[str, str]:
     """Blocks of the page."""
     pictures = os.path.relpath(args.folder, args.page.parent)
     found = {name: section(name, group, pictures) for name, group in read(args.folder).items()}
-    for kind, shown in (("cost", editing_cost.table), ("speed", editing_speed.table)):
+    tables = {"authors": editing_authors.table, "cost": editing_cost.table, "speed": editing_speed.table}
+    for kind, shown in tables.items():
         found |= {file.stem: shown(records.read(file)) for file in sorted(args.folder.glob(f"{kind}.*.json"))}
     return found
 

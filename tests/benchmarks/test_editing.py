@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
 
 PAGE = "head\n<!-- tiny.world: written by benchmarks/editing_report.py -->\nold\n<!-- end of tiny.world -->\ntail\n"
 
@@ -94,3 +97,33 @@ def test_speed_is_reported_in_pairs(run_script: Callable[..., str], tmp_path: Pa
     assert "memory per fact" in shown
     rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
     assert all(row["lowest"] <= row["ratio"] <= row["highest"] for row in rows if "ratio" in row)
+
+
+@pytest.fixture
+def authors(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("editing_authors")
+
+
+def test_blocks_that_return_tuples_leave_a_model_as_it_is(authors: ModuleType, base: Any) -> None:
+    model, ids = copy.deepcopy(base.lm.model), torch.tensor([[1, 5, 9]])
+    blocks, seen = model.get_submodule("model.layers"), []
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        for index, block in enumerate(blocks):
+            blocks[index] = authors.Outer(block)
+        model.get_submodule("model.layers.0.inner").register_forward_hook(lambda *args: seen.append(args[2]))
+        assert torch.equal(model(input_ids=ids).logits, before)
+    assert isinstance(seen[0], tuple) and seen[0][0].shape[:2] == ids.shape
+    assert blocks[0].mlp is blocks[0].inner.block.mlp, "what a model reads of its blocks is there"
+
+
+def test_prompts_have_a_start_token_and_targets_none(authors: ModuleType, base: Any) -> None:
+    tokens = authors.Tokens(base.lm.tokenizer)
+    (prompt,) = tokens(["Aria lives in"])["input_ids"]
+    assert prompt == list(base.lm.encode("Aria lives in").ids)
+    assert tokens("Aria lives in")["input_ids"] == prompt[1:]
+
+
+def test_a_folder_without_the_authors_code_is_named(authors: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"expected a clone of github.com/kmeng01/memit in .*clone it there"):
+        authors.measured(authors.Args(checkout=tmp_path, facts=1))
