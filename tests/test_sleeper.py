@@ -129,7 +129,7 @@ def test_interrupted_solve_leaves_everything_as_it_was(learner, facts, unchanged
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sleepgym.editing.editor.Editor._solve", interrupt)
+    monkeypatch.setattr("sleepgym.editing.editor.Editor._system", interrupt)
     with unchanged(learner), pytest.raises(KeyboardInterrupt):
         learner.inject(facts[1:4])
 
