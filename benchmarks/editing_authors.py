@@ -21,21 +21,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
 import tyro
-from rich.console import Console
-from rich.markdown import Markdown
 from torch import Tensor, nn
 
+from benchmarks import editing
 from benchmarks.common import markdown, records, timing
 from benchmarks.common.records import Record
 from sleepgym.editing import Editor, ModelStatistics, statistics_for
 from sleepgym.editing.calibration import spec_for
-from sleepgym.facts import Fact, World
-from sleepgym.facts.real import RealFacts
+from sleepgym.facts import Fact
 from sleepgym.lm import LanguageModel, load, score, wrap
 from sleepgym.memory.asking import raw_probe
 from sleepgym.memory.overlay import Memory, Overlay
@@ -80,7 +77,7 @@ class Args:
     checkout: Path = Path("runs/memit")
     """folder of a clone of github.com/kmeng01/memit, whose code is run: name only one that you trust"""
     model: str = "tiny"
-    """any name that sleepgym.lm.load understands; whose blocks are in model.layers"""
+    """any name that sleepgym.lm.load understands, of a model whose blocks are in model.layers"""
     facts: int = 10
     """facts that each writes one by one"""
     seed: int = 0
@@ -221,20 +218,13 @@ class Authors:
         return float(score(edited, [raw_probe(edited, fact) for fact in facts]).correct.float().mean())
 
 
-def drawn(args: Args) -> list[Fact]:
-    """The facts to write, and one more to warm up with."""
-    rng, count = np.random.default_rng(args.seed), args.facts + 1
-    if args.model == "tiny":
-        return list(World().new_facts(rng, count))
-    by_subject = {fact.subject: fact for fact in RealFacts.read().new_facts(rng, 2 * count)}
-    return list(by_subject.values())[:count]
-
-
 def measured(args: Args) -> Record:
     """Seconds of every fact in both codes, in turns, and what is recalled in the end."""
     torch.set_num_threads(args.threads)
     record, lm = records.circumstances(), load(args.model, device="cpu")
-    spec, (warming, *facts) = spec_for(lm), drawn(args)
+    dataset: Literal["world", "relations"] = "world" if args.model == "tiny" else "relations"
+    warming, *facts = editing.draw(editing.Args(dataset=dataset), args.facts + 1, args.seed)
+    spec = spec_for(lm)
     statistics = statistics_for(lm, spec.layers)
     with TemporaryDirectory() as folder:
         (Path(folder) / "code").mkdir()
@@ -252,7 +242,6 @@ def measured(args: Args) -> Record:
         "fingerprint": lm.fingerprint[:16],
         "facts": len(facts),
         "layers": list(spec.layers),
-        "shared": records.was_busy(record),
         "seconds": seconds,
         "times as long": timing.ratio(seconds["theirs"], seconds["ours"]),
         "recall": {"ours": float(recalled.float().mean()), "theirs": authors.recall(facts)},
@@ -271,19 +260,16 @@ def table(record: Record) -> str:
         for key, name in (("ours", "sleepgym"), ("theirs", "the authors' MEMIT"))
     ]
     head = [f"{record['facts']} facts one by one", "s / fact, uncached (range)", "times sleepgym (range)", "recall"]
-    shared = "shared with other work" if record["shared"] else "otherwise idle"
     layers = ", ".join(map(str, record["layers"]))
     return (
-        f"{markdown.table(head, rows)}\n\n{record['model']}, edited in blocks {layers}: {record['machine']}, {shared} "
-        f"(load {record['load before']:.1f} before); medians, ranges over facts."
+        f"{markdown.table(head, rows)}\n\n{record['model']}, edited in blocks {layers}: {record['machine']}, "
+        f"{records.load_in_words(record)}; medians, ranges over facts."
     )
 
 
 def main(args: Args) -> None:
     record = measured(args)
-    Console(width=150).print(Markdown(table(record)))
-    if args.out:
-        records.write(args.out, record)
+    records.present(record, table(record), args.out)
 
 
 if __name__ == "__main__":

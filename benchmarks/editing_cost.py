@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from rich.console import Console
-from rich.markdown import Markdown
 
 from benchmarks.common import markdown, records, timing
 from benchmarks.common.records import Record
@@ -136,10 +134,9 @@ def table(record: Record) -> str:
         *(f"s / fact, {way} (range)" for way in WAYS),
         *(f"uncached, times {first} {way} (range)" for way in WAYS),
     ]
-    shared = "shared with other work" if record["shared"] else "otherwise idle"
     return (
-        f"{markdown.table(head, rows)}\n\n{record['model']}: {record['machine']}, {shared} (load "
-        f"{record['load before']:.1f} before); medians of {record['seeds']} rounds."
+        f"{markdown.table(head, rows)}\n\n{record['model']}: {record['machine']}, "
+        f"{records.load_in_words(record)}; medians of {record['seeds']} rounds."
     )
 
 
@@ -149,9 +146,7 @@ def _spread(found: dict[str, float] | None, middle: str) -> str:
 
 def main(args: Args) -> None:
     record = measured(args)
-    Console(width=150).print(Markdown(table(record)))
-    if args.out:
-        records.write(args.out, record)
+    records.present(record, table(record), args.out)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.markdown import Markdown
 
 from sleepgym import __version__
 
@@ -74,6 +76,25 @@ def circumstances(seeds: int | None = None, device: str = "cpu") -> Record:
 def was_busy(record: Mapping[str, Any]) -> bool:
     """Whether other programs were running when a measurement began."""
     return bool(record["load before"] > BUSY)
+
+
+def load_in_words(record: Mapping[str, Any]) -> str:
+    """Whether a measurement shared the machine, and the load average before it."""
+    shared = "shared with other work" if was_busy(record) else "otherwise idle"
+    return f"{shared} (load {record['load before']:.1f} before)"
+
+
+def present(record: Mapping[str, Any], table: str, out: Path | None) -> None:
+    """Prints the table of a record, and writes the record.
+
+    Args:
+        record: Content.
+        table: Markdown of it.
+        out: JSON file; None for none.
+    """
+    Console(width=150).print(Markdown(table))
+    if out is not None:
+        write(out, record)
 
 
 def write(path: Path, record: Mapping[str, Any], indent: int | None = 1) -> None:

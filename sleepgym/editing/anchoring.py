@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from sleepgym.editing.keys import measured_outputs, measured_states
 from sleepgym.editing.spec import EditSpec
-from sleepgym.editing.targets import Target, key_position
+from sleepgym.editing.targets import Target, key_tokens
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.asking import in_context
 from sleepgym.memory.overlay import Memory, Overlay
@@ -37,7 +37,7 @@ def anchored(
         anchor: Length, in units of that of the frozen base's own output at the same key.
     """
     rows = [in_context(overlay.lm, fact) for fact in facts]
-    at = [(row.ids, key_position(row, spec)) for row in rows]
+    at = key_tokens(rows, spec)
     last = spec.layers[-1]
     with overlay.use(()):
         length = anchor * measured_outputs(overlay.lm, at, last).norm(dim=1)

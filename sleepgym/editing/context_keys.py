@@ -12,7 +12,7 @@ from torch import Tensor
 from sleepgym.editing.keys import At, keys_by_layer, measured_keys
 from sleepgym.editing.plan import Subject
 from sleepgym.editing.spec import EditSpec
-from sleepgym.editing.targets import contexts, key_position
+from sleepgym.editing.targets import contexts, key_tokens
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.asking import in_context
 from sleepgym.memory.overlay import Memory, Overlay
@@ -62,7 +62,7 @@ class ContextKeys:
         groups: list[list[At]] = []
         for subject in subjects:
             rows = [row for fact in subject.facts for row in contexts(self.lm, fact, self._texts[: self.spec.prefixes])]
-            groups.append([(row.ids, key_position(row, self.spec)) for row in rows])
+            groups.append(key_tokens(rows, self.spec))
         with self.overlay.use(memory):
             return measured_keys(self.lm, groups, self.spec.layers[depth])
 
@@ -102,4 +102,4 @@ class ContextKeys:
     def _in_context(self, memory: Memory, facts: Sequence[Fact], layers: Sequence[int]) -> Tensor:
         rows = [in_context(self.lm, fact) for fact in facts]
         with self.overlay.use(memory):
-            return keys_by_layer(self.lm, [(row.ids, key_position(row, self.spec)) for row in rows], layers)
+            return keys_by_layer(self.lm, key_tokens(rows, self.spec), layers)

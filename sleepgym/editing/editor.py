@@ -21,7 +21,7 @@ from sleepgym.editing.spec import EditSpec, require_layers
 from sleepgym.editing.statistics import ModelStatistics
 from sleepgym.editing.target_cache import TargetCache
 from sleepgym.editing.target_store import Link, TargetStore
-from sleepgym.editing.targets import Target, key_position, optimize_targets
+from sleepgym.editing.targets import Target, key_tokens, optimize_targets
 from sleepgym.facts.fact import Fact
 from sleepgym.lm import score
 from sleepgym.lm.architecture import features
@@ -117,9 +117,7 @@ class Editor:
         ids = in_context(self.lm, fact).ids
         with self.lm.guard.usual(), self.overlay.use(()):
             tokens = measured_keys(self.lm, [[(ids, at)] for at in range(len(ids))], self.spec.layers[0])
-            keys = measured_keys(
-                self.lm, [[(row.ids, key_position(row, self.spec))] for row in own], self.spec.layers[0]
-            )
+            keys = measured_keys(self.lm, [[at] for at in key_tokens(own, self.spec)], self.spec.layers[0])
         rows = torch.cat([term.factors[module][0] for term in edits.values()]).to(keys)
         acts = (tokens @ rows.T).abs().amax(0) / (keys * rows).sum(1).abs().clamp_min(1e-12)
         worst = int(acts.argmax())
@@ -358,9 +356,7 @@ class Editor:
         facts = plan.facts
         rows = [in_context(self.lm, fact) for fact in facts]
         with self.overlay.use(draft):
-            states = measured_states(
-                self.lm, [(row.ids, key_position(row, self.spec)) for row in rows], self.spec.layers[-1]
-            )
+            states = measured_states(self.lm, key_tokens(rows, self.spec), self.spec.layers[-1])
         remaining = len(self.spec.layers) - depth
         shares = iter([(plan.targets[f].value[0].to(h) - h) / remaining for f, h in zip(facts, states, strict=True)])
         return [[next(shares) for _ in subject.facts] for subject in plan.subjects]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sleepgym.editing.alignment import Alignment
+from sleepgym.editing.keys import At
 from sleepgym.editing.spec import EditError, EditSpec
 from sleepgym.facts.fact import Fact
 from sleepgym.lm.continuation import Continuation, start_at
@@ -56,6 +57,11 @@ def contexts(lm: LanguageModel, fact: Fact, prefixes: Sequence[str]) -> list[Enc
 def key_position(row: Encoded, spec: EditSpec) -> int:
     """Returns the position of the key token in a context."""
     return row.subject_last if spec.key_token == "subject" else row.object_start - 1
+
+
+def key_tokens(rows: Sequence[Encoded], spec: EditSpec) -> list[At]:
+    """Returns the tokens of contexts with the positions of their key tokens."""
+    return [(row.ids, key_position(row, spec)) for row in rows]
 
 
 def optimize_targets(
