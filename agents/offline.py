@@ -7,6 +7,7 @@ forbidden actions have probability 0. scripts/make_datasets.py writes datasets; 
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -179,6 +180,7 @@ class Iql(nn.Module):
 
 
 def main(args: Args) -> None:
+    begun = time.monotonic()
     torch.set_num_threads(args.threads)
     dataset = minari.load_dataset(args.dataset)
     steps = steps_of(dataset, args.device)
@@ -218,7 +220,10 @@ def main(args: Args) -> None:
                 logger.record(f"train/{name}", number)
             logger.dump(update)
     policy.set_training_mode(False)
-    card = PolicyCard(algorithm="MaskablePPO", env_id=env_id, seed=args.seed, steps=0, arguments=asdict(args))
+    hours = round((time.monotonic() - begun) / 3600, 4)
+    card = PolicyCard(
+        algorithm="MaskablePPO", env_id=env_id, seed=args.seed, steps=0, hours=hours, arguments=asdict(args)
+    )
     card.save(model, args.out / "last.zip")
     print(f"policy: {args.out}/last.zip   logs: tensorboard --logdir {args.out}")
 

@@ -26,7 +26,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from benchmarks import results_page
 from benchmarks.common import records
-from benchmarks.results_data import ELSEWHERE, PLANNER, PPO, Way, best_rule, recorded
+from benchmarks.results_data import ELSEWHERE, OFFLINE, PLANNER, PPO, Way, best_rule, recorded
 from benchmarks.results_habits import side_by_side, watch
 from benchmarks.sim_players import is_trained
 from sleepgym.episode.actions import Action
@@ -77,20 +77,26 @@ class Args:
 
 
 def matrices(folder: Path) -> dict[str, ScoreMatrix]:
-    """Scores by scheduler; all policies are runs of one."""
+    """Scores by scheduler; all policies that learned in one way are runs of one."""
     found: dict[str, ScoreMatrix] = {}
-    policies: list[ScoreMatrix] = []
+    learned: dict[str, list[ScoreMatrix]] = {}
     for path in sorted(folder.glob(f"*/{SCORES}")):
         one = ScoreMatrix.load(path)
         if is_trained(one.name):
-            policies.append(one)
+            learned.setdefault(learner_of(path.with_name(POLICY)), []).append(one)
         else:
             found[one.name] = one
-    if policies:
+    for name, policies in learned.items():
         if len({one.streams for one in policies}) > 1:
             raise ScoreError(f"expected policies on the same streams in {folder}; play those that differ again")
-        found[PPO] = ScoreMatrix(PPO, policies[0].streams, np.concatenate([one.scores for one in policies]))
+        found[name] = ScoreMatrix(name, policies[0].streams, np.concatenate([one.scores for one in policies]))
     return found
+
+
+def learner_of(card: Path) -> str:
+    """How an entry's policy learned, from its card: as agents/offline.py says, or else by PPO."""
+    algorithm = PolicyCard.model_validate_json(card.read_bytes()).arguments.get("algorithm")
+    return OFFLINE.get(str(algorithm), PPO)
 
 
 # ------------------------------------------------------------------- how they learned

@@ -28,18 +28,26 @@ def data(benchmark: Callable[[str], ModuleType]) -> ModuleType:
     return benchmark("results_data")
 
 
-def save(folder: Path, name: str, *scores: float, first: int = 0) -> None:
-    streams = tuple(range(first, first + len(scores)))
-    ScoreMatrix(name, streams, np.array([scores])).save(folder / name.replace(":", "-") / "scores.json")
+def save(folder: Path, name: str, *scores: float, first: int = 0, learned_by: str = "maskable") -> None:
+    """Writes an entry; that of a policy has its card."""
+    streams, entry = tuple(range(first, first + len(scores))), folder / name.replace(":", "-")
+    ScoreMatrix(name, streams, np.array([scores])).save(entry / "scores.json")
+    if name.endswith(".zip"):
+        card = PolicyCard(
+            algorithm="MaskablePPO", env_id="SleepSim-v0", seed=0, steps=1, arguments={"algorithm": learned_by}
+        )
+        (entry / "policy.json").write_text(card.model_dump_json())
 
 
-def test_policies_are_runs_of_one(results: ModuleType, tmp_path: Path) -> None:
+def test_policies_are_runs_of_how_they_learned(results: ModuleType, data: ModuleType, tmp_path: Path) -> None:
     save(tmp_path, "night-owl", 0.1, 0.2)
     save(tmp_path, "maskable-ppo:b.zip", 0.5, 0.6)
     save(tmp_path, "maskable-ppo:a.zip", 0.3, 0.4)
+    save(tmp_path, "maskable-ppo:cloned.zip", 0.8, 0.9, learned_by="bc")
     found = results.matrices(tmp_path)
-    assert found.keys() == {"night-owl", "PPO"}
+    assert found.keys() == {"night-owl", "PPO", data.OFFLINE["bc"]}
     assert found["PPO"].scores.tolist() == [[0.3, 0.4], [0.5, 0.6]]
+    assert data.best_rule(found) == "night-owl", "a policy is no rule"
     save(tmp_path, "maskable-ppo:c.zip", 0.5, 0.6, first=7)
     with pytest.raises(ScoreError, match="expected policies on the same streams"):
         results.matrices(tmp_path)
