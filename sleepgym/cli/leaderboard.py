@@ -126,7 +126,7 @@ class Args:
             for one in self._played(waiting, missing, advance):
                 played[one.name] = joined([played[one.name], one]) if one.name in played else one
                 if self.out is not None:
-                    # Each when it is done: what was played is not lost if a later one is interrupted.
+                    # Lot by lot: what was played is not lost if a later one is interrupted.
                     keep(played[one.name], self.out / folder_name(one.name))
         title = f"{self.env_id}, {self.streams} test streams, mean [95 % interval]"
         sheet = leaderboard_sheet(list(played.values()), np.random.default_rng(0), title)
@@ -142,24 +142,25 @@ class Args:
     def _played(
         self, players: Sequence[Player], seeds: Mapping[str, range], advance: Callable[[str, int], None]
     ) -> Iterator[Played]:
-        """Plays entries, one after the other, each on its seeds."""
+        """Plays entries, one after the other, each on its seeds, and yields them lot by lot."""
         from sleepgym.evaluation import chunks, in_processes
-        from sleepgym.leaderboard.playing import joined, play
+        from sleepgym.leaderboard.playing import play
 
         if self.processes == 1:
             for player in players:
                 told = partial(_tell, advance, player.name)
-                yield play(player, self.env_id, seeds[player.name], self.slots, told)
+                for lot in chunks(seeds[player.name], self.slots):
+                    yield play(player, self.env_id, lot, self.slots, told)
             return
-        lots = {name: [tuple(lot) for lot in chunks(of, min(self.slots, 4))] for name, of in seeds.items()}
-        jobs = [_Job(player.name, self.env_id, lot, self.slots) for player in players for lot in lots[player.name]]
-        parts: list[Played] = []
+        size = min(self.slots, 4)
+        jobs = [
+            _Job(player.name, self.env_id, tuple(lot), self.slots)
+            for player in players
+            for lot in chunks(seeds[player.name], size)
+        ]
         for part in in_processes(_play_chunk, jobs, self.processes):
-            parts.append(part)
             advance(part.name, len(part.results))
-            if len(parts) == len(lots[part.name]):
-                yield joined(parts)
-                parts = []
+            yield part
 
 
 def _tell(advance: Callable[[str, int], None], name: str, result: EpisodeResult) -> None:

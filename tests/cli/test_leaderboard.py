@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -21,6 +21,7 @@ from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.wrappers import FlattenLedger
 from sleepgym.episode.actions import Action
 from sleepgym.evaluation import ScoreMatrix
+from sleepgym.leaderboard import playing
 from sleepgym.leaderboard.submission import Submission
 from sleepgym.record.recording import Recording
 from sleepgym.training import LedgerExtractor, PolicyCard
@@ -106,6 +107,25 @@ def test_an_entry_of_fewer_streams_is_played_on(handed_in: tuple[Path, Ran], tmp
     assert first.read_bytes() == before[1] and after.scores[0, 0] == before[0].scores[0, 0]
     wanted = ScoreMatrix.load(handed_in[0] / "never-sleep" / "scores.json")
     np.testing.assert_allclose(after.scores, wanted.scores, atol=1e-4)
+
+
+def test_what_was_played_is_kept_when_a_later_stream_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play, asked = playing.play, list[Sequence[int]]()
+
+    def fails_at_the_second(player: Any, env_id: str, seeds: Sequence[int], *rest: Any) -> Any:
+        asked.append(tuple(seeds))
+        if len(asked) == 2:
+            raise RuntimeError("the power went")
+        return play(player, env_id, seeds, *rest)
+
+    monkeypatch.setattr(playing, "play", fails_at_the_second)
+    arguments = ("never-sleep", *MINI, "--validate", "0", "--slots", "1", "--out", str(tmp_path))
+    with pytest.raises(RuntimeError, match="the power went"):
+        leaderboard(*arguments)
+    assert ScoreMatrix.load(tmp_path / "never-sleep" / "scores.json").streams == STREAMS[:1]
+    assert leaderboard(*arguments).status == 0
+    assert asked == [STREAMS[:1], STREAMS[1:], STREAMS[1:]]
+    assert ScoreMatrix.load(tmp_path / "never-sleep" / "scores.json").streams == STREAMS
 
 
 def test_fewer_streams_than_an_entry_has_are_the_first_of_it_and_nothing_is_lost(
