@@ -121,18 +121,18 @@ def test_a_watched_night_is_an_ordinary_night(benchmark: Callable[[str], ModuleT
 
 
 def test_report_has_a_picture_and_a_table_of_every_experiment(
-    run_script: Callable[..., str], read: Callable[[str], dict], folder: Path
+    run_script: Callable[..., str], read: Callable[[str], dict], tmp_path: Path
 ) -> None:
     for experiment in QUICK:
-        read(experiment)
-    (folder / "page.md").write_text(PAGE)
-    run_script("benchmarks/sleep_report.py", "--folder", ".", "--page", "page.md", cwd=folder)
-    page = (folder / "page.md").read_text()
+        (tmp_path / f"tiny.{experiment}.json").write_text(json.dumps(read(experiment)))
+    (tmp_path / "page.md").write_text(PAGE)
+    run_script("benchmarks/sleep_report.py", "--folder", ".", "--page", "page.md", cwd=tmp_path)
+    page = (tmp_path / "page.md").read_text()
     assert page.startswith("head\n") and page.endswith("\ntail\n") and "\nold\n" not in page
     assert "\nwords of a person\n" in page
     for experiment in QUICK:
         assert f"(tiny.{experiment}.png)" in page
-        assert (folder / f"tiny.{experiment}.png").stat().st_size > 10_000
+        assert (tmp_path / f"tiny.{experiment}.png").stat().st_size > 10_000
     assert "Llama 3.1 8B unless noted" in page
     widths = [line.count("|") for line in page.splitlines() if line.startswith("|")]
     assert min(widths) > 3
