@@ -32,7 +32,8 @@ from sleepgym.env.observation import (
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.spaces import Choices
 from sleepgym.episode.actions import Action, NoteAction
-from sleepgym.episode.card import Card, NotesCard, load_card
+from sleepgym.episode.card import Card, load_card
+from sleepgym.episode.card_sections import NotesCard
 from sleepgym.episode.reward import Reward
 from sleepgym.files import card_paths
 from sleepgym.schedulers import LookAhead, RandomScheduler, Scheduler

@@ -16,7 +16,7 @@ from functools import cache
 import torch
 
 from sleepgym.editing.spec import EditSpec
-from sleepgym.episode.card import EpisodeCard, ModelCard
+from sleepgym.episode.card_sections import EpisodeCard, ModelCard
 from sleepgym.episode.held_out import HeldOut
 from sleepgym.facts.fact import Fact
 from sleepgym.lm import LanguageModel, load, score

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sleepgym.episode.card import EpisodeCard
+from sleepgym.episode.card_sections import EpisodeCard
 from sleepgym.lm.probes import perplexity, sampled_columns
 from sleepgym.memory.overlay import Memory
 from sleepgym.sleeper import Base

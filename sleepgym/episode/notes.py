@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.episode.actions import NoteAction
-from sleepgym.episode.card import NotesCard
+from sleepgym.episode.card_sections import NotesCard
 from sleepgym.episode.inbox import Inbox
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.ledger import Key

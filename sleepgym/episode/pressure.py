@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sleepgym.episode.card import PressureCard
+from sleepgym.episode.card_sections import PressureCard
 
 
 def sleep_pressure(card: PressureCard, load: float, ticks_awake: int, perplexity_ratio: float) -> float:

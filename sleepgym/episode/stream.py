@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from sleepgym.episode.card import Card, StreamCard
+from sleepgym.episode.card import Card
+from sleepgym.episode.card_sections import StreamCard
 from sleepgym.facts.fact import Fact
 from sleepgym.facts.real import RealFacts
 from sleepgym.facts.source import FactSource

@@ -16,7 +16,8 @@ from sleepgym.env.fastweights.env import FastWeightsEnv
 from sleepgym.env.observation import LEDGER_FEATURES, STATS_FEATURES
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.episode.actions import Action
-from sleepgym.episode.card import Card, Section, load_card
+from sleepgym.episode.card import Card, load_card
+from sleepgym.episode.card_sections import Section
 from sleepgym.files import card_paths
 from sleepgym.schedulers import NeverSleep, known_schedulers
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from sleepgym.episode.card import Section, Share, read_card
+from sleepgym.episode.card import read_card
+from sleepgym.episode.card_sections import Section, Share
 from sleepgym.fastweights.task import ASKED_TOGETHER
 from sleepgym.files import card_paths
 from sleepgym.settings import require
