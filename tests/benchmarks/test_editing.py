@@ -122,8 +122,17 @@ def test_prompts_have_a_start_token_and_targets_none(authors: ModuleType, base: 
     (prompt,) = tokens(["Aria lives in"])["input_ids"]
     assert prompt == list(base.lm.encode("Aria lives in").ids)
     assert tokens("Aria lives in")["input_ids"] == prompt[1:]
+    assert tokens.encode("Aria lives in") == prompt and tokens.bos_token_id == prompt[0], "as their tokenizer has them"
 
 
-def test_a_folder_without_the_authors_code_is_named(authors: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"expected a clone of github.com/kmeng01/memit in .*clone it there"):
-        authors.measured(authors.Args(checkout=tmp_path, facts=1))
+def test_a_projection_leaves_out_the_directions_of_text(authors: ModuleType) -> None:
+    axes = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(0))).Q
+    found = authors.null_space(axes @ torch.diag(torch.tensor([5.0, 1.0, 0.01, 0.001])) @ axes.T, 0.02)
+    torch.testing.assert_close(found, axes[:, 2:] @ axes[:, 2:].T, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["memit", "alphaedit"])
+def test_a_folder_without_the_authors_code_is_named(authors: ModuleType, tmp_path: Path, method: str) -> None:
+    source = authors.METHODS[method].repository
+    with pytest.raises(SystemExit, match=rf"expected a clone of github.com/{source} in .*clone it there"):
+        authors.measured(authors.Args(method=method, checkout=tmp_path, facts=1))
