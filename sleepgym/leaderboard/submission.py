@@ -180,9 +180,11 @@ def kept(folder: Path, player: Player, env_id: str, streams: int) -> Played | No
     seeds = tuple(episode.seed for episode in found.episodes)
     if (submission.scores.name, found.policy, found.rule, ids) != (player.name, player.policy, player.rule, {env_id}):
         return None
-    if not seeds or seeds != submission.scores.streams or any(submission.mistakes()):
+    # Scores are written first: there may be more of them if writing was interrupted.
+    if not seeds or seeds != submission.scores.streams[: len(seeds)] or any(submission.mistakes()):
         return None
-    episodes, recordings = found.episodes[:streams], submission.recordings[:streams]
+    episodes = found.episodes[:streams]
+    recordings = submission.recordings[: len(episodes)]
     seconds = found.seconds * len(episodes) / len(seeds)
     return Played(player.name, player.policy, player.rule, episodes, recordings, seconds, player.card)
 

@@ -109,16 +109,22 @@ def test_an_entry_of_fewer_streams_is_played_on(handed_in: tuple[Path, Ran], tmp
     np.testing.assert_allclose(after.scores, wanted.scores, atol=1e-4)
 
 
-def test_what_was_played_is_kept_when_a_later_stream_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    play, asked = playing.play, list[Sequence[int]]()
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Streams that were to be played, lot by lot; the second lot fails."""
+    play, lots = playing.play, list[tuple[int, ...]]()
 
-    def fails_at_the_second(player: Any, env_id: str, seeds: Sequence[int], *rest: Any) -> Any:
-        asked.append(tuple(seeds))
-        if len(asked) == 2:
+    def recorded(player: Any, env_id: str, seeds: Sequence[int], *rest: Any) -> Any:
+        lots.append(tuple(seeds))
+        if len(lots) == 2:
             raise RuntimeError("the power went")
         return play(player, env_id, seeds, *rest)
 
-    monkeypatch.setattr(playing, "play", fails_at_the_second)
+    monkeypatch.setattr(playing, "play", recorded)
+    return lots
+
+
+def test_what_was_played_is_kept_when_a_later_stream_fails(tmp_path: Path, asked: list[tuple[int, ...]]) -> None:
     arguments = ("never-sleep", *MINI, "--validate", "0", "--slots", "1", "--out", str(tmp_path))
     with pytest.raises(RuntimeError, match="the power went"):
         leaderboard(*arguments)
@@ -126,6 +132,18 @@ def test_what_was_played_is_kept_when_a_later_stream_fails(tmp_path: Path, monke
     assert leaderboard(*arguments).status == 0
     assert asked == [STREAMS[:1], STREAMS[1:], STREAMS[1:]]
     assert ScoreMatrix.load(tmp_path / "never-sleep" / "scores.json").streams == STREAMS
+
+
+def test_scores_that_were_written_before_a_kill_cost_no_earlier_stream(
+    handed_in: tuple[Path, Ran], tmp_path: Path, asked: list[tuple[int, ...]]
+) -> None:
+    shutil.copytree(handed_in[0] / "never-sleep", tmp_path / "never-sleep")
+    path = tmp_path / "never-sleep" / "episodes.json"
+    document = json.loads(path.read_text())
+    document["episodes"].pop()  # as if the process had been killed between the scores and this file
+    path.write_text(json.dumps(document))
+    assert leaderboard("never-sleep", *MINI, "--validate", "0", "--out", str(tmp_path)).status == 0
+    assert asked == [STREAMS[1:]]
 
 
 def test_fewer_streams_than_an_entry_has_are_the_first_of_it_and_nothing_is_lost(
