@@ -32,7 +32,7 @@ from sleepgym.evaluation.statistics import ScoreArray
 from sleepgym.training import PolicyCard
 
 PPO, NEVER, PLANNER = "PPO", "never-sleep", "benchmarks.planner:planner"
-OFFLINE: Mapping[str, str] = {"bc": "behaviour cloning, offline", "iql": "implicit Q-learning, offline"}
+OFFLINE: Mapping[str, str] = {"bc": "behaviour cloning (offline)", "iql": "implicit Q-learning (offline)"}
 """Schedulers that learned from a dataset alone, by what agents/offline.py calls their algorithm."""
 SIM_ONLY = "sim only"
 """Way of training of the policies that ship."""
