@@ -30,7 +30,7 @@ def test_every_link_of_the_readme_leads_somewhere() -> None:
 
 def test_the_rows_of_scores_are_those_of_the_page() -> None:
     page = (README.parent / "docs" / "environments" / "headroom.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| [\w:=.,-]+ \| \d.*$", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    rows = re.findall(r"^\| [\w:=.,() -]+ \| \d.*$", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
     rows = [row for row in rows if row.count("|") > 3]
     assert len(rows) == 10
     assert [row for row in rows if row not in page.splitlines()] == []
@@ -41,7 +41,7 @@ def test_the_leaderboard_of_the_first_screen_is_that_of_the_results() -> None:
         README.read_text("utf-8").partition("## ")[0],
         (README.parent / "docs" / "results.md").read_text("utf-8"),
     )
-    rows = re.findall(r"^\| [\w:=.,-]+ \| \d\.\d{3} \[.*\] \|$", first, flags=re.MULTILINE)
+    rows = re.findall(r"^\| [\w:=.,() -]+ \| \d\.\d{3} \[.*\] \|$", first, flags=re.MULTILINE)
     (scores,) = re.findall(r"<!-- scores: .*?-->(.*?)<!-- end of scores -->", results, flags=re.DOTALL)
     assert len(rows) >= 3 and rows == scores.strip().splitlines()[2:]
 
