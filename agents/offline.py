@@ -180,7 +180,6 @@ class Iql(nn.Module):
 
 
 def main(args: Args) -> None:
-    begun = time.monotonic()
     torch.set_num_threads(args.threads)
     dataset = minari.load_dataset(args.dataset)
     steps = steps_of(dataset, args.device)
@@ -195,6 +194,7 @@ def main(args: Args) -> None:
         seed=args.seed,
         device=args.device,
     )
+    model.start_time = time.time_ns()  # its own learning would begin here
     policy = model.policy
     optimizer = torch.optim.Adam(policy.parameters(), args.learning_rate)
     critics = None
@@ -220,11 +220,8 @@ def main(args: Args) -> None:
                 logger.record(f"train/{name}", number)
             logger.dump(update)
     policy.set_training_mode(False)
-    hours = round((time.monotonic() - begun) / 3600, 4)
-    card = PolicyCard(
-        algorithm="MaskablePPO", env_id=env_id, seed=args.seed, steps=0, hours=hours, arguments=asdict(args)
-    )
-    card.save(model, args.out / "last.zip")
+    card = PolicyCard(algorithm="MaskablePPO", env_id=env_id, seed=args.seed, steps=0, arguments=asdict(args))
+    card.after(model).save(model, args.out / "last.zip")
     print(f"policy: {args.out}/last.zip   logs: tensorboard --logdir {args.out}")
 
 

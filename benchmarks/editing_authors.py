@@ -1,7 +1,7 @@
 """Seconds that one more fact takes in the code of MEMIT's or AlphaEdit's authors, beside this project's, in turns.
 
     git clone https://github.com/kmeng01/memit runs/memit
-    python benchmarks/editing_authors.py --method memit --model tiny --out docs/editing/authors.memit.tiny.json
+    python benchmarks/editing_authors.py --method memit --model tiny --out docs/editing/authors.tiny.json
 
 What is timed is their ``apply_..._to_model`` with their settings for GPT-J, one fact a call; a checkout is code: name
 only one that you trust. A copy of it is run in which the device is that of the model. Around it, text statistics and

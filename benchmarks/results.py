@@ -95,7 +95,7 @@ def matrices(folder: Path) -> dict[str, ScoreMatrix]:
 
 def learner_of(card: Path) -> str:
     """How an entry's policy learned, from its card: as agents/offline.py says, or else by PPO."""
-    algorithm = PolicyCard.model_validate_json(card.read_bytes()).arguments.get("algorithm")
+    algorithm = PolicyCard.read(card).arguments.get("algorithm")
     return OFFLINE.get(str(algorithm), PPO)
 
 
@@ -209,7 +209,7 @@ def record_ways(args: Args) -> None:
         scores = played(folder).get(PPO)
         if scores is None:
             raise SystemExit(f"expected entries of policies in {folder}, found none; play policies there")
-        cards = [PolicyCard.model_validate_json(path.read_bytes()) for path in sorted(folder.glob(f"*/{POLICY}"))]
+        cards = [PolicyCard.read(path) for path in sorted(folder.glob(f"*/{POLICY}"))]
         name = folder.name.replace("_", " ")
         ways[name] = Way.of_cards(ScoreMatrix(name, scores.streams, scores.scores), cards)
     record = records.circumstances() | {"ways": {name: way.record() for name, way in ways.items()}}

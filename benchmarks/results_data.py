@@ -143,7 +143,7 @@ def best_rule(scores: Mapping[str, ScoreMatrix]) -> str:
 
 
 def recorded(folder: Path) -> dict[str, ScoreMatrix]:
-    """Matrices by scheduler, policies last."""
+    """Matrices by scheduler, PPO last."""
     found = {one.name: one for one in map(ScoreMatrix.load, sorted(folder.glob("*.json")))}
     return {name: found[name] for name in sorted(found, key=lambda name: (name == PPO, name))}
 

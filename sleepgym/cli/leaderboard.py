@@ -146,18 +146,13 @@ class Args:
         from sleepgym.evaluation import chunks, in_processes
         from sleepgym.leaderboard.playing import play
 
+        size = self.slots if self.processes == 1 else min(self.slots, 4)
+        lots = [(player, lot) for player in players for lot in chunks(seeds[player.name], size)]
         if self.processes == 1:
-            for player in players:
-                told = partial(_tell, advance, player.name)
-                for lot in chunks(seeds[player.name], self.slots):
-                    yield play(player, self.env_id, lot, self.slots, told)
+            for player, lot in lots:
+                yield play(player, self.env_id, lot, self.slots, partial(_tell, advance, player.name))
             return
-        size = min(self.slots, 4)
-        jobs = [
-            _Job(player.name, self.env_id, tuple(lot), self.slots)
-            for player in players
-            for lot in chunks(seeds[player.name], size)
-        ]
+        jobs = [_Job(player.name, self.env_id, tuple(lot), self.slots) for player, lot in lots]
         for part in in_processes(_play_chunk, jobs, self.processes):
             advance(part.name, len(part.results))
             yield part

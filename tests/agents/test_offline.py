@@ -65,6 +65,7 @@ def test_cloning_does_what_was_done_and_iql_what_was_worth_more(
         )
         model, card = load_policy(tmp_path / algorithm / "last.zip")
         assert (card.env_id, card.arguments["algorithm"]) == ("SleepLLM-Mini-v0", algorithm)
+        assert card.steps == 0 and card.hours is not None and card.hours > 0
         (episode,) = list(minari.load_dataset(dataset).iterate_episodes([0]))
         policy: Any = model.policy
         tensors, _ = policy.obs_to_tensor(episode.observations)
