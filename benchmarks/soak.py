@@ -1,6 +1,6 @@
 """Memory of a process that is used for hours, by a learner that is taught, asked, put to sleep and saved, and players.
 
-    python benchmarks/soak.py --hours 2 --out runs/soak.json
+    python benchmarks/soak.py --hours 2 --out docs/robustness.json --page docs/robustness.md
 
 Rounds of mixed use follow each other. What is used in them (facts, streams, slots) is drawn from a small stock, so that
 what is cached on purpose is cached in the warm-up; what grows afterwards is lost. The last round is played again in a
@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import hashlib
-import json
 import multiprocessing
 import resource
 import tempfile
@@ -25,13 +24,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from scipy.stats import theilslopes
 
 import sleepgym  # noqa: F401  (registers the environments)
-from benchmarks.common import records
+from benchmarks.common import markdown, records
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.env.sleep_env import SleepEnv
 from sleepgym.env.vector import SleepVectorEnv
@@ -61,6 +58,8 @@ class Args:
     """card of the environments, of the bundled model"""
     out: Path | None = None
     """JSON with every figure"""
+    page: Path | None = None
+    """Markdown whose marked table is replaced"""
 
 
 class Life:
@@ -178,8 +177,8 @@ def slope_of(hours: list[float], mb: list[float], bins: int = 40) -> Slope:
 def main(args: Args) -> None:
     record = records.circumstances()
     life, hours, mb = Life(args.card), [], []
-    console, start, number = Console(width=100), time.monotonic(), 0
-    with tempfile.TemporaryDirectory() as folder, Progress(console=console, transient=True) as progress:
+    start, number = time.monotonic(), 0
+    with tempfile.TemporaryDirectory() as folder, Progress(transient=True) as progress:
         before, scratch = Path(folder) / "before", Path(folder) / "scratch"
         task = progress.add_task("rounds", total=args.hours)
         while True:
@@ -195,20 +194,30 @@ def main(args: Args) -> None:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             fresh = pool.apply(fresh_round, (args.card, number, before))
     slope = slope_of(hours[args.warm_up :], mb[args.warm_up :])
-    table = Table("hours", "MB", title=f"memory over {number + 1} rounds")
-    for i in sorted({round(i) for i in np.linspace(0, number, SHOWN)}):
-        table.add_row(f"{hours[i]:.3f}", f"{mb[i]:.1f}")
-    console.print(table)
-    console.print(
-        f"after {args.warm_up} rounds: {slope.slope:+.2f} MB/h, 95 % interval {slope.low:+.2f} to {slope.high:+.2f}, "
-        f"n = {number + 1 - args.warm_up} rounds"
-    )
-    console.print(f"the last round in a fresh process: {'equal' if fresh == result else 'different'}")
+    record |= {"warm up": args.warm_up, "MB per hour": vars(slope), "equal": fresh == result}
+    record |= {"hours": [round(at, 5) for at in hours], "MB": [round(size, 2) for size in mb]}
+    blocks = contents(record)
+    records.present(record, blocks["soak"], None)
     if args.out:
-        found = {"rounds": number + 1, "hours": hours, "MB": mb, "MB per hour": vars(slope), "equal": fresh == result}
-        records.write(args.out, record | json.loads(json.dumps(found)))
+        records.write(args.out, record, indent=None)
+    if args.page:
+        markdown.write(args.page, blocks, "Robustness", "benchmarks/soak.py")
     if fresh != result:
         raise SystemExit(1)
+
+
+def contents(record: records.Record) -> markdown.Blocks:
+    """Memory over time, its slope, and whether a fresh process agreed."""
+    hours, mb, warm_up = record["hours"], record["MB"], record["warm up"]
+    shown = sorted({round(at) for at in np.linspace(0, len(hours) - 1, SHOWN)})
+    rows = [[f"{hours[at]:.2f}", str(at + 1), f"{mb[at]:.1f}"] for at in shown]
+    of, compared = record["MB per hour"], "equal" if record["equal"] else "different"
+    about = (
+        f"{len(hours)} rounds. Growth after the first {warm_up}: {of['slope']:+.2f} MB an hour "
+        f"[{of['low']:+.2f}, {of['high']:+.2f}]. The last round in a fresh process: {compared}."
+    )
+    machine = f"{record['machine']}, {records.load_in_words(record)}; `{record['command']}`."
+    return {"soak": f"{markdown.table(['hours', 'rounds', 'MB'], rows)}\n\n{about}\n\n{machine}"}
 
 
 if __name__ == "__main__":

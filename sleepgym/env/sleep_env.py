@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sleepgym.env.observation import Observation, Observer
+from sleepgym.env.options import known_options
 from sleepgym.env.render.rendering import Rendering
 from sleepgym.env.shared import held_out, is_known, shared_base
 from sleepgym.env.spaces import Choices
@@ -310,9 +311,7 @@ class SleepEnv(Rendering, gym.Env[Observation, Any]):
             ValueError: An option is not known, or there is no such split; the present episode goes on.
             FactError: The split has fewer facts than the card wants.
         """
-        options = options or {}
-        if unknown := sorted(str(key) for key in options.keys() - OPTIONS):
-            raise ValueError(f"expected options out of {sorted(OPTIONS)}, found {unknown}; leave them out")
+        options = known_options(options, OPTIONS)
         split = checked_split(options.get("split", self.split))
         super().reset(seed=seed)
         self.split = split

@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from sleepgym.env.observation import Observation
+from sleepgym.env.options import known_options
 from sleepgym.env.spaces import Choices, action_error
 from sleepgym.episode.card import Card
 from sleepgym.facts.world import Split, checked_split
@@ -63,7 +64,6 @@ class SimEnv(gym.Env[Observation, Any]):
     ) -> None:
         if render_mode is not None:
             raise ValueError(f"expected render_mode=None, since a simulation has no picture, found {render_mode!r}")
-        checked_split(split)
         self._one = SimVectorEnv(1, card, fit, AutoresetMode.DISABLED, flat, split, **overrides)
         self.card, self.split, self.flat = self._one.card, split, flat
         self.action_space = self._one.single_action_space
@@ -88,13 +88,13 @@ class SimEnv(gym.Env[Observation, Any]):
                 ``env.unwrapped.episode.readings``. ``{"split": ...}`` has no effect.
 
         Raises:
-            ValueError: An option is not known, or the stream is of another card; the present episode goes on.
+            ValueError: An option is not known, there is no such split, or the stream is of another card; the present
+                episode goes on.
         """
-        options = options or {}
-        if unknown := sorted(options.keys() - _OPTIONS):
-            raise ValueError(f"expected options out of {sorted(_OPTIONS)}, found {unknown}; leave them out")
+        options = known_options(options, _OPTIONS)
         readings = [options["readings"]] if "readings" in options else []
         streams = {"streams": streams_of(self.card, [options["stream"]], readings)} if "stream" in options else {}
+        checked_split(options.get("split", self.split))
         super().reset(seed=seed)
         observation, info = self._one.reset(seed=[seed], options=streams)
         self.over = False

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from sleepgym.env.batches import require_running
 from sleepgym.env.observation import Observation, Observer
+from sleepgym.env.options import known_options
 from sleepgym.episode.card import Card
-from sleepgym.facts.world import Split
+from sleepgym.facts.world import Split, checked_split
 from sleepgym.sim.actions import Tables
 from sleepgym.sim.dice import Keys, keys_of
 from sleepgym.sim.episodes import Episodes, Steps, drawn
@@ -25,6 +26,9 @@ from sleepgym.sim.observation import flattened, observations
 from sleepgym.sim.response import Response
 from sleepgym.sim.snapshot import Snapshot
 from sleepgym.sim.streams import Streams
+
+_OPTIONS = {"reset_mask", "split", "streams"}
+"""Options of a reset."""
 
 
 class SimVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
@@ -46,7 +50,7 @@ class SimVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         **overrides: Sections of the card with the keys to replace.
 
     Raises:
-        ValueError: There are no environments.
+        ValueError: There are no environments, or there is no such split.
         CardError: The card cannot be read, or a key is unknown, missing or has an impossible value.
         FitError: There is no such fit, or none for the card.
     """
@@ -67,7 +71,7 @@ class SimVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             raise ValueError(f"expected at least one environment, found num_envs={num_envs}")
         self.setting, self.response = setting_and_response(card, fit, overrides)
         self.card = self.setting.card
-        self.num_envs, self.flat, self.split = num_envs, flat, split
+        self.num_envs, self.flat, self.split = num_envs, flat, checked_split(split)
         self.tables = Tables(self.card)
         """What the actions mean."""
         self.autoreset_mode = AutoresetMode(autoreset_mode)
@@ -82,7 +86,7 @@ class SimVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
         self._episodes: Episodes | None = None
         self._masks = np.zeros((num_envs, 0), bool)
         self._ended = np.zeros(num_envs, bool)
-        self._seeded = False
+        self._seeded = np.zeros(num_envs, bool)
 
     @property
     def episodes(self) -> Episodes:
@@ -105,12 +109,15 @@ class SimVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
                 on from the seeds before.
             options: ``{"reset_mask": bool [num_envs]}`` resets some environments only; ``{"streams": Streams}`` has
                 them play these streams, one row per environment, such as those of
-                :func:`~sleepgym.sim.streams.streams_of`, to compare with real episodes.
+                :func:`~sleepgym.sim.streams.streams_of`, to compare with real episodes. ``{"split": ...}`` has no
+                effect.
 
         Raises:
-            ValueError: There are not as many seeds or streams as environments, or the mask is of another shape.
+            ValueError: An option or a split is not known, a seed is below 0, there are not as many seeds or streams as
+                environments, or the mask is of another shape; the present episodes go on.
         """
-        options = options or {}
+        options = known_options(options, _OPTIONS)
+        checked_split(options.get("split", self.split))
         mask, given = np.asarray(options.get("reset_mask", np.ones(self.num_envs, bool))), options.get("streams")
         if given is not None and len(given) != self.num_envs:
             raise ValueError(f"expected a stream for each of {self.num_envs} environments, found {len(given)}")
@@ -178,26 +185,28 @@ class SimVectorEnv(VectorEnv[Any, Any, NDArray[Any]]):
             self._episodes = Episodes(self.setting, self.response, snapshot.streams.copy(), snapshot.keys)
         self._episodes.streams, self._episodes.state = snapshot.streams.copy(), snapshot.state.copy()
         self._keys, self._played, self._ended = snapshot.keys.copy(), snapshot.played.copy(), snapshot.ended.copy()
-        self._seeded = True
+        self._seeded[:] = True
         return self._observed(), self._infos(None)
 
     def _seed(self, seed: int | Sequence[int | None] | None, mask: NDArray[np.bool_]) -> None:
         seeds: Sequence[int | None]
         if seed is None:
-            if self._seeded:
-                return
-            seeds = np.random.SeedSequence().generate_state(self.num_envs, np.uint64).tolist()
-            mask = np.ones(self.num_envs, bool)
+            seeds = [None] * self.num_envs
         elif isinstance(seed, int | np.integer):
             seeds = [int(seed) + row for row in range(self.num_envs)]
         else:
             seeds = list(seed)
         if len(seeds) != self.num_envs:
             raise ValueError(f"expected a seed for each of {self.num_envs} environments, found {len(seeds)}")
+        if negative := [value for value in seeds if value is not None and value < 0]:
+            raise ValueError(f"expected seeds from 0 on, found {negative}")
         given = np.array([value is not None for value in seeds]) & mask
-        numbers = np.array([0 if value is None else value for value in seeds], np.uint64)
-        self._keys[given], self._played[given] = keys_of(numbers)[given], 0
-        self._seeded = True
+        # Whoever has never had a seed gets one from the system, as Gymnasium's environments do.
+        chance = np.random.SeedSequence().generate_state(self.num_envs, np.uint64)
+        numbers = [other if value is None else value for value, other in zip(seeds, chance, strict=True)]
+        new = given | ~self._seeded
+        self._keys[new], self._played[new] = keys_of(np.array(numbers, np.uint64))[new], 0
+        self._seeded[new] = True
 
     def _drawn(self, rows: NDArray[np.int64]) -> tuple[Streams, Keys]:
         """Draws the next episodes of some environments."""

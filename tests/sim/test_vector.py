@@ -199,6 +199,50 @@ def test_equal_seeds_give_equal_episodes_and_others_do_not(wear: Response) -> No
     assert not np.array_equal(following["stats"], other["stats"])
 
 
+def test_without_a_seed_every_episode_is_another() -> None:
+    """Alone, in Gymnasium's own vectors and in that of the sim, also with seeds for some only."""
+    alone = [gym.make("SleepSim-v0").reset()[0]["stats"] for _ in range(3)]
+    envs = gym.make_vec("SleepSim-v0", num_envs=3, vectorization_mode="sync")
+    own, in_part, for_some = (SimVectorEnv(3) for _ in range(3))
+    streams = [
+        np.array(alone),
+        envs.reset()[0]["stats"],
+        own.reset()[0]["stats"],
+        for_some.reset(seed=[None, None, 7])[0]["stats"],
+    ]
+    first = np.concatenate(streams)
+    assert len(np.unique(first, axis=0)) == len(first)
+    # All begin at first, whatever the mask.
+    known, _ = in_part.reset(seed=5, options={"reset_mask": np.array([True, False, False])})
+    assert np.array_equal(known["stats"], SimVectorEnv(3).reset(seed=[5, 6, 7])[0]["stats"])
+    assert np.array_equal(streams[3][2], known["stats"][2])
+    # Those without a seed now go on, and are not drawn anew.
+    again = for_some.snapshot()
+    following, _ = for_some.reset(seed=[None, None, 7])
+    for_some.restore(again)
+    repeated, _ = for_some.reset()
+    assert np.array_equal(following["stats"][:2], repeated["stats"][:2])
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"seed": [0, -1, -2]}, r"expected seeds from 0 on, found \[-1, -2\]"),
+        ({"seed": [0, 1]}, "expected a seed for each of 3 environments, found 2"),
+        ({"options": {"typo": 1}}, r"expected options out of \['reset_mask', 'split', 'streams'\], found \['typo'\]"),
+        ({"options": {"split": "dream"}}, "expected a split in .*, found 'dream'"),
+    ],
+)
+def test_a_reset_that_cannot_be_leaves_episodes_as_they_were(asked: Any, why: str, wear: Response) -> None:
+    envs, other = (SimVectorEnv(3, "SleepLLM-Mini-v0", wear) for _ in range(2))
+    for each in (envs, other):
+        each.reset(seed=1)
+    with pytest.raises(ValueError, match=why):
+        envs.reset(**asked)
+    assert_alike(envs.step(np.full(3, Action.INJECT)), other.step(np.full(3, Action.INJECT)))
+    assert_alike(envs.reset(), other.reset())
+
+
 @pytest.mark.parametrize("actions", [[0, 0], np.zeros(3), [0, 0, 6], "abc", [[0], [0, 1], 0]])
 def test_what_is_no_batch_of_actions_is_refused(actions: Any, wear: Response) -> None:
     envs = SimVectorEnv(3, "SleepLLM-Mini-v0", wear)

@@ -17,6 +17,7 @@ from sleepgym.env.fastweights.features import observed, space
 from sleepgym.env.fastweights.life import Life, Moment
 from sleepgym.env.fastweights.snapshot import FastSnapshotError, Snapshot
 from sleepgym.env.fastweights.stream import draw_stream
+from sleepgym.env.options import known_options
 from sleepgym.env.render.rendering import Rendering
 from sleepgym.env.spaces import action_error
 from sleepgym.episode.card import require_sections
@@ -204,9 +205,7 @@ class FastWeightsEnv(Rendering, gym.Env[Observation, Any]):
         Raises:
             ValueError: An option is not known, or there is no such split; the present episode goes on.
         """
-        options = options or {}
-        if unknown := sorted(str(key) for key in options.keys() - {"split"}):
-            raise ValueError(f"expected options out of ['split'], found {unknown}; leave them out")
+        options = known_options(options, {"split"})
         split = checked_split(options.get("split", self.split))
         super().reset(seed=seed)
         self.split, self.ready = split, None
