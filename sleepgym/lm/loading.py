@@ -27,6 +27,7 @@ from sleepgym.lm.fingerprint import fingerprint_of
 from sleepgym.lm.guard import usual_modes
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.lm.quantization import Quantization
+from sleepgym.lm.unpacked import LOCAL
 
 ADAPTER_CONFIG = "adapter_config.json"
 """File by which a folder is known as an adapter of PEFT."""
@@ -64,8 +65,8 @@ def load(
     folder, arguments = _locate(name)
     # Half precision rounds some weights differently from bfloat16, to which fingerprints round: it comes afterwards.
     rounded_later = dtype == torch.float16 and quantization is None and str(device) != "auto"
-    # Only safetensors (or GGUF) are read and remote code is never run: a model file cannot execute anything.
-    model_arguments: dict[str, Any] = {**arguments, "dtype": dtype, "trust_remote_code": False}
+    # Only safetensors (or GGUF) are read, and code beside them is never run: a model file cannot execute anything.
+    model_arguments: dict[str, Any] = {**arguments, "dtype": dtype}
     if rounded_later:
         model_arguments["dtype"] = "auto" if "gguf_file" not in arguments else torch.float32
     if "gguf_file" not in arguments:
@@ -168,6 +169,8 @@ def _with_adapter(
         base_name = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
         base = load(base_name, device, dtype)
         merged = PeftModel.from_pretrained(base.model, str(folder)).merge_and_unload(safe_merge=True)
+        has_tokenizer = (folder / "tokenizer_config.json").is_file()
+        tokenizer = _tokenizer(str(folder), dict(LOCAL)) if has_tokenizer else base.tokenizer
     except ModelLoadError:
         raise
     except Exception as error:
@@ -177,8 +180,6 @@ def _with_adapter(
         ) from error
     checksum = hashlib.sha256(tensors.read_bytes()).hexdigest()
     fingerprint = hashlib.sha256(f"{base.fingerprint}+{checksum}".encode()).hexdigest()
-    has_tokenizer = (folder / "tokenizer_config.json").is_file()
-    tokenizer = _tokenizer(str(folder), {"local_files_only": True}) if has_tokenizer else base.tokenizer
     return wrap(merged, tokenizer, str(folder), None, fingerprint, again)
 
 
@@ -234,8 +235,8 @@ def _locate(name: str) -> tuple[str, dict[str, Any]]:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelLoadError(f"expected a GGUF file at {path}, found none; check the path")
-        return str(path.parent), {"gguf_file": path.name, "local_files_only": True}
-    return str(path), {"local_files_only": True} if path.is_dir() else {}
+        return str(path.parent), {"gguf_file": path.name, **LOCAL}
+    return str(path), dict(LOCAL) if path.is_dir() else {"trust_remote_code": False}
 
 
 def _model(folder: str, arguments: dict[str, Any]) -> PreTrainedModel:

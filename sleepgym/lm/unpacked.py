@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 import transformers
@@ -25,6 +26,9 @@ from sleepgym.lm.fingerprint import fingerprint_of
 
 LARGEST_COPY_GIB = 8.0
 """Copies that would be larger are not kept: their files are unpacked at every load."""
+
+LOCAL: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How files of this machine are read: no hub is asked, and no Python that lies beside them is run or offered to be."""
 
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
@@ -66,8 +70,8 @@ def load_tokenizer(file: Path) -> PreTrainedTokenizerBase:
     """
     folder = cache_dir("tokenizers") / _name_of(file)
     with suppress(Exception):
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    built = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, **LOCAL)
+    built = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, **LOCAL)
     with TemporaryDirectory() as made:
         built.save_pretrained(made)
         # The vocabulary last: a folder without it is no tokenizer.
@@ -77,7 +81,7 @@ def load_tokenizer(file: Path) -> PreTrainedTokenizerBase:
         except OSError:  # the disk is full, or may not be written
             folder = Path(made)
         # From files, as later loads read it.
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, **LOCAL)
 
 
 def _name_of(file: Path) -> str:
@@ -112,7 +116,7 @@ def _unpack(file: Path, folder: Path) -> bool:
     Raises:
         OSError: It cannot be written.
     """
-    config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, **LOCAL)
     described = json.loads(config.to_json_string(use_diff=False)) | {"dtype": "float32"}
     for passing in ("_name_or_path", "quantization_config"):
         described.pop(passing, None)
@@ -122,7 +126,7 @@ def _unpack(file: Path, folder: Path) -> bool:
         return False
     # With its configuration, since to find that in the file takes seconds: its vocabulary is there as well.
     model = AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, local_files_only=True, config=config, dtype=torch.float32
+        file.parent, gguf_file=file.name, config=config, dtype=torch.float32, **LOCAL
     )
     kept = model.state_dict()
     # Tied weights once, under their first name.

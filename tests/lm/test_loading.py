@@ -132,6 +132,19 @@ def test_code_in_a_model_folder_is_never_run(folder, tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.parametrize("kind", ["model", "adapter"])
+def test_code_of_a_tokenizer_is_neither_run_nor_offered(kind, adapter, folder, tmp_path, monkeypatch):
+    of = folder if kind == "model" else Path(shutil.copytree(adapter, tmp_path / "adapter"))
+    about = {"tokenizer_class": "Unheard", "auto_map": {"AutoTokenizer": ["evil.Unheard", None]}}
+    (of / "tokenizer_config.json").write_text(json.dumps(about))
+    (of / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (of / "evil.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'sprung')!r}).touch()\n")
+    monkeypatch.setattr("builtins.input", lambda prompt="": "y")
+    with pytest.raises(ModelLoadError):
+        load(of)
+    assert not (tmp_path / "sprung").exists()
+
+
 def test_model_that_cannot_be_edited_is_refused(tmp_path, base):
     from transformers import AutoModelForCausalLM, MixtralConfig
 
