@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -108,8 +109,13 @@ def put_adapter(memory: Memory, trained: Factors, spec: SleepSpec) -> None:
     if spec.adapter != "gated":
         memory.put(ADAPTER, trained)
         return
-    for i, (owner, term) in enumerate(rows_in(memory).items()):
-        row = {name: (a, trained[name][1][:, i : i + 1].contiguous()) for name, (a, _) in term.factors.items()}
+    before: Counter[str] = Counter()  # columns by module: rows of another recipe may be on other modules
+    for owner, term in rows_in(memory).items():
+        row = {}
+        for name, (a, _) in term.factors.items():
+            start = before[name]
+            before[name] += len(a)
+            row[name] = (a, trained[name][1][:, start : before[name]].contiguous())
         memory.put(owner, row, gates=term.gates)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,20 +14,20 @@ from torch import Tensor
 from sleepgym.editing.alignment import Alignment
 from sleepgym.editing.anchoring import anchored
 from sleepgym.editing.context_keys import ContextKeys
-from sleepgym.editing.keys import measured_keys, measured_states
-from sleepgym.editing.plan import Plan, Subject, by_subject, not_rewritten
+from sleepgym.editing.keys import keys_by_layer, measured_states
+from sleepgym.editing.plan import Plan, Subject, by_key, not_rewritten
 from sleepgym.editing.reach import falls_short, reaching
 from sleepgym.editing.solver import NormalMatrix, Solved
-from sleepgym.editing.spec import EditSpec, require_layers
+from sleepgym.editing.spec import EditError, EditSpec, require_layers
 from sleepgym.editing.statistics import ModelStatistics
 from sleepgym.editing.target_cache import TargetCache
 from sleepgym.editing.target_store import Link, TargetStore
-from sleepgym.editing.targets import Target, key_tokens, optimize_targets
+from sleepgym.editing.targets import Target, key_name, key_tokens, optimize_targets
 from sleepgym.facts.fact import Fact
 from sleepgym.lm import score
 from sleepgym.lm.architecture import features
 from sleepgym.memory.asking import in_context, raw_probe
-from sleepgym.memory.overlay import Memory, Overlay
+from sleepgym.memory.overlay import Factors, Memory, Overlay, OverlayError
 from sleepgym.memory.owners import owner_of
 from sleepgym.memory.terms import acting, gates_of
 
@@ -68,7 +69,7 @@ class Editor:
         require_layers(spec.layers, len(self.lm.blocks), self.lm.name)
         self.prefixes = statistics.prefixes[: spec.prefixes]
         self.keys = ContextKeys(overlay, spec, statistics.prefixes)
-        self.cache = TargetCache(cache, self.lm.fingerprint, spec, self.prefixes)
+        self.cache = TargetCache(cache, self.lm.fingerprint, self.lm.dtype, spec, self.prefixes)
         self.target_store = TargetStore(overlay, self.cache, self.prefixes, spec, batch_facts)
         self._moments = statistics.moments
         self._normal: dict[int, NormalMatrix] = {}
@@ -103,23 +104,28 @@ class Editor:
         """The other fact whose edit answers most to the prompt of a fact.
 
         An edit acts wherever its row ``A`` meets a token that is like its key: names of several pieces can share them.
+        One that is gated acts from its gate on, and not at all below.
 
         Returns:
-            It, and how far its edit acts at the worst token of the prompt, relative to its own subject's last token;
+            It, and how far its edit acts at the worst token of the prompt in any edited layer, relative to its own key;
             None if no other fact has an edit in force.
         """
         edits = {other: memory.terms[owner_of(other)] for other in others if owner_of(other) in memory.terms}
         edits = {other: term for other, term in edits.items() if term.scale}
         if not edits:
             return None
-        module = self.lm.blocks[self.spec.layers[0]].down_proj
-        own = [in_context(self.lm, other) for other in edits]
-        ids = in_context(self.lm, fact).ids
+        own, ids = [in_context(self.lm, other) for other in edits], in_context(self.lm, fact).ids
         with self.lm.guard.usual(), self.overlay.use(()):
-            tokens = measured_keys(self.lm, [[(ids, at)] for at in range(len(ids))], self.spec.layers[0])
-            keys = measured_keys(self.lm, [[at] for at in key_tokens(own, self.spec)], self.spec.layers[0])
-        rows = torch.cat([term.factors[module][0] for term in edits.values()]).to(keys)
-        acts = (tokens @ rows.T).abs().amax(0) / (keys * rows).sum(1).abs().clamp_min(1e-12)
+            tokens = keys_by_layer(self.lm, [(ids, at) for at in range(len(ids))], self.spec.layers)
+            keys = keys_by_layer(self.lm, key_tokens(own, self.spec), self.spec.layers)
+        acts = keys.new_zeros(len(edits))
+        for depth, layer in enumerate(self.spec.layers):
+            module = self.lm.blocks[layer].down_proj
+            for i, term in enumerate(edits.values()):
+                if module in term.factors:
+                    (row,), gates = term.factors[module][0].to(keys), gates_of(term, module).to(keys)
+                    there = acting(tokens[depth] @ row[:, None], gates).abs().max()
+                    acts[i] = acts[i].maximum(there / (keys[depth, i] @ row).abs().clamp_min(1e-12))
         worst = int(acts.argmax())
         return list(edits)[worst], float(acts[worst])
 
@@ -177,7 +183,8 @@ class Editor:
             gates = {name: gate * weight**easing for name, weight in weights.items()}
             draft = self._solved_for(start, plan, weights, gates)
             margins = score(self.lm, probes, self.overlay.asked(draft)).margin
-            missed = {fact.subject for fact, margin in zip(facts, margins.tolist(), strict=True) if not margin > 0}
+            names = [key_name(fact, self.spec) for fact in facts]
+            missed = {name for name, margin in zip(names, margins.tolist(), strict=True) if not margin > 0}
             heavier = {name for name in missed if weights[name] * _WEIGHT_FACTOR <= self.spec.max_weight}
             if not heavier:
                 break
@@ -223,14 +230,30 @@ class Editor:
                 A = A / (A * keys).sum(1, keepdim=True)
             if reach:
                 A = self._reaching(draft, plan, A, keys, gate_of, system, layer)
+            # Where the module is, which may be another device than the first one's. Facts of one key share no tensors.
+            placed = partial(Tensor.to, device=next(self.lm.linear(module).parameters()).device, dtype=self.lm.dtype)
             for subject, a, of_facts in zip(plan.subjects, A, R, strict=True):
                 gate = gate_of[subject.name]
                 for fact, r in zip(subject.facts, of_facts, strict=True):
-                    factors[fact][module] = (a[None].to(self.lm.dtype), r[:, None].to(self.lm.dtype))
+                    factors[fact][module] = (placed(a[None], copy=True), placed(r[:, None], copy=True))
                     if gate:
-                        gates[fact][module] = a.new_tensor([gate], dtype=self.lm.dtype)
-                    draft.put(owner_of(fact), factors[fact], weight=weights[subject.name], gates=gates[fact])
+                        gates[fact][module] = placed(a.new_tensor([gate]))
+                    self._put(draft, fact, factors[fact], weights[subject.name], gates[fact])
         return draft
+
+    def _put(self, draft: Memory, fact: Fact, factors: Factors, weight: float, gates: Mapping[str, Tensor]) -> None:
+        """Puts the term of a fact into a memory.
+
+        Raises:
+            EditError: It is not finite in the type of the model.
+        """
+        try:
+            draft.put(owner_of(fact), factors, weight=weight, gates=gates)
+        except OverlayError as error:
+            raise EditError(
+                f"expected a finite edit of {fact.statement!r} in {self.lm.dtype}: {error}; lower the clamp, raise the "
+                "covariance_weight or ridge, or load the model in another dtype"
+            ) from error
 
     def _reaching(
         self,
@@ -270,7 +293,7 @@ class Editor:
                 found = anchored(self.overlay, draft, facts, found, self.spec, self.spec.anchor)
             targets = dict(zip(facts, found, strict=True))
 
-        new, old = by_subject(facts), by_subject(protected)
+        new, old = by_key(facts, self.spec), by_key(protected, self.spec)
         subjects = {
             name: Subject(name, tuple(group), tuple(links[fact] for fact in group if fact in links))
             for name, group in (old | new).items()
@@ -286,10 +309,10 @@ class Editor:
         if self.spec.alignment is None:
             return None
         terms = {fact: draft.terms[owner_of(fact)] for fact in protected if owner_of(fact) in draft.terms}
-        terms = {fact: term for fact, term in terms.items() if term.scale}
+        module = self.lm.blocks[self.spec.layers[-1]].down_proj
+        terms = {fact: term for fact, term in terms.items() if term.scale and module in term.factors}
         each = [Subject(fact.subject, (fact,), ()) for fact in (*facts, *terms)]
         keys = self.keys.of_subjects(draft, each, len(self.spec.layers) - 1, frozen=False)
-        module = self.lm.blocks[self.spec.layers[-1]].down_proj
         none = keys.new_zeros(0, features(self.lm.linear(module))[1])
         residuals = torch.cat([none, *(term.factors[module][1].T.to(none) for term in terms.values())])
         return Alignment(keys[: len(facts)], keys[len(facts) :], residuals, self.spec.alignment)
@@ -339,11 +362,17 @@ class Editor:
             return self._shares_of_residual(draft, plan, depth)
         # Targets of the edited model account for the terms of other facts already.
         others = plan.protected if self.spec.frozen else ()
-        leaks = self._leak(draft, self.lm.blocks[self.spec.layers[depth]].down_proj, keys, others)
+        module = self.lm.blocks[self.spec.layers[depth]].down_proj
+        leaks = self._leak(draft, module, keys, others)
         residuals = []
         for subject, leak in zip(plan.subjects, leaks, strict=True):
             # Outputs of earlier facts about the same subject, at their present scale, are intended and no leak.
-            intended = [(fact, target) for fact, target in subject.beside if owner_of(fact) in draft.terms]
+            # Those that were written by another recipe may have none here.
+            intended = [
+                (fact, target)
+                for fact, target in subject.beside
+                if (term := draft.terms.get(owner_of(fact))) is not None and module in term.factors
+            ]
             for fact, target in intended:
                 leak = leak - draft.terms[owner_of(fact)].scale * target.value[depth].to(leak)
             # The leak at a subject's key is divided evenly among the facts about it.
@@ -363,13 +392,13 @@ class Editor:
 
     def _leak(self, memory: Memory, module: str, keys: Tensor, others: Sequence[Fact]) -> Tensor:
         """Returns the output of the terms of other facts at the keys, ``[subjects, d_out]``."""
-        owners = [owner_of(fact) for fact in others]
-        terms = [memory.terms[owner] for owner in owners if owner in memory.terms]
+        found = (memory.terms.get(owner_of(fact)) for fact in others)
+        terms = [term for term in found if term is not None and module in term.factors]
         if not terms:
             return keys.new_zeros(len(keys), features(self.lm.linear(module))[1])
         a = torch.cat([term.factors[module][0] for term in terms]).to(keys)
         b = torch.cat([term.scale * term.factors[module][1] for term in terms], 1).to(keys)
-        gates = torch.cat([gates_of(term, module) for term in terms])
+        gates = torch.cat([gates_of(term, module) for term in terms]).to(keys)
         return acting(keys @ a.T, gates) @ b.T
 
     def _normal_matrix(self, layer: int, device: torch.device) -> NormalMatrix:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,16 +52,16 @@ class EditReport:
     kept: float
 
 
-@dataclass(frozen=True)
-class _Prompts:
-    """Prompts with the object that is right and the one that is wrong after the edit (empty: unknown)."""
+class _Asked(NamedTuple):
+    """A prompt with the object that is right, the one that is wrong after the edit (empty: unknown), and the joiner."""
 
-    prompts: Sequence[str]
-    right: Sequence[str]
-    wrong: Sequence[str]
+    prompt: str
+    right: str
+    wrong: str
+    joiner: str | None
 
-    def encoded(self, lm: LanguageModel, objects: Sequence[str]) -> list[Encoded]:
-        return [lm.encode(p, o) for p, o in zip(self.prompts, objects, strict=True) if o]
+    def encoded(self, lm: LanguageModel, obj: str) -> Encoded:
+        return lm.encode(self.prompt, obj, joiner=self.joiner)
 
 
 class EditProbes:
@@ -76,9 +77,12 @@ class EditProbes:
 
     def __init__(self, lm: LanguageModel, facts: Sequence[Fact]) -> None:
         self.lm, self.facts = lm, tuple(facts)
-        neighbours = self._neighbourhood(self.facts)
-        self._known = _correct(lm, neighbours.encoded(lm, neighbours.right))
-        self._neighbours = neighbours
+        self._neighbours = [
+            _Asked(prompt, obj, fact.object if fact.object != obj else "", fact.joiner)
+            for fact in self.facts
+            for prompt, obj in fact.neighbours
+        ]
+        self._known = self._recalled(self._neighbours)
 
     def read(self, facts: Sequence[Fact] | None = None, generate: bool = False) -> EditReport:
         """Measures the model with the memory in use.
@@ -89,37 +93,34 @@ class EditProbes:
             generate: Whether to decode greedily as well, which takes a pass per token.
         """
         facts = self.facts if facts is None else facts
-        used = self._of([(fact.prompt, fact) for fact in facts])
-        unseen = self._of([(prompt, fact) for fact in facts for prompt in fact.paraphrases])
-        asked = self._of([(self.lm.chat(question), fact) for fact in facts for question in fact.questions])
-        now = _correct(self.lm, self._neighbours.encoded(self.lm, self._neighbours.right))
+        used = [_Asked(fact.prompt, fact.object, fact.true_object, fact.joiner) for fact in facts]
+        unseen = [asked._replace(prompt=p) for asked, fact in zip(used, facts, strict=True) for p in fact.paraphrases]
+        in_chat = [
+            asked._replace(prompt=self.lm.chat(question), joiner=None)
+            for asked, fact in zip(used, facts, strict=True)
+            for question in fact.questions
+        ]
         return EditReport(
             efficacy=self._reading(used, generate),
             paraphrase=self._reading(unseen, generate),
-            question=self._reading(asked, generate),
+            question=self._reading(in_chat, generate),
             neighbourhood=self._reading(self._neighbours, generate),
-            kept=_share(now[self._known]),
+            kept=_share(self._recalled(self._neighbours)[self._known]),
         )
 
-    @staticmethod
-    def _of(pairs: Sequence[tuple[str, Fact]]) -> _Prompts:
-        return _Prompts([p for p, _ in pairs], [f.object for _, f in pairs], [f.true_object for _, f in pairs])
+    def _recalled(self, asked: Sequence[_Asked]) -> Tensor:
+        return _correct(self.lm, [each.encoded(self.lm, each.right) for each in asked])
 
-    @staticmethod
-    def _neighbourhood(facts: Sequence[Fact]) -> _Prompts:
-        triples = [(prompt, obj, f.object if f.object != obj else "") for f in facts for prompt, obj in f.neighbours]
-        return _Prompts([p for p, _, _ in triples], [o for _, o, _ in triples], [w for _, _, w in triples])
-
-    def _reading(self, prompts: _Prompts, generate: bool) -> Reading:
+    def _reading(self, asked: Sequence[_Asked], generate: bool) -> Reading:
         lm = self.lm
-        pairs = [(p, r, w) for p, r, w in zip(prompts.prompts, prompts.right, prompts.wrong, strict=True) if w]
-        right = _mean_nll(lm, [lm.encode(p, r) for p, r, _ in pairs])
-        wrong = _mean_nll(lm, [lm.encode(p, w) for p, _, w in pairs])
+        paired = [each for each in asked if each.wrong]
+        right = _mean_nll(lm, [each.encoded(lm, each.right) for each in paired])
+        wrong = _mean_nll(lm, [each.encoded(lm, each.wrong) for each in paired])
         written = torch.empty(0)
         if generate:
-            texts = continuations(lm, prompts.prompts, max_new_tokens=10)
-            written = torch.tensor([obj in text for obj, text in zip(prompts.right, texts, strict=True)])
-        return Reading(_share(right < wrong), _share(_correct(lm, prompts.encoded(lm, prompts.right))), _share(written))
+            texts = continuations(lm, [each.prompt for each in asked], max_new_tokens=10)
+            written = torch.tensor([each.right in text for each, text in zip(asked, texts, strict=True)])
+        return Reading(_share(right < wrong), _share(self._recalled(asked)), _share(written))
 
 
 def _correct(lm: LanguageModel, probes: Sequence[Encoded]) -> Tensor:

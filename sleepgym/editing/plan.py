@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sleepgym.editing.spec import EditSpec
 from sleepgym.editing.target_store import Link
-from sleepgym.editing.targets import Target
+from sleepgym.editing.targets import Target, key_name
 from sleepgym.facts.fact import Fact
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Facts about one subject, which share a key.
+    """Facts about one subject, which share a key; where keys are read at the end of prompts, facts with one prompt.
 
     Attributes:
-        name: The subject.
+        name: The subject, or the prompt.
         facts: Facts about it.
         links: Their targets on the frozen base; empty if targets are those of the edited model.
         beside: Facts about it that are written already, with their targets.
@@ -57,9 +58,9 @@ def not_rewritten(facts: Sequence[Fact], protected: Sequence[Fact]) -> list[Fact
     return [fact for fact in protected if fact.key not in written]
 
 
-def by_subject(facts: Sequence[Fact]) -> dict[str, list[Fact]]:
-    """Groups facts by subject; subjects and facts keep their order."""
+def by_key(facts: Sequence[Fact], spec: EditSpec) -> dict[str, list[Fact]]:
+    """Groups facts that share a key, by its :func:`~sleepgym.editing.targets.key_name`, in the order of facts."""
     groups: dict[str, list[Fact]] = {}
     for fact in facts:
-        groups.setdefault(fact.subject, []).append(fact)
+        groups.setdefault(key_name(fact, spec), []).append(fact)
     return groups

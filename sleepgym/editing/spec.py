@@ -123,6 +123,8 @@ class EditSpec:
         of_edited = self.anchor is not None or self.alignment is not None
         require(not (self.frozen and of_edited), "frozen", "false with anchor or alignment", self.frozen)
         require(self.anchor is None or self.site == "residual", "site", "'residual' with anchor", self.site)
+        # Its targets are states of the stream: one of the frozen base could not be added to another.
+        require(not (self.frozen and self.site == "residual"), "frozen", "false with the site 'residual'", self.frozen)
         for name, hint in get_type_hints(EditSpec).items():
             options = get_args(hint)
             if options and isinstance(options[0], str):

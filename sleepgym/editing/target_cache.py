@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save
 
 from sleepgym import files
@@ -34,14 +35,19 @@ class TargetCache:
 
     Args:
         folder: Folder of the files; None keeps targets in memory only.
-        fingerprint: Fingerprint of the model.
+        fingerprint: Fingerprint of the model, which is that of any precision.
+        dtype: Its floating type.
         spec: Recipe; only the fields that affect targets are part of their names.
         prefixes: Contexts that targets are optimised in.
     """
 
-    def __init__(self, folder: Path | None, fingerprint: str, spec: EditSpec, prefixes: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path | None, fingerprint: str, dtype: torch.dtype, spec: EditSpec, prefixes: Sequence[str]
+    ) -> None:
         recipe = {name: value for name, value in asdict(spec).items() if name not in _SOLVING}
-        text = json.dumps([fingerprint, recipe, list(prefixes)], sort_keys=True)
+        # The usual type is no part of the names, so that targets of earlier versions are found.
+        rounded = [] if dtype == torch.float32 else [str(dtype)]
+        text = json.dumps([fingerprint, recipe, list(prefixes), *rounded], sort_keys=True)
         self._recipe = hashlib.sha256(text.encode()).hexdigest()
         self._folder = folder / self._recipe[:16] if folder is not None else None
         self._memory: OrderedDict[str, Target] = OrderedDict()

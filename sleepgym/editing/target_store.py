@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sleepgym.editing.spec import EditSpec
 from sleepgym.editing.target_cache import TargetCache
-from sleepgym.editing.targets import Target, optimize_targets
+from sleepgym.editing.targets import Target, key_name, optimize_targets
 from sleepgym.facts.fact import Fact
 from sleepgym.memory.overlay import Overlay
 
@@ -43,9 +43,9 @@ class TargetStore:
         self.batch_facts = batch_facts
 
     def of(self, facts: Sequence[Fact]) -> list[Link]:
-        """Returns the targets of one learner's facts, each optimised jointly with the earlier ones about its subject.
+        """Returns the targets of one learner's facts, each optimised jointly with the earlier ones of its key.
 
-        Missing ones are optimised in as many rounds as a subject has facts at most.
+        Missing ones are optimised in as many rounds as a key has facts at most.
 
         Raises:
             EditError: A loss became NaN or infinite.
@@ -70,11 +70,12 @@ class TargetStore:
         facts: dict[str, Fact] = {}
         before: dict[str, list[str]] = {}
         for group in groups:
-            of_subject: dict[str, list[Fact]] = {}
+            of_key: dict[str, list[Fact]] = {}
             chain: dict[str, list[str]] = {}
             names.append([])
             for fact in group:
-                same, known = of_subject.setdefault(fact.subject, []), chain.setdefault(fact.subject, [])
+                shared = key_name(fact, self.spec)
+                same, known = of_key.setdefault(shared, []), chain.setdefault(shared, [])
                 name = self.cache.name(fact, same)
                 facts[name], before[name] = fact, list(known)
                 same.append(fact)

@@ -59,6 +59,11 @@ def key_position(row: Encoded, spec: EditSpec) -> int:
     return row.subject_last if spec.key_token == "subject" else row.object_start - 1
 
 
+def key_name(fact: Fact, spec: EditSpec) -> str:
+    """What facts with one key have in common: their subject, or their prompt where keys are read at its end."""
+    return fact.subject if spec.key_token == "subject" else fact.prompt
+
+
 def key_tokens(rows: Sequence[Encoded], spec: EditSpec) -> list[At]:
     """Returns the tokens of contexts with the positions of their key tokens."""
     return [(row.ids, key_position(row, spec)) for row in rows]

@@ -215,11 +215,14 @@ def _advice(name: str, quantization: Quantization | None) -> str:
 
 
 def _require_device(device: str | torch.device) -> None:
-    """Tries the device with one number: asking torch what is there says nothing about drivers and indices."""
+    """Tries the device with one number: asking torch what is there says nothing about drivers and indices.
+
+    In double precision, in which edits are solved, and which not every device has.
+    """
     if str(device) == "auto":
         return
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device, dtype=torch.float64)
     except Exception as error:
         present = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         raise ModelLoadError(

@@ -54,11 +54,6 @@ def object_positions(probes: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
     return rows, torch.cat([torch.arange(p.object_start, len(p.ids)) for p in probes])
 
 
-def text_positions(texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Row and column of every token of a padded batch that another token follows, row by row."""
-    return _positions([range(len(text) - 1) for text in texts])
-
-
 def sampled_columns(texts: Sequence[Sequence[int]], tokens: int) -> list[list[int]]:
     """Draws positions whose next tokens stand for all of a text; the same ones whenever they are drawn.
 

@@ -13,6 +13,7 @@ from sleepgym.lm.encoding import Encoded
 from sleepgym.lm.language_model import LanguageModel
 from sleepgym.lm.probes import score
 from sleepgym.memory.overlay import Memory, Overlay
+from sleepgym.memory.settled import chat_question
 from sleepgym.notes.retrieval import with_notes
 
 _ROWS = 512
@@ -21,16 +22,12 @@ _ROWS = 512
 
 def chat_probe(lm: LanguageModel, fact: Fact) -> Encoded:
     """The fact asked in chat: its first question, or its prompt as the user's turn if it has none."""
-    return lm.encode(lm.chat(_question(fact)), fact.object)
+    return lm.encode(lm.chat(chat_question(fact)), fact.object)
 
 
 def noted_probe(lm: LanguageModel, fact: Fact) -> Encoded:
     """The fact asked in chat, with its note before the question."""
-    return lm.encode(lm.chat(with_notes(_question(fact), [fact.statement])), fact.object)
-
-
-def _question(fact: Fact) -> str:
-    return fact.questions[0] if fact.questions else fact.prompt
+    return lm.encode(lm.chat(with_notes(chat_question(fact), [fact.statement])), fact.object)
 
 
 def raw_probe(lm: LanguageModel, fact: Fact) -> Encoded:

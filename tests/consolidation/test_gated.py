@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from sleepgym.consolidation.adapters import joined_terms, rows_in
+from sleepgym.consolidation.adapters import joined_terms, put_adapter, rows_in
 from sleepgym.consolidation.spec import SleepSpec
 from sleepgym.editing import Editor, spec_for
 from sleepgym.memory.asking import raw_probe
-from sleepgym.memory.overlay import Term
+from sleepgym.memory.overlay import Memory, Term
 from sleepgym.memory.owners import ADAPTER, EDIT, row_of
 from sleepgym.settings import SettingError
 from sleepgym.sleeper import SleepingLM, sleep_together
@@ -137,6 +137,19 @@ def test_joined_terms_add_up_and_rows_without_gates_always_act():
     assert found.gates["m"].tolist() == pytest.approx([-torch.inf, 0.5, 0.7])
     assert found.factors["m"][0].shape == (3, 4) and found.factors["m"][1].shape == (3, 3)
     assert joined_terms([term(1), term(1)]).gates == {} and joined_terms([]).factors == {}
+
+
+def test_each_row_gets_its_own_outputs_also_where_rows_are_on_different_modules():
+    """As after an edit recipe with other layers."""
+    memory, one = Memory(), torch.ones(1, 3)
+    memory.put(row_of(("a", "r")), {"m": (one, torch.zeros(2, 1))})
+    memory.put(row_of(("b", "r")), {"n": (one, torch.zeros(2, 1))})
+    memory.put(row_of(("c", "r")), {"m": (one, torch.zeros(2, 1)), "n": (one, torch.zeros(2, 1))})
+    both = one.repeat(2, 1)
+    trained = {"m": (both, torch.tensor([[1.0, 3.0]] * 2)), "n": (both, torch.tensor([[2.0, 4.0]] * 2))}
+    put_adapter(memory, trained, SleepSpec(adapter="gated"))
+    found = [{name: b[0, 0].item() for name, (_, b) in term.factors.items()} for term in memory.terms.values()]
+    assert found == [{"m": 1.0}, {"n": 2.0}, {"m": 3.0, "n": 4.0}]
 
 
 def test_a_fact_that_changes_is_learned_anew(base, facts, world):

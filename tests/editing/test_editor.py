@@ -6,6 +6,7 @@ import torch
 
 from sleepgym.editing import EditError, Editor, EditSpec
 from sleepgym.editing.covariance import second_moments
+from sleepgym.editing.keys import measured_keys
 from sleepgym.lm import load, score
 from sleepgym.lm.architecture import features
 from sleepgym.lm.language_model import hooked
@@ -104,6 +105,68 @@ def test_dissolved_fact_is_not_written_again_by_another_one_about_its_subject(ba
     base.editor.write(memory, [two], [one])
     after = margins(base, memory, [one, two])
     assert after[0] < before[0] / 2 and after[1] > 0
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_facts_about_one_subject_have_keys_of_their_own_at_the_end_of_their_prompts(base, pairs, at_once):
+    editor = Editor(base.overlay, base.statistics, replace(base.editor.spec, key_token="prompt"))
+    recalled = []
+    for one, two in pairs[:4]:
+        memory, alone = Memory(), Memory()
+        if at_once:
+            editor.write(memory, [one, two])
+        else:
+            editor.write(memory, [one])
+            editor.write(memory, [two], [one])
+        editor.write(alone, [one])
+        (a, _), (other, _) = (next(iter(memory.terms[owner_of(fact)].factors.values())) for fact in (one, two))
+        (own, _) = next(iter(alone.terms[owner_of(one)].factors.values()))
+        assert torch.cosine_similarity(a, own).item() > 0.9 > torch.cosine_similarity(a, other).abs().item()
+        recalled += (margins(base, memory, [one, two]) > 0).tolist()
+    assert sum(recalled) >= 0.9 * len(recalled)
+
+
+def test_what_another_recipe_wrote_in_other_layers_is_left_alone(base, pairs):
+    first, later = (
+        Editor(base.overlay, base.statistics, replace(base.editor.spec, layers=layers)) for layers in ((0,), (1,))
+    )
+    memory = Memory()
+    one, two = pairs[0]
+    first.write(memory, [one, *pairs[1]])
+    before = dict(memory.terms)
+    later.write(memory, [two], [one, *pairs[1]])
+    assert {owner: memory.terms[owner] for owner in before} == before
+    alone = Memory()
+    later.write(alone, [two])
+    (_, b), (_, own) = (next(iter(m.terms[owner_of(two)].factors.values())) for m in (memory, alone))
+    assert torch.allclose(b, own, atol=1e-5)
+    assert later.intruder(memory, two, [one])[1] == 0
+
+
+def test_an_edit_that_is_not_finite_is_refused_and_nothing_is_written(base, facts, monkeypatch):
+    editor = Editor(base.overlay, base.statistics, base.editor.spec)
+    solved = editor._residuals
+    monkeypatch.setattr(editor, "_residuals", lambda *given: [[r / 0 for r in of] for of in solved(*given)])
+    memory = Memory()
+    with pytest.raises(EditError, match=r"expected a finite edit of .*; lower the clamp"):
+        editor.write(memory, facts[:1])
+    assert not memory.terms
+
+
+def test_a_gated_edit_intrudes_from_its_gate_on(base, facts):
+    memory = Memory()
+    base.editor.write(memory, facts[:2])
+    _, acts = base.editor.intruder(memory, facts[0], facts[1:2])
+    assert acts > 0
+    term = memory.terms[owner_of(facts[1])]
+    ids = base.lm.encode(facts[0].prompt, facts[0].object).ids
+    with base.overlay.use(()):
+        keys = measured_keys(base.lm, [[(ids, at)] for at in range(len(ids))], base.editor.spec.layers[0])
+    highest = (keys.float() @ next(iter(term.factors.values()))[0].T).max()
+    for step, nothing in ((1e-3, True), (-1e-3, False)):
+        gates = {module: (highest + step)[None] for module in term.factors}
+        memory.put(owner_of(facts[1]), term.factors, gates=gates)
+        assert (base.editor.intruder(memory, facts[0], facts[1:2])[1] == 0) == nothing
 
 
 def test_facts_written_one_by_one_add_up_to_the_joint_solve(base, facts):

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from sleepgym.editing.measure import EditProbes
-from sleepgym.lm import continuations, generate
+from sleepgym.lm import continuations, generate, score
+from sleepgym.memory.asking import raw_probe
 from sleepgym.memory.overlay import Memory
 
 
@@ -40,6 +41,15 @@ def test_readings_use_the_memory_in_use(base, facts):
     with base.overlay.use(memory):
         assert probes.read().efficacy.exact == 1.0
         assert probes.read(facts[:1]).efficacy.exact == 1.0
+
+
+def test_objects_are_asked_after_the_joiner_that_they_are_taught_with(base, known):
+    """What the model knows after a blank, it does not say after a line break."""
+    joined = [replace(f, joiner="\n", paraphrases=(f.prompt,), neighbours=((f.prompt, f.object),)) for f in known]
+    expected = score(base.lm, [raw_probe(base.lm, fact) for fact in joined]).recall
+    report = EditProbes(base.lm, joined).read()
+    assert expected < 1.0
+    assert report.efficacy.exact == report.paraphrase.exact == report.neighbourhood.exact == expected
 
 
 def test_what_cannot_be_read_is_not_a_number(base, facts):

@@ -81,6 +81,7 @@ def test_anchored_recipe_is_alphaedit_with_one_more_number():
     [
         ("nas", {"anchor": 0.0}, "anchor: expected more than 0, found 0.0"),
         ("nas", {"frozen": True}, "frozen: expected false with anchor or alignment, found True"),
+        ("memit", {"frozen": True}, "frozen: expected false with the site 'residual', found True"),
         ("nas", {"site": "down_proj"}, "site: expected 'residual' with anchor, found 'down_proj'"),
         ("eamet", {"alignment": -1.0}, "alignment: expected more than 0, found -1.0"),
         ("eamet", {"frozen": True}, "frozen: expected false with anchor or alignment, found True"),

@@ -24,8 +24,8 @@ def keep(cache):
     cache.put(cache.name(FACT), TARGET)
 
 
-def cache(folder, spec=None, fingerprint="model", prefixes=("It was Monday.",)):
-    return TargetCache(folder, fingerprint, spec or EditSpec(), prefixes)
+def cache(folder, spec=None, fingerprint="model", prefixes=("It was Monday.",), dtype=torch.float32):
+    return TargetCache(folder, fingerprint, dtype, spec or EditSpec(), prefixes)
 
 
 def test_round_trip_on_disk_is_exact(tmp_path):
@@ -69,13 +69,14 @@ def test_damaged_file_is_recomputed_by_the_editor(base, facts, tmp_path):
         {"spec": EditSpec(clamp=0.5)},
         {"spec": EditSpec(stop_nll=0.5)},
         {"fingerprint": "another model"},
+        {"dtype": torch.bfloat16},
         {"prefixes": ()},
-        {"spec": EditSpec(site="residual")},
+        {"spec": EditSpec(site="residual", frozen=False)},
         {"spec": EditSpec(key_token="prompt")},
         {"spec": EditSpec(object_tokens="first")},
         {"spec": EditSpec(stop="argmax")},
     ],
-    ids=["steps", "layers", "clamp", "stop_nll", "model", "prefixes", "site", "key", "object", "stop"],
+    ids=["steps", "layers", "clamp", "stop_nll", "model", "dtype", "prefixes", "site", "key", "object", "stop"],
 )
 def test_another_recipe_or_model_does_not_find_the_target(tmp_path, other):
     keep(cache(tmp_path))

@@ -159,7 +159,7 @@ def test_argmax_stops_before_a_small_nll_does(base, facts, spec):
 
 
 def test_residual_target_is_the_state_that_makes_the_object_likely(base, facts, spec):
-    spec = replace(spec, site="residual", layers=(0,))
+    spec = replace(spec, site="residual", layers=(0,), frozen=False)
     (target,) = optimize_targets(base.lm, facts[:1], (), spec)
     probe = base.lm.encode(facts[0].prompt, facts[0].object, facts[0].subject)
 

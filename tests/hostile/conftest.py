@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from sleepgym.editing.calibration import Calibration, CalibrationError, Trial, read_recipe, recipe_document
 from sleepgym.editing.spec import EditError, EditSpec
@@ -283,9 +284,9 @@ def readers(base, facts, short, tmp_path_factory: pytest.TempPathFactory) -> dic
     rows = own.rehearsal[:3], own.held_out[:3]
     ModelStatistics({0: own.moments[0][:8, :8]}, *rows, own.prefixes).save(root / "statistics" / "s.safetensors", "0")
     reader("statistics", lambda folder: ModelStatistics.read(folder / "s.safetensors", "0"))
-    cache = TargetCache(root / "targets", "0", EditSpec(), ())
+    cache = TargetCache(root / "targets", "0", torch.float32, EditSpec(), ())
     name = cache.name(facts[0])
     cache.put(name, base.editor.target_store.of(facts[:1])[0].target)
-    reader("targets", lambda folder: TargetCache(folder, "0", EditSpec(), ()).get(name), changes=True)
+    reader("targets", lambda folder: TargetCache(folder, "0", torch.float32, EditSpec(), ()).get(name), changes=True)
 
     return made
