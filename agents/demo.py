@@ -80,10 +80,12 @@ def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     console = Console()
     args.out.mkdir(parents=True, exist_ok=True)
+    # All before the first plays, so that a mistake in any name is reported at once.
+    players = named([player_named(text, gym.make(args.env_id)) for text in args.players])
     played = []
-    for text in args.players:
+    for name, player in players.items():
         env = gym.make(args.env_id, split=args.split, render_mode="rgb_array")
-        played.append(play(args, player_named(text, env), env, console))
+        played.append(play(args, name, player, env, console))
         env.close()
     with console.status("making the film"):
         save_film(film({episode.name: episode.pictures for episode in played}), args.out)
@@ -104,9 +106,9 @@ def save_film(frames: Sequence[Image.Image], folder: Path) -> None:
     )
 
 
-def play(args: Args, player: Player, env: gym.Env[Any, Any], console: Console) -> Episode:
+def play(args: Args, name: str, player: Player, env: gym.Env[Any, Any], console: Console) -> Episode:
     """Lets a player live through the stream, and logs it."""
-    started, name = time.perf_counter(), called(player)
+    started = time.perf_counter()
     card = env.unwrapped.card  # type: ignore[attr-defined]
     dashboard = Dashboard(args.out / folder_name(name))
     dashboard.card(card)
@@ -138,9 +140,20 @@ def play(args: Args, player: Player, env: gym.Env[Any, Any], console: Console) -
     return Episode(name, result, pictures, seconds)
 
 
-def called(player: Player) -> str:
-    """Name of a player in tables and folders."""
-    return Path(player.name).stem if player.policy else player.name
+def named(players: Sequence[Player]) -> dict[str, Player]:
+    """Players by their names in tables and folders: of a policy that of its file, or that of its folder as well.
+
+    Raises:
+        SystemExit: Two players have the same name.
+    """
+    for parts in (1, 2):
+        found = {
+            "-".join(Path(each.name).with_suffix("").parts[-parts:]) if each.policy else each.name: each
+            for each in players
+        }
+        if len(found) == len(players):
+            return found
+    raise SystemExit(f"expected players of different names, found {', '.join(each.name for each in players)}")
 
 
 def film(episodes: Mapping[str, Mapping[int, Image.Image]]) -> list[Image.Image]:

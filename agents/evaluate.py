@@ -15,6 +15,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from sleepgym.env.registration import registered
 from sleepgym.episode.card import load_card
 from sleepgym.evaluation import EpisodeResult, ScoreMatrix, episodes_sheet, evaluate
 from sleepgym.facts.world import Split
@@ -133,7 +134,7 @@ def play(
     started = time.perf_counter()
     results = evaluate(spectator.make, run.scheduler, seeds, args.slots, on_episode)
     dashboard = Dashboard(args.logdir / folder_name(label))
-    dashboard.card(load_card(args.card or args.env_id))
+    dashboard.card(load_card(args.card or gym.spec(registered(args.env_id)).kwargs["card"]))
     dashboard.policy(run.about)
     dashboard.arguments(asdict(args) | {"contestants": label}, ("eval/mean_score",))
     for step, result in enumerate(results):

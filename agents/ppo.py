@@ -27,8 +27,9 @@ from sleepgym.training import (
     load_policy,
     training_callbacks,
 )
+from sleepgym.training.sim_vector import is_sim
 
-RESUMED = ("n_envs", "reward_scale", "warm_start", "warm_episodes", "relative")
+RESUMED = ("n_envs", "reward_scale", "warm_start", "warm_episodes", "relative", "fit")
 """Arguments that are not in a policy file and must be the same on resuming."""
 
 
@@ -38,6 +39,8 @@ class Args:
     """id of the training environment, simulated or real"""
     card: str = ""
     """path of a card that replaces the environment's own"""
+    fit: str = ""
+    """path of a fit of the sim, for cards that none is shipped for (sleepgym fit-sim)"""
     seed: int = 1
     """seed of the policy and of its training streams"""
     total_steps: int = 3_000_000
@@ -45,8 +48,8 @@ class Args:
     out: Path = Path("runs/ppo")
     """folder of the run: best.zip, last.zip, their cards, tensorboard logs"""
     resume: Path | None = None
-    """policy to resume, such as runs/ppo/last.zip, with its own settings and the same number of environments; a policy
-    file is code: resume only one that you trust"""
+    """policy to resume, such as runs/ppo/last.zip, with its own settings and seed, and the same number of environments;
+    a policy file is code: resume only one that you trust"""
     init: Path | None = None
     """policy to begin with, of the same network, such as one that was trained in the sim; a policy file is code"""
     device: str = "cpu"
@@ -112,10 +115,41 @@ class Args:
     """steps between checkpoints"""
 
 
+def require_possible(args: Args, seed: int) -> None:
+    """Checks arguments that would otherwise fail late, or not be heeded.
+
+    Raises:
+        SystemExit: Some cannot be had together.
+    """
+    if args.init is not None and args.resume is not None:
+        raise SystemExit("expected --init or --resume, found both; a resumed policy has its own weights")
+    if args.relative and not args.warm_start:
+        raise SystemExit(
+            "expected a --warm-start with --relative, found none; rewards are relative to those of a scheduler"
+        )
+    if not args.warm_start:
+        return
+    if is_sim(args.env_id):
+        raise SystemExit(
+            f"expected a real environment for a --warm-start, found {args.env_id}; give --env-id SleepLLM-v0, and a "
+            "policy of the sim by --init"
+        )
+    if args.warm_episodes < len(args.warm_start):
+        raise SystemExit(
+            f"expected an episode for each of {len(args.warm_start)} schedulers, found {args.warm_episodes}; "
+            "give more --warm-episodes"
+        )
+    if seed * 10_000 + args.warm_episodes > FIRST_SEED:
+        raise SystemExit(
+            f"expected a seed below {FIRST_SEED // 10_000}, found {seed}: its warm start would play streams with the "
+            "seeds of the test streams"
+        )
+
+
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
     masked = args.algorithm == "maskable"
-    spec = EnvSpec(args.env_id, args.card)
+    spec = EnvSpec(args.env_id, args.card, fit=args.fit)
     name: Literal["MaskablePPO", "PPO"] = "MaskablePPO" if masked else "PPO"
     card = PolicyCard(
         algorithm=name, env_id=args.env_id, card=args.card, seed=args.seed, steps=0, arguments=asdict(args)
@@ -123,20 +157,11 @@ def main(args: Args) -> None:
     if args.resume is not None:
         card = card.resuming(args.resume, RESUMED)
 
+    require_possible(args, card.seed)
     lessons = None
-    if args.warm_episodes < len(args.warm_start):
-        raise SystemExit(
-            f"expected an episode for each of {len(args.warm_start)} schedulers, found {args.warm_episodes}; "
-            "give more --warm-episodes"
-        )
-    if args.warm_start:
+    if args.warm_start and (args.resume is None or args.relative):
         # Disjoint streams for different seeds.
-        streams = range(args.seed * 10_000, args.seed * 10_000 + args.warm_episodes)
-        if streams.stop > FIRST_SEED:
-            raise SystemExit(
-                f"expected a seed below {FIRST_SEED // 10_000}, found {args.seed}: its warm start would play streams "
-                "with the seeds of the test streams"
-            )
+        streams = range(card.seed * 10_000, card.seed * 10_000 + args.warm_episodes)
         dealt = [(name, streams[i :: len(args.warm_start)]) for i, name in enumerate(args.warm_start)]
         lessons = joined([demonstrate(spec, scheduler_named(name), seeds, 4) for name, seeds in dealt])
     baselines = lessons.baselines if lessons is not None and args.relative else None
@@ -173,7 +198,7 @@ def main(args: Args) -> None:
             agreed = clone(model, lessons, args.warm_epochs, rng, entropy=args.warm_entropy)
             print(f"warm start: does what {', '.join(args.warm_start)} did in {agreed:.1%} of {len(lessons)} steps")
     else:
-        envs = spec.training(args.n_envs, args.seed, args.reward_scale, PolicyCard.read(args.resume).steps, baselines)
+        envs = spec.training(args.n_envs, card.seed, args.reward_scale, PolicyCard.read(args.resume).steps, baselines)
         model, _ = load_policy(args.resume, envs, args.device)
 
     model.set_logger(configure(str(args.out), ["stdout", "tensorboard"]))

@@ -21,6 +21,8 @@ class Args:
     """id of the training environment"""
     card: str = ""
     """path of a card that replaces the environment's own"""
+    fit: str = ""
+    """path of a fit of the sim, for cards that none is shipped for"""
     seed: int = 1
     """seed of the policy and of its training streams"""
     total_steps: int = 60_000
@@ -47,7 +49,7 @@ class Args:
     """step size of Adam; decays linearly to 0 at total_steps"""
     anneal: bool = True
     """whether the learning rate decays"""
-    gamma: float = 0.99
+    gamma: float = 1.0
     """discount per step"""
     gae_lambda: float = 0.95
     """lambda of generalised advantage estimation"""
@@ -80,7 +82,7 @@ class Args:
 
 def main(args: Args) -> None:
     torch.set_num_threads(args.threads)
-    spec = EnvSpec(args.env_id, args.card)
+    spec = EnvSpec(args.env_id, args.card, fit=args.fit)
     card = PolicyCard(
         algorithm="RecurrentPPO", env_id=args.env_id, card=args.card, seed=args.seed, steps=0, arguments=asdict(args)
     )
@@ -110,8 +112,8 @@ def main(args: Args) -> None:
             device=args.device,
         )
     else:
-        card = card.resuming(args.resume, ("n_envs", "reward_scale"))
-        envs = spec.training(args.n_envs, args.seed, args.reward_scale, PolicyCard.read(args.resume).steps)
+        card = card.resuming(args.resume, ("n_envs", "reward_scale", "fit"))
+        envs = spec.training(args.n_envs, card.seed, args.reward_scale, PolicyCard.read(args.resume).steps)
         model, _ = load_policy(args.resume, envs, args.device)
 
     model.set_logger(configure(str(args.out), ["stdout", "tensorboard"]))

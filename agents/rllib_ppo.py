@@ -28,6 +28,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune import register_env
 
 from sleepgym import files
+from sleepgym.env.registration import registered
 from sleepgym.episode.card import load_card
 from sleepgym.evaluation import evaluate, simulate
 from sleepgym.sim.maker import setting_and_response
@@ -89,7 +90,7 @@ class Args:
     """epochs per update"""
     learning_rate: float = 5e-4
     """step size of Adam"""
-    gamma: float = 0.99
+    gamma: float = 1.0
     """discount per step"""
     gae_lambda: float = 0.95
     """lambda of generalised advantage estimation"""
@@ -118,7 +119,7 @@ class Args:
     @property
     def played_card(self) -> str:
         """Card of the environment: its path, or its id."""
-        return self.card or str(gym.spec(self.env_id).kwargs["card"])
+        return self.card or str(gym.spec(registered(self.env_id)).kwargs["card"])
 
 
 class PolicyOfRun(BaseModel):

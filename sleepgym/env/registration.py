@@ -30,6 +30,11 @@ def flat_id(card_id: str) -> str:
     return f"{name}-Flat-v{version}"
 
 
+def registered(env_id: str) -> str:
+    """The id without the module that ``gymnasium.make`` takes before it, as in ``sleepgym:SleepLLM-v0``."""
+    return env_id.rpartition(":")[2]
+
+
 def register(env_id: str, single: str, vector: str, **arguments: Any) -> None:
     """Makes an id known to ``gymnasium.make`` and ``make_vec``; doing it twice changes nothing.
 

@@ -62,41 +62,44 @@ class BestCallback(BaseCallback):
         card: Policy card, which names the environment.
         seeds: Seeds of the validation streams.
         every: Steps between validations.
-        folder: Folder of ``best.zip`` and ``best.json``. A best policy that exists already is kept until one scores
-            higher.
+        folder: Folder of ``best.zip`` and ``best.json``. Where training is resumed, the best policy of the same
+            environment and algorithm that is there is kept until one scores higher.
+        patience: Number of validations without a higher score after which training stops; 0 for no early stopping.
 
     Attributes:
         FIELD: Field of the policy card that has the score.
         best: Best mean score so far; minus infinity before the first validation.
+        without_gain: Number of validations since the best one.
         scores: Mean score by step.
     """
 
     FIELD: ClassVar[str]
 
-    def __init__(self, card: PolicyCard, seeds: Sequence[int], every: int, folder: Path) -> None:
+    def __init__(self, card: PolicyCard, seeds: Sequence[int], every: int, folder: Path, patience: int = 0) -> None:
         super().__init__()
         self.card, self.seeds, self.every, self.path = card, seeds, every, folder / "best.zip"
+        self.patience, self.without_gain = patience, 0
         self.best = -np.inf
         self.scores: dict[int, float] = {}
 
     def _on_training_start(self) -> None:
-        if self.path.is_file():
-            self.best = getattr(PolicyCard.read(self.path), self.FIELD) or self.best
+        # A new run owes nothing to the one that was in its folder before.
+        if self.num_timesteps and self.path.is_file():
+            before = PolicyCard.read(self.path)
+            if (before.algorithm, before.spec) == (self.card.algorithm, self.card.spec):
+                self.best = getattr(before, self.FIELD) or self.best
         self._next = self.num_timesteps + self.every
 
     def _on_step(self) -> bool:
         if self.num_timesteps < self._next:
             return True
         self._next = self.num_timesteps + self.every
-        return self.validate()
+        self.validate()
+        return not (self.patience and self.without_gain >= self.patience)
 
     @abstractmethod
-    def validate(self) -> bool:
-        """Runs a validation.
-
-        Returns:
-            Whether training should continue.
-        """
+    def validate(self) -> None:
+        """Runs a validation."""
 
     def keep(self, score: float) -> PolicyCard | None:
         """Notes a score, and saves the policy if it is the best.
@@ -106,8 +109,9 @@ class BestCallback(BaseCallback):
         """
         self.scores[self.num_timesteps] = score
         if score <= self.best:
+            self.without_gain += 1
             return None
-        self.best = score
+        self.best, self.without_gain = score, 0
         card = self.card.after(self.model).model_copy(update={self.FIELD: score})
         card.save(self.model, self.path)
         return card
@@ -127,16 +131,10 @@ class ValidationCallback(BestCallback):
         card: Policy card, which names the environment.
         seeds: Seeds of the validation streams.
         every: Steps between validations.
-        folder: Folder of ``best.zip`` and ``best.json``. A best policy that exists already is kept until one scores
-            higher.
-        patience: Number of validations without a higher score after which training stops; 0 for no early stopping.
+        folder: See :class:`BestCallback`.
+        patience: See :class:`BestCallback`.
         slots: Maximum number of parallel episodes.
         dashboard: Callback whose dashboard shows pictures; None for no pictures.
-
-    Attributes:
-        best: Best mean score so far; minus infinity before the first validation.
-        without_gain: Number of validations since the best one.
-        scores: Mean score by step.
     """
 
     FIELD = "validation_score"
@@ -151,16 +149,11 @@ class ValidationCallback(BestCallback):
         slots: int = 16,
         dashboard: DashboardCallback | None = None,
     ) -> None:
-        super().__init__(card, seeds, every, folder)
-        self.patience, self.slots, self.shows = patience, slots, dashboard
-        self.without_gain = 0
+        super().__init__(card, seeds, every, folder, patience)
+        self.slots, self.shows = slots, dashboard
 
-    def validate(self) -> bool:
-        """Runs a validation.
-
-        Returns:
-            Whether training should continue.
-        """
+    def validate(self) -> None:
+        """Runs a validation."""
         start = time.perf_counter()
         spectator = Spectator(lambda: self.card.spec.make("validation", "rgb_array"), self.seeds[0])
         shown = self.shows.dashboard if self.shows is not None else None
@@ -172,7 +165,6 @@ class ValidationCallback(BestCallback):
                 shown.picture(spectator.picture, self.num_timesteps, "eval/hypnogram")
         means = means_of(results)
         saved = self.keep(means["score"])
-        self.without_gain = 0 if saved is not None else self.without_gain + 1
         if saved is not None and shown is not None:
             shown.policy(saved.about(), self.num_timesteps)
         for name, value in means.items():
@@ -180,7 +172,6 @@ class ValidationCallback(BestCallback):
         self.logger.record("eval/best_score", self.best)
         self.logger.record("eval/seconds", time.perf_counter() - start)
         self.logger.dump(self.num_timesteps)
-        return not (self.patience and self.without_gain >= self.patience)
 
 
 class SimValidationCallback(BestCallback):
@@ -193,6 +184,7 @@ class SimValidationCallback(BestCallback):
         seeds: Seeds of the streams.
         every: Steps between validations.
         folder: See :class:`BestCallback`.
+        patience: See :class:`BestCallback`.
     """
 
     FIELD = "simulated_score"
@@ -201,8 +193,8 @@ class SimValidationCallback(BestCallback):
         if self.num_timesteps not in self.scores:
             self.validate()
 
-    def validate(self) -> bool:
-        """Plays the streams once; training always continues."""
+    def validate(self) -> None:
+        """Plays the streams once."""
         setting, response = (self.training_env.get_attr(name, [0])[0] for name in ("setting", "response"))
         results = simulate(setting, response, self.model, self.seeds)
         score = float(np.mean([result.score for result in results]))
@@ -210,7 +202,6 @@ class SimValidationCallback(BestCallback):
         self.logger.record("eval/simulated_score", score)
         self.logger.record("eval/best_simulated_score", self.best)
         self.logger.dump(self.num_timesteps)
-        return True
 
 
 class CheckpointCallback(BaseCallback):
@@ -261,13 +252,13 @@ def training_callbacks(
         eval_every: Steps between validations.
         eval_episodes: Number of validation streams; 0 for no validation.
         eval_seed: Seed of the first validation stream; the others follow it.
-        patience: See :class:`ValidationCallback`.
+        patience: See :class:`BestCallback`.
     """
     dashboard = DashboardCallback(card)
     callbacks: list[BaseCallback] = [dashboard, CheckpointCallback(card, save_every, folder)]
     seeds = range(eval_seed, eval_seed + eval_episodes)
     if eval_episodes and is_sim(card.env_id):
-        callbacks.append(SimValidationCallback(card, seeds, eval_every, folder))
+        callbacks.append(SimValidationCallback(card, seeds, eval_every, folder, patience))
     elif eval_episodes:
         callbacks.append(ValidationCallback(card, seeds, eval_every, folder, patience, dashboard=dashboard))
     return callbacks

@@ -126,11 +126,13 @@ class EnvSpec:
         env_id: Registered id.
         card: Path of a card that replaces the id's own; empty for the id's own.
         flat: Whether observations are flat vectors.
+        fit: Path of a fit of the sim; empty for the one that is shipped for the card.
     """
 
     env_id: str
     card: str = ""
     flat: bool = False
+    fit: str = ""
 
     def make(self, split: str, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """Makes one environment, as for :func:`~sleepgym.evaluation.evaluate`.
@@ -185,6 +187,8 @@ class EnvSpec:
         if baselines is not None:
             raise ValueError(f"expected absolute rewards in {self.env_id}, found baselines; train without them")
         arguments = {"autoreset_mode": AutoresetMode.SAME_STEP, "flat": self.flat, **self._card}
+        if self.fit:
+            arguments["fit"] = self.fit
         made = cast(SimVectorEnv, gym.make_vec(self.env_id, num_envs=n_envs, **arguments))
         envs = SimSB3VecEnv(made, reward_scale)
         envs.seed(seed)

@@ -37,6 +37,13 @@ INNER = "card.json"
 """Name of a policy's card within the policy's archive."""
 
 
+OF_A_RESUMED_RUN = (
+    *("total_steps", "out", "resume", "device", "threads"),
+    *("eval_every", "eval_episodes", "eval_seed", "patience", "save_every"),
+)
+"""Arguments of training scripts that a resumed run is given anew; all others are those of the run that it resumes."""
+
+
 class PolicyError(SleepGymError, ValueError):
     """A policy cannot be loaded."""
 
@@ -85,7 +92,7 @@ class PolicyCard(BaseModel):
         return self.model_dump_json(indent=1, exclude={"format", "arguments"}, exclude_none=True)
 
     def resuming(self, path: Path, names: Sequence[str]) -> PolicyCard:
-        """The card of a run that resumes a policy, with the hours of that policy's training.
+        """The card of a run that resumes a policy: its seed, hours and arguments, and those that a run is given anew.
 
         Args:
             path: File of the resumed policy.
@@ -108,7 +115,9 @@ class PolicyCard(BaseModel):
         if wrong := [name for name in then if then[name] != now[name]]:
             was, found = (", ".join(f"{name} {card[name]!r}" for name in wrong) for card in (then, now))
             raise PolicyError(f"expected {was} as {path} was trained with, found {found}; give the same to go on")
-        return self.model_copy(update={"hours": before.hours})
+        new = {name: self.arguments[name] for name in OF_A_RESUMED_RUN if name in self.arguments}
+        arguments = {**self.arguments, **before.arguments, **new}
+        return self.model_copy(update={"seed": before.seed, "hours": before.hours, "arguments": arguments})
 
     @property
     def spec(self) -> EnvSpec:

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from sleepgym.env.registration import registered
 from sleepgym.env.wrappers import Counts
 from sleepgym.episode.actions import Action
 from sleepgym.sim.vector import SimVectorEnv
 
 
 def is_sim(env_id: str) -> bool:
-    """Returns whether an id is that of a simulated environment."""
-    return gym.spec(env_id).vector_entry_point == "sleepgym.sim.vector:SimVectorEnv"
+    """Returns whether an id is that of a simulated environment; it may name its module, ``sleepgym:SleepSim-v0``."""
+    return gym.spec(registered(env_id)).vector_entry_point == "sleepgym.sim.vector:SimVectorEnv"
 
 
 class EpisodeSums:

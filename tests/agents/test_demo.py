@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sleepgym.leaderboard.players import Player
+from sleepgym.schedulers import NightOwl
+
+
+def test_policies_of_one_file_name_are_told_apart(load_script: Callable[[str], ModuleType]) -> None:
+    demo = load_script("agents/demo.py")
+    rule = Player("night-owl", NightOwl())
+    first, second = (Player(f"runs/ppo-{i}/best.zip", NightOwl(), policy="0") for i in (1, 2))
+    assert list(demo.named([rule, first])) == ["night-owl", "best"]
+    assert list(demo.named([first, second, rule])) == ["ppo-1-best", "ppo-2-best", "night-owl"]
+    with pytest.raises(SystemExit, match="expected players of different names, found night-owl, night-owl"):
+        demo.named([rule, rule])
 
 
 def test_demo_leaves_a_film_and_logs(

@@ -11,6 +11,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sleepgym.schedulers import NeverSleep, SchedulerNameError
+from sleepgym.sim.fit import FitError
+from sleepgym.sim.maker import FITS
 from sleepgym.training import LedgerExtractor, PolicyCard, PolicyError, agreement, demonstrate, load_policy
 
 MINI = "SleepLLM-Mini-v0"
@@ -133,6 +135,34 @@ def test_rewards_are_relative_to_the_teacher_only_if_wanted(train: Callable[...,
         shown = train("ppo", "--total-steps", "32", "--eval-episodes", "0", wanted, *warm)
         assert "does what never-sleep, night-owl did" in shown
         assert ("relative_return" in shown) == (wanted == "--relative")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ("--env-id", "SleepSim-v0", "--warm-start", "night-owl"),
+            "a real environment for a --warm-start, found SleepSim",
+        ),
+        (("--relative",), "a --warm-start with --relative, found none"),
+        (("--init", "a.zip", "--resume", "b.zip"), "--init or --resume, found both"),
+    ],
+)
+def test_what_cannot_be_had_together_is_refused(
+    call: Callable[..., str], arguments: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PolicyCard, "resuming", lambda card, path, names: card)
+    with pytest.raises(SystemExit, match=expected):
+        call("ppo", *arguments)
+
+
+def test_a_card_of_ones_own_trains_in_the_sim_with_a_fit(call: Callable[..., str], tmp_path: Path) -> None:
+    few = ("--n-envs", "2", "--n-steps", "8", "--batch-size", "16", "--total-steps", "16", "--eval-episodes", "1")
+    fit = str(FITS / "SleepLLM-v0.safetensors")
+    with pytest.raises(FitError, match="sleepgym fit-sim"):
+        call("ppo", "--env-id", "sleepgym:SleepSim-Night-v0", *few)
+    call("ppo", "--env-id", "sleepgym:SleepSim-Night-v0", "--fit", fit, "--out", "run", *few)
+    assert PolicyCard.read(tmp_path / "run" / "last.zip").arguments["fit"] == fit
 
 
 def test_every_teacher_needs_an_episode(train: Callable[..., str]) -> None:

@@ -24,6 +24,7 @@ from sleepgym.training import (
     load_policy,
     training_callbacks,
 )
+from sleepgym.training.callbacks import SimValidationCallback
 
 MINI = "SleepLLM-Mini-v0"
 
@@ -67,14 +68,37 @@ def test_the_best_policy_is_the_one_that_was_validated(quick_card: Path, tmp_pat
     assert np.mean([result.score for result in again]) == pytest.approx(found.validation_score)
 
 
-def test_a_better_policy_of_an_earlier_run_is_not_replaced(quick_card: Path, tmp_path: Path) -> None:
-    model = make_model(quick_card)
+def test_a_better_policy_from_before_a_resume_is_not_replaced(quick_card: Path, tmp_path: Path) -> None:
+    model = make_model(quick_card).learn(8)
     perfect = policy_card(quick_card).model_copy(update={"steps": 5, "validation_score": 1.0})
     perfect.save(model, tmp_path / "best.zip")
     before = PolicyCard.read(tmp_path / "best.zip")
     validation = ValidationCallback(policy_card(quick_card), [1000], every=8, folder=tmp_path, patience=1)
-    model.learn(80, validation)
-    assert model.num_timesteps == 8 and PolicyCard.read(tmp_path / "best.zip") == before
+    model.learn(80, validation, reset_num_timesteps=False)
+    assert model.num_timesteps == 16 and PolicyCard.read(tmp_path / "best.zip") == before
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_best_policy_of_another_run_or_environment_is_none_of_this_one(
+    resumed: bool, quick_card: Path, tmp_path: Path
+) -> None:
+    model = make_model(quick_card).learn(8)
+    other = policy_card(quick_card).model_copy(
+        update={"validation_score": 1.0} | ({"card": "other"} if resumed else {})
+    )
+    other.save(model, tmp_path / "best.zip")
+    validation = ValidationCallback(policy_card(quick_card), [1000], every=8, folder=tmp_path)
+    model.learn(8, validation, reset_num_timesteps=not resumed)
+    assert PolicyCard.read(tmp_path / "best.zip").validation_score == validation.best < 1.0
+
+
+def test_patience_ends_training_in_the_sim_too(tmp_path: Path) -> None:
+    card = PolicyCard(algorithm="PPO", env_id="SleepSim-v0", seed=1, steps=0)
+    envs = card.spec.training(2, 1, 1.0)
+    model = PPO("MultiInputPolicy", envs, n_steps=8, batch_size=16, learning_rate=0.0, device="cpu")
+    validation = SimValidationCallback(card, [1000], every=16, folder=tmp_path, patience=2)
+    model.learn(160, validation)
+    assert model.num_timesteps == 48 and validation.without_gain == 2
 
 
 def test_checkpoints_are_written_on_the_way_and_at_the_end(quick_card: Path, tmp_path: Path) -> None:

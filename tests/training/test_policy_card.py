@@ -95,10 +95,14 @@ def test_hours_go_on_where_a_run_is_resumed(tmp_path: Path) -> None:
     model = DQN("MlpPolicy", gym.make("CartPole-v1"), buffer_size=10, learning_starts=100)
     model.learn(4)
     model.start_time = time.time_ns() - int(1.5 * 3.6e12)
-    card = CARD.after(model)
+    card = CARD.model_copy(update={"arguments": {"total_steps": 4, "gamma": 0.97}}).after(model)
     assert card.steps == 4 and card.hours == pytest.approx(1.5, abs=0.01)
     card.save(model, tmp_path / "last.zip")
     resumed = CARD.resuming(tmp_path / "last.zip", ())
     assert resumed.hours == card.hours and resumed.after(model).hours == pytest.approx(3.0, abs=0.01)
+    # Its own settings, whatever the command line says of them, and the new length.
+    about = {"seed": 9, "arguments": {"total_steps": 20, "gamma": 0.5}}
+    resumed = CARD.model_copy(update=about).resuming(tmp_path / "last.zip", ())
+    assert (resumed.seed, resumed.arguments) == (CARD.seed, {**CARD.arguments, "total_steps": 20, "gamma": 0.97})
     with pytest.raises(PolicyError, match="expected env_id 'SleepLLM-Mini-v0'"):
         CARD.model_copy(update={"env_id": "SleepLLM-v0"}).resuming(tmp_path / "last.zip", ())
