@@ -90,7 +90,7 @@ dashboard: $(STAMP) ## tensorboard over runs/, with the demo's logs among them
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
-release-check: check docs-site test-clients ## all that a release needs: checks, site, clients, files, and the wheel in an empty environment
+release-check: check docs-site test-clients ## beside the tests, what a release needs: checks, site, clients, files, the wheel alone
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m twine check --strict dist/*

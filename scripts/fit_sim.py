@@ -19,6 +19,7 @@ from rich.table import Table
 
 from sleepgym.episode.card import load_card
 from sleepgym.evaluation.recorded import missing, record_jobs, recorded
+from sleepgym.facts.world import Split
 from sleepgym.files import card_paths
 from sleepgym.sim.fit import Tried, fit_response
 from sleepgym.sim.fit_files import card_of, save_fit
@@ -70,7 +71,7 @@ class Args:
     """number of episodes per policy"""
     seed: int = 0
     """seed of the first stream; the others follow it"""
-    split: str = "train"
+    split: Split = "train"
     """split that facts are drawn from"""
     processes: int = 1
     """number of processes, each with an equal share of the cores"""

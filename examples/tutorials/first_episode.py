@@ -20,12 +20,13 @@ print("allowed:", [action.name for action in Action if info["action_mask"][actio
 
 # %% [markdown]
 # `ledger` has a row per fact, `stats` the time, the traffic, the budget and more; `stat` reads one by name. The mask
-# says which of the six actions are allowed; a forbidden one does nothing and costs a penalty. Write the first facts,
-# and wait:
+# says which of the six actions are allowed; a forbidden one does nothing and costs a penalty. The reward is the share
+# of questions that are answered correctly, times the traffic, less a little for damage. Write the first facts, and
+# wait:
 
 # %%
 observation, reward, terminated, truncated, info = env.step(Action.INJECT)
-print("of the questions of this tick it answered", reward)
+print("reward:", reward, " at a traffic of", stat(observation, "traffic"))
 print("edits spent:", info["edits_used"], " load of the edits:", stat(observation, "load"))
 observation, reward, *_ = env.step(Action.WAIT)
 print(env.render())

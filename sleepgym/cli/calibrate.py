@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from rich.console import Console
@@ -26,8 +27,8 @@ class Args:
     """facts that are written with each setting"""
     seed: int = 2000
     """seed of the choice of facts"""
-    dtype: str = "float32"
-    """float32 or bfloat16"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """type of the model's weights"""
     layers: tuple[int, ...] = ()
     """blocks to edit; by default several runs of blocks are tried"""
     clamps: tuple[float, ...] = (0.5, 0.8, 1.5)

@@ -17,6 +17,8 @@ from sleepgym.cli.streams import read_anything
 if TYPE_CHECKING:
     from sleepgym.cli.session import Session
 
+ENDED, UNUSABLE = 0, 2
+
 PROMPT = "sleepgym> "
 
 
@@ -52,11 +54,11 @@ class Args:
         console = Console(highlight=False, force_terminal=False if self.plain else None)
         session = self._session(console)
         if session is None:
-            return 1
+            return UNUSABLE
         for line in lines(interactive=sys.stdin.isatty() and sys.stdout.isatty()):
             if not session.handle(line):
                 break
-        return 0
+        return ENDED
 
     def _session(self, console: Console) -> Session | None:
         """A session with the model and the memory asked for; None, and why in red, if they cannot be had."""

@@ -43,7 +43,7 @@ class Args:
             with Console(stderr=True).status("loading"):
                 found = facts_of(load(self.model, device=self.device))
         except Exception as error:  # whatever is in a folder that is said to be a model
-            console.print(one_line(error))
+            (Console(stderr=True, highlight=False, soft_wrap=True) if self.json else console).print(one_line(error))
             return UNUSABLE
         if self.json:
             console.print_json(json.dumps(found), indent=None)

@@ -299,7 +299,7 @@ class Args:
     """Keep a memory of notes in Markdown files that people can read and edit.
 
     Status 0 if it is done, 1 if nothing was found (or lint found something), 2 if it cannot be done; then every note
-    is as it was. `sleepgym notes add --help` says more of a command. An example: `sleepgym notes ls`.
+    is as it was. `sleepgym notes add --help` says more of a command. An example: `sleepgym notes ls --folder my-notes`.
     """
 
     command: (

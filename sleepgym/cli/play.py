@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sleepgym.cli.views import one_line, shown
+from sleepgym.facts.world import Split
 
 if TYPE_CHECKING:
     from sleepgym.env.render.window import Window
@@ -31,8 +32,8 @@ class Args:
     """the environment to play"""
     seed: int = 0
     """seed of the stream"""
-    split: str = "validation"
-    """split that facts are drawn from: train, validation or test"""
+    split: Split = "validation"
+    """split that facts are drawn from"""
     against: str = "pressure-rule"
     """scheduler that plays the same stream at the end; empty for none"""
     window: bool = True

@@ -32,10 +32,8 @@ class FlattenLedger(
     """Lays an observation out as one float32 vector, for policies that read no dictionaries.
 
     The layout is Gymnasium's own, so ``gymnasium.spaces.unflatten(env.env.observation_space, vector)`` gives the
-    dictionary back: first the rows of ``ledger`` one after the other, then ``stats``. On every card
-
-    - ``vector[:-len(STATS_FEATURES)].reshape(-1, len(LEDGER_FEATURES))`` is the ledger, and
-    - ``vector[-len(STATS_FEATURES):]`` are the statistics.
+    dictionary back: first the rows of ``ledger`` one after the other, then ``stats``. On any card,
+    :func:`sleepgym.env.observation.structured` does as well.
 
     Each entry keeps its bounds. Unlike ``gymnasium.wrappers.FlattenObservation`` it holds no lambda, so it can be
     pickled where its environment can.

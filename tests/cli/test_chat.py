@@ -374,9 +374,9 @@ def test_one_interrupt_does_not_end_a_pipe(monkeypatch):
 
 
 def test_a_model_or_memory_that_is_not_there_is_a_red_line_and_a_status(monkeypatch, capsys, tmp_path):
-    assert chat.Args(model=str(tmp_path)).run() == 1
+    assert chat.Args(model=str(tmp_path)).run() == 2
     assert "expected 'tiny'" in capsys.readouterr().out
-    assert chat.Args(memory=tmp_path).run() == 1
+    assert chat.Args(memory=tmp_path).run() == 2
     assert "expected a checkpoint" in capsys.readouterr().out
 
 

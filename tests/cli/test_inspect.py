@@ -41,3 +41,6 @@ def test_what_is_no_model_is_refused_with_the_reason(capsys: pytest.CaptureFixtu
     (tmp_path / "config.json").write_text("{}")
     assert main(["inspect", str(tmp_path)]) == 2
     assert "expected" in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path), "--json"]) == 2
+    said = capsys.readouterr()
+    assert not said.out and "expected" in said.err

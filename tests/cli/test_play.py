@@ -71,7 +71,6 @@ def test_the_end_of_the_input_leaves(play: Callable[..., tuple[int, str]]) -> No
         (("--against", "owl"), "'owl'"),
         (("--env-id", "SleepSim-v0"), "SleepSim-v0"),
         (("--env-id", "SleepLLM-None-v0"), "SleepLLM-None"),
-        (("--split", "tomorrow"), "'tomorrow'"),
     ],
 )
 def test_what_cannot_be_played_is_a_line_and_status_2(
@@ -79,6 +78,15 @@ def test_what_cannot_be_played_is_a_line_and_status_2(
 ) -> None:
     status, shown = play("q\n", *arguments)
     assert status == 2 and said in shown
+
+
+def test_a_split_that_there_is_not_is_refused_with_those_there_are(
+    play: Callable[..., tuple[int, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        play("q\n", "--split", "tomorrow")
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and all(split in said.out + said.err for split in ("tomorrow", "train", "validation"))
 
 
 def test_a_number_goes_with_actions_that_have_one() -> None:
