@@ -180,25 +180,25 @@ class Findings:
 
     @classmethod
     def of(cls, data: Data) -> Findings:
-        """All estimates, drawn from one generator in this order, so that they come out the same every time."""
-        rng, found, rule = np.random.default_rng(0), data.scores, data.rule
+        """All estimates, each from the same resamples: an interval does not depend on who else is in a table."""
+        found, rule = data.scores, data.rule
 
         def beside(scores: Mapping[str, ScoreMatrix]) -> dict[str, Comparison]:
-            return {name: compare(one, scores[rule], rng) for name, one in scores.items() if name != rule}
+            return {name: compare(one, scores[rule], fresh()) for name, one in scores.items() if name != rule}
 
         pairs = beside(found)
         each = {
             f"{PPO}, seed {PolicyCard.read(path).seed}": ScoreMatrix(PPO, found[PPO].streams, row[None])
             for path, row in zip(data.policies, found[PPO].scores, strict=True)
         }
-        runs = {name: compare(one, found[rule], rng) for name, one in each.items()}
-        means = {name: stratified_bootstrap(statistics.mean, one, rng=rng) for name, one in found.items()}
-        above = Above.of({**found, **data.planned}, rule, rng) if data.planned else None
+        runs = {name: compare(one, found[rule], fresh()) for name, one in each.items()}
+        means = {name: stratified_bootstrap(statistics.mean, one, rng=fresh()) for name, one in found.items()}
+        above = Above.of({**found, **data.planned}, rule) if data.planned else None
         elsewhere = {env: beside(scores) for env, scores in data.elsewhere.items()}
         ways = {
             name: (
-                compare(way.scores, found[rule].on(way.scores.streams), rng),
-                compare(way.scores, found[PPO].on(way.scores.streams), rng),
+                compare(way.scores, found[rule].on(way.scores.streams), fresh()),
+                compare(way.scores, found[PPO].on(way.scores.streams), fresh()),
             )
             for name, way in data.ways.items()
         }
@@ -222,13 +222,12 @@ class Above:
     closed: Estimate
 
     @classmethod
-    def of(cls, found: Mapping[str, ScoreMatrix], rule: str, rng: np.random.Generator) -> Above:
+    def of(cls, found: Mapping[str, ScoreMatrix], rule: str) -> Above:
         """All of them.
 
         Args:
             found: Scores by scheduler, those of the planner among them.
             rule: Scheduler to compare with.
-            rng: Source of the resamples.
         """
         planner = next(one for name, one in found.items() if name.startswith(PLANNER))
         few = {name: one.on(planner.streams) for name, one in found.items()}
@@ -236,13 +235,18 @@ class Above:
         profile = partial(statistics.performance_profile, thresholds=THRESHOLDS)
         shown = ((rule, rule), (PPO, PPO), ("planner", planner.name))
         return cls(
-            summaries={name: summarise(one, low, planner, rng) for name, one in few.items()},
-            pairs={name: compare(few[name], few[rule], rng) for name in (planner.name, PPO)},
+            summaries={name: summarise(one, low, planner, fresh()) for name, one in few.items()},
+            pairs={name: compare(few[name], few[rule], fresh()) for name in (planner.name, PPO)},
             profiles={
-                label: bootstrap_band(profile, few[name].normalised(low, planner), rng=rng) for label, name in shown
+                label: bootstrap_band(profile, few[name].normalised(low, planner), rng=fresh()) for label, name in shown
             },
-            closed=stratified_bootstrap(gap_closed, few[PPO], few[rule], planner, rng=rng),
+            closed=stratified_bootstrap(gap_closed, few[PPO], few[rule], planner, rng=fresh()),
         )
+
+
+def fresh() -> np.random.Generator:
+    """Source of the resamples of one estimate."""
+    return np.random.default_rng(0)
 
 
 def gap_closed(scores: ScoreArray, rule: ScoreArray, planner: ScoreArray) -> float:

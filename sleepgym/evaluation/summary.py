@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,13 +124,13 @@ def means_by_score(
     Args:
         entries: Name, scores and results of each scheduler.
         fields: Numbers of the results; ``ppl_ratio`` is shown as the relative rise.
-        rng: Source of the resamples.
+        rng: Source of the resamples, which are the same for all: an interval does not depend on the others.
     """
     rows: list[tuple[Estimate, tuple[Value, ...]]] = []
     for name, matrix, episodes in entries:
         means = {field: float(np.mean([getattr(episode, field) for episode in episodes])) for field in fields}
         means["ppl_ratio"] -= 1
-        score = stratified_bootstrap(statistics.mean, matrix, rng=rng)
+        score = stratified_bootstrap(statistics.mean, matrix, rng=deepcopy(rng))
         rows.append((score, (name, score, *means.values())))
     return [row for _, row in sorted(rows, key=lambda pair: -pair[0].point)]
 

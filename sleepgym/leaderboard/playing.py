@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +139,7 @@ def leaderboard_sheet(played: Sequence[Played], rng: np.random.Generator, title:
 
     Args:
         played: Entries on the same streams.
-        rng: Source of the resamples.
+        rng: Source of the resamples, which are the same for all entries: an interval does not depend on the others.
         title: Title of the table.
     """
     columns = (
@@ -154,7 +155,7 @@ def leaderboard_sheet(played: Sequence[Played], rng: np.random.Generator, title:
     )
     rows = []
     for entry in played:
-        score = stratified_bootstrap(statistics.mean, entry.scores, rng=rng)
+        score = stratified_bootstrap(statistics.mean, entry.scores, rng=deepcopy(rng))
         edits, nights, ratio, invalid = (
             float(np.mean([getattr(result, field) for result in entry.results]))
             for field in ("edits_used", "sleeps", "ppl_ratio", "invalid")
