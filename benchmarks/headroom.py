@@ -181,8 +181,9 @@ def sheets(args: Args, results: Mapping[str, Sequence[EpisodeResult]]) -> dict[s
     pairs = list(zip(rungs[1:], rungs[:-1], strict=True))
     worth = [(PLANNER, name) for name in FORBIDDEN if name in results and PLANNER in results]
     title = f"{args.env_id}, {args.streams} validation streams from {args.seed} on"
+    whole = {name: episodes for name, episodes in results.items() if name not in FORBIDDEN}  # others play fewer streams
     return {
-        "schedulers": episodes_sheet(results, rng, title),
+        "schedulers": episodes_sheet(whole, rng, title),
         "ladder": comparison_sheet(paired(results, pairs, args.seed), "the second", "Rungs of the ladder, in pairs"),
         "worth": comparison_sheet(paired(results, worth, args.seed), "the second", "What each action is worth"),
         "actions": actions_sheet(results),
