@@ -38,7 +38,7 @@ from sleepgym.episode.card import load_card
 
 DAY = tuple(Action[name] for name in "PRUNE INJECT WAIT INJECT WAIT NAP REFRESH INJECT WAIT INJECT NAP REFRESH INJECT "
             "SLEEP".split())  # fmt: skip
-"""The mixed policy: 13 ticks awake and a night of 3, a day of SleepLLM-v0. What the mask forbids is a WAIT."""
+"""The mixed policy: 13 ticks awake and a night, about a day of SleepLLM-v0. What the mask forbids is a WAIT."""
 
 
 @dataclass
@@ -121,13 +121,15 @@ class Contestant:
                 actions = np.where(info["action_mask"][:, due], due, Action.WAIT)
                 before = info["tick"].sum()
                 started = time.perf_counter()
-                *_, info = self.envs.step(actions)
+                _, _, terminated, truncated, info = self.envs.step(actions)
                 seconds = time.perf_counter() - started
                 found.total.add(n, seconds)
                 found.ticks += int(info["tick"].sum() - before)
                 # Those that wait meanwhile take next to nothing.
                 done = due if actions.any() else Action.WAIT
                 found.by_action[done.name].add(int((actions == done).sum()), seconds)
+                if (terminated | truncated).all():
+                    break  # the next episode is none of these days
         return found
 
 

@@ -4,12 +4,15 @@
 
 makes ``sleepgym/SleepLLM-v0/random-v0`` and so on, which ``minari.load_dataset`` reads; ``mixed`` has an equal share of
 each of the others. Episodes that are in the folder of parts already are not played again, so that a run that was
-interrupted goes on. Minari's ``MINARI_DATASETS_PATH`` says where datasets are kept. Needs the extra `minari`.
+interrupted goes on; those of another card or player are refused. Minari's ``MINARI_DATASETS_PATH`` says where datasets
+are kept. Needs the extra `minari`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -125,6 +128,26 @@ def made(spec: EnvSpec) -> gym.Env[Any, Any]:
     return RecordSleepStatistics(spec.make("train"), every_step=True)
 
 
+def claim(folder: Path, env: gym.Env[Any, Any], name: str) -> None:
+    """Notes whose episodes a folder has.
+
+    Raises:
+        SystemExit: It has those of another card or player.
+    """
+    player = player_named(name, env)
+    card = hashlib.sha256(repr(env.unwrapped.card).encode()).hexdigest()  # type: ignore[attr-defined]
+    own = {"card": card, "player": player.policy or player.rule}
+    path = folder / "played.json"
+    if not path.exists():
+        files.write(path, json.dumps(own, indent=1).encode())
+    elif (before := json.loads(path.read_bytes())) != own:
+        different = " and ".join(kind for kind in own if before.get(kind) != own[kind])
+        raise SystemExit(
+            f"expected in {folder} what {name} plays, found episodes of another {different}; "
+            "name another folder by --parts, and delete datasets of the same names"
+        )
+
+
 def play(job: Job) -> None:
     """Plays episodes, which write themselves."""
     env = made(job.spec)
@@ -173,6 +196,9 @@ def main(args: Args) -> None:
         )
     spec, seeds = EnvSpec(args.env_id, args.card), range(args.seed, args.seed + args.episodes)
     folders = {name: args.parts / args.env_id / name for name in players}
+    env = made(spec)
+    for name, folder in folders.items():
+        claim(folder, env, players[name])
     left = {name: [s for s in seeds if not path_of(folder, s).exists()] for name, folder in folders.items()}
     jobs = [
         Job(spec, players[name], list(lot), folders[name]) for name in players for lot in chunks(left[name], args.lot)
@@ -186,7 +212,6 @@ def main(args: Args) -> None:
     low, high = mean_return(paths[args.low]), mean_return(paths[args.high])
     there = minari.list_local_datasets()
     warnings.filterwarnings("ignore", ".*author_email.*")  # an author is a project here
-    env = made(spec)
     for name, of in (paths | {MIXED: shares(paths, args.episodes)}).items():
         dataset_id = f"sleepgym/{args.env_id}/{name}-v0"
         if dataset_id in there:

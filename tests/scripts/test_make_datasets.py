@@ -66,6 +66,12 @@ def test_episodes_are_recorded_once_and_datasets_hold_them(
     metadata = sets["mixed"].storage.metadata
     assert (metadata["ref_min_score"], metadata["ref_max_score"]) == pytest.approx(tuple(map(np.mean, returns)))
     assert sets["mixed"].recover_environment().observation_space == sets["mixed"].observation_space
+    # Episodes of another player or card are not taken for these.
+    other = [text.replace("owl=night-owl", "owl=never-sleep") for text in arguments]
+    with pytest.raises(SystemExit, match="what never-sleep plays, found episodes of another player"):
+        call(*other, "--episodes", "2")
+    with pytest.raises(SystemExit, match="what random plays, found episodes of another card"):
+        call(*[text for text in arguments if text not in ("--card", str(quick_card))], "--episodes", "2")
 
 
 def test_reference_scores_of_nobody_are_refused(call: Callable[..., str]) -> None:
