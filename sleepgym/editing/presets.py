@@ -1,6 +1,6 @@
-"""Published recipes as settings of one editor, so that they differ only where their papers do.
+"""Published recipes as settings of one editor, so that they differ from each other only where their papers do.
 
-All find targets by gradient (Meng et al. 2023, eq. 4) and write ``D = R K^T (M + K K^T)^-1`` (eq. 14). With keys
+All find targets by gradient (Meng et al. 2023, eq. 16) and write ``D = R K^T (M + K K^T)^-1`` (eq. 14). With keys
 ``K``, residuals ``R``, keys of earlier edits ``K_p`` and the second moment ``C`` of text, they are:
 
 ==============  ==========================================  ==========================================================
@@ -32,7 +32,9 @@ keys of earlier ones stand for the rest of it. encore: Gupta et al. 2025, arXiv:
 stopping, norm constraint). sleeping-llm: the wake phase of the sleeping language model, whose sleep this project
 started from.
 
-Papers give step sizes, thresholds and ridges in the units of the model at hand; here they are dimensionless (see
+From the authors' own code all of them differ in that a target's length is penalised by its square (``norm_weight``;
+there by the length itself, divided by that of the state squared), in that it is found once the worst context is (there
+the mean of loss and penalties), and in what :class:`EditSpec` says of sizes. Papers give step sizes, thresholds and ridges in the units of the model at hand; here they are dimensionless (see
 :class:`EditSpec`), and ``lambda`` is best chosen for a model by :func:`sleepgym.editing.calibrate`.
 """
 

@@ -46,7 +46,7 @@ class EditSpec:
         stop: When a target is finished: once the object's mean NLL per token is below ``stop_nll`` in every
             context (``"nll"``), or once each of its tokens is the likeliest in every context (``"argmax"``).
         stop_nll: Threshold of ``stop = "nll"``, in nats per token.
-        kl_weight: Weight of KL(p0 || p) on "{subject} is a" (Meng et al. 2023, eq. 5 uses 0.0625).
+        kl_weight: Weight of KL(p0 || p) on "{subject} is a" (the code of Meng et al. 2023 has 0.0625).
         norm_weight: Weight of the target's squared norm, in units of that of the perturbed activation.
         site: Activation that a target perturbs: the output of every edited down-projection, jointly (``"down_proj"``),
             or the residual stream after the last edited block, whose change is then divided among the edited layers

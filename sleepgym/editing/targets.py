@@ -1,6 +1,6 @@
 """Targets: perturbations at a fact's key that make the model predict its object.
 
-Meng et al. 2023, "Mass-Editing Memory in a Transformer", eq. 4, with three changes. By default the perturbation
+Meng et al. 2023, "Mass-Editing Memory in a Transformer", eq. 16, with three changes. By default the perturbation
 is added to the *output of the down-projection* (one per edited layer, optimised jointly), which is also correct where a
 norm follows the MLP. All facts of a call are optimised as one tensor, from which finished facts are removed. And
 only what depends on the perturbation is run: tokens from the key's on, blocks from the first edited one on.
@@ -77,7 +77,7 @@ def optimize_targets(
     beside: Sequence[Beside] = (),
     alignment: Alignment | None = None,
 ) -> list[Target]:
-    """Optimises the targets of many facts at once on the model with the memory in use (Meng et al. 2023, eq. 4).
+    """Optimises the targets of many facts at once on the model with the memory in use (Meng et al. 2023, eq. 16).
 
     Args:
         lm: The model; with ``spec.frozen`` no memory may be in use.

@@ -66,7 +66,7 @@ class AuditReport:
     """Outcome of probing every fact of the ledger.
 
     Attributes:
-        margins: Margin (nats) by fact key, each on the probe of the fact's stage.
+        margins: Margin (nats) by fact key, asked in chat.
         degraded: Keys of the facts that were not recalled, lowest margin first.
     """
 
