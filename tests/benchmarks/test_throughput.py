@@ -24,6 +24,9 @@ class Clockwork:
 
     num_envs = 2
 
+    def __init__(self, horizon: int = 1000) -> None:
+        self.horizon = horizon
+
     def reset(self, seed: int) -> Any:
         self.seeds = [*getattr(self, "seeds", []), seed]
         self.tick = np.zeros(2, dtype=int)
@@ -32,7 +35,7 @@ class Clockwork:
     def step(self, actions: np.ndarray) -> Any:
         assert actions[1] == Action.WAIT
         self.tick = self.tick + np.where(actions == Action.SLEEP, 6, 1)
-        return None, None, None, None, self.info()
+        return None, None, np.zeros(2, bool), self.tick >= self.horizon, self.info()
 
     def info(self) -> dict[str, Any]:
         mask = np.ones((2, len(Action)), np.int8)
@@ -49,6 +52,12 @@ def test_every_step_is_counted_and_only_doers_by_action(throughput: ModuleType) 
     done = {name: count.steps for name, count in timing.by_action.items()}
     assert done["SLEEP"] == 2 and done["INJECT"] == 2 * throughput.DAY.count(Action.INJECT)
     assert done["WAIT"] == 2 * 2 * throughput.DAY.count(Action.WAIT)
+
+
+def test_a_round_ends_with_its_episodes(throughput: ModuleType) -> None:
+    steps = len(throughput.DAY) - 4
+    timing = throughput.Contestant("two", Clockwork(horizon=steps), days=3, episodes=2).play()
+    assert timing.total.steps == timing.ticks == 2 * steps
 
 
 @pytest.mark.slow
