@@ -34,7 +34,9 @@ started from.
 
 From the authors' own code all of them differ in that a target's length is penalised by its square (``norm_weight``;
 there by the length itself, divided by that of the state squared), in that it is found once the worst context is (there
-the mean of loss and penalties), and in what :class:`EditSpec` says of sizes. Papers give step sizes, thresholds and ridges in the units of the model at hand; here they are dimensionless (see
+the mean of loss and penalties), and in what :class:`EditSpec` says of sizes.
+
+Papers give step sizes, thresholds and ridges in the units of the model at hand; here they are dimensionless (see
 :class:`EditSpec`), and ``lambda`` is best chosen for a model by :func:`sleepgym.editing.calibrate`.
 """
 

@@ -177,8 +177,3 @@ def made(observation: NDArray[np.float32], card: PassesCard) -> int:
 def largest(passes: int, mask: NDArray[np.bool_], card: PassesCard) -> int:
     """The allowed action with most passes, but no more than some; they add up over steps."""
     return max(action for action, choice in enumerate(card.choices) if choice <= max(0, passes) and mask[action])
-
-
-def rules_of(card: PassesCard) -> dict[str, PassScheduler]:
-    """Fixed N of every choice, by name: what a planner goes on by."""
-    return {f"fixed N = {passes}": FixedPasses(passes, card) for passes in card.choices}
