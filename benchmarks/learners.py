@@ -37,7 +37,6 @@ AGAINST = "ppo"
 """Learner that the others are compared with."""
 NAMES: Mapping[str, str] = {
     "ppo": "PPO, masked (`ppo.py`)",
-    "ppo_long": "PPO, masked, 8 million steps (`ppo.py`)",
     "ppo_single_file": "PPO, masked, in one file (`ppo_single_file.py`)",
     "recurrent_ppo": "PPO with an LSTM, no masks (`recurrent_ppo.py`)",
     "rllib_ppo": "PPO of RLlib, masked, flat observations (`rllib_ppo.py`)",
