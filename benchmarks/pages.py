@@ -32,6 +32,7 @@ from benchmarks import (
     results_page,
     sim_page,
     sleep_report,
+    soak,
     throughput_page,
     tiny_page,
     tuning_page,
@@ -85,6 +86,7 @@ PAGES: Mapping[str, Callable[[Path], Blocks]] = {
     "docs/notes.md": lambda root: notes_page.contents(root / "docs/notes"),
     "docs/real_model.md": lambda root: keeping_page.contents(root / "docs/real_model"),
     "docs/results.md": lambda root: results_page.contents(results(root)),
+    "docs/robustness.md": _beside("docs/robustness.md", soak.contents),
     "docs/sleep.md": lambda root: sleep_report.contents(sleep(root)),
 }
 """Generated blocks of every page, as a function of the root of the repository."""
