@@ -250,7 +250,7 @@ def test_a_file_is_no_folder_of_notes(tmp_path: Path, capsys: pytest.CaptureFixt
     from sleepgym.cli import chat
 
     (tmp_path / "file").write_text("")
-    assert chat.Args(notes=tmp_path / "file").run() == 1
+    assert chat.Args(notes=tmp_path / "file").run() == 2
     assert "expected a folder of notes, found a file" in " ".join(capsys.readouterr().out.split())
 
 
