@@ -26,7 +26,7 @@ from rich.table import Table
 import sleepgym  # noqa: F401  (registers the environments)
 from sleepgym.evaluation import EpisodeResult, run_episode
 from sleepgym.facts.world import Split
-from sleepgym.leaderboard.players import Player, player_named
+from sleepgym.leaderboard.players import Player, player_named, policy_name
 from sleepgym.leaderboard.submission import folder_name
 from sleepgym.training.dashboard import Dashboard, figures_of_result
 
@@ -81,7 +81,8 @@ def main(args: Args) -> None:
     console = Console()
     args.out.mkdir(parents=True, exist_ok=True)
     # All before the first plays, so that a mistake in any name is reported at once.
-    players = named([player_named(text, gym.make(args.env_id)) for text in args.players])
+    env = gym.make(args.env_id)
+    players = named([player_named(text, env) for text in args.players])
     played = []
     for name, player in players.items():
         env = gym.make(args.env_id, split=args.split, render_mode="rgb_array")
@@ -147,10 +148,7 @@ def named(players: Sequence[Player]) -> dict[str, Player]:
         SystemExit: Two players have the same name.
     """
     for parts in (1, 2):
-        found = {
-            "-".join(Path(each.name).with_suffix("").parts[-parts:]) if each.policy else each.name: each
-            for each in players
-        }
+        found = {policy_name(Path(each.name), parts) if each.policy else each.name: each for each in players}
         if len(found) == len(players):
             return found
     raise SystemExit(f"expected players of different names, found {', '.join(each.name for each in players)}")

@@ -15,11 +15,10 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from sleepgym.env.registration import registered
 from sleepgym.episode.card import load_card
 from sleepgym.evaluation import EpisodeResult, ScoreMatrix, episodes_sheet, evaluate
 from sleepgym.facts.world import Split
-from sleepgym.leaderboard.players import Player, PlayerNameError, player_named
+from sleepgym.leaderboard.players import Player, PlayerNameError, player_named, policy_name
 from sleepgym.leaderboard.submission import folder_name
 from sleepgym.schedulers import SchedulerNameError
 from sleepgym.schedulers.named import RULES
@@ -115,7 +114,7 @@ def policies_in(text: str) -> tuple[str, list[Path]]:
     if named and not {"/", "\\"} & set(name):
         return name, [Path(path) for path in paths.split(",")]
     # A path, which may contain "="; runs/ppo/best.zip is named ppo-best.
-    return "-".join(Path(text).with_suffix("").parts[-2:]), [Path(text)]
+    return policy_name(Path(text)), [Path(text)]
 
 
 def play(
@@ -134,7 +133,7 @@ def play(
     started = time.perf_counter()
     results = evaluate(spectator.make, run.scheduler, seeds, args.slots, on_episode)
     dashboard = Dashboard(args.logdir / folder_name(label))
-    dashboard.card(load_card(args.card or gym.spec(registered(args.env_id)).kwargs["card"]))
+    dashboard.card(load_card(spec.played_card))
     dashboard.policy(run.about)
     dashboard.arguments(asdict(args) | {"contestants": label}, ("eval/mean_score",))
     for step, result in enumerate(results):

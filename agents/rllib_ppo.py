@@ -28,7 +28,6 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune import register_env
 
 from sleepgym import files
-from sleepgym.env.registration import registered
 from sleepgym.episode.card import load_card
 from sleepgym.evaluation import evaluate, simulate
 from sleepgym.sim.maker import setting_and_response
@@ -119,7 +118,7 @@ class Args:
     @property
     def played_card(self) -> str:
         """Card of the environment: its path, or its id."""
-        return self.card or str(gym.spec(registered(self.env_id)).kwargs["card"])
+        return EnvSpec(self.env_id, self.card).played_card
 
 
 class PolicyOfRun(BaseModel):

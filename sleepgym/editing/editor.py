@@ -27,7 +27,7 @@ from sleepgym.facts.fact import Fact
 from sleepgym.lm import score
 from sleepgym.lm.architecture import features
 from sleepgym.memory.asking import in_context, raw_probe
-from sleepgym.memory.overlay import Factors, Memory, Overlay, OverlayError
+from sleepgym.memory.overlay import Factors, Memory, Overlay, OverlayError, Term
 from sleepgym.memory.owners import owner_of
 from sleepgym.memory.terms import acting, gates_of
 
@@ -308,9 +308,8 @@ class Editor:
         """Returns what aligns the targets of facts with each other and with what was written for the protected ones."""
         if self.spec.alignment is None:
             return None
-        terms = {fact: draft.terms[owner_of(fact)] for fact in protected if owner_of(fact) in draft.terms}
         module = self.lm.blocks[self.spec.layers[-1]].down_proj
-        terms = {fact: term for fact, term in terms.items() if term.scale and module in term.factors}
+        terms = {fact: term for fact, term in _terms_on(draft, module, protected).items() if term.scale}
         each = [Subject(fact.subject, (fact,), ()) for fact in (*facts, *terms)]
         keys = self.keys.of_subjects(draft, each, len(self.spec.layers) - 1, frozen=False)
         none = keys.new_zeros(0, features(self.lm.linear(module))[1])
@@ -367,14 +366,9 @@ class Editor:
         residuals = []
         for subject, leak in zip(plan.subjects, leaks, strict=True):
             # Outputs of earlier facts about the same subject, at their present scale, are intended and no leak.
-            # Those that were written by another recipe may have none here.
-            intended = [
-                (fact, target)
-                for fact, target in subject.beside
-                if (term := draft.terms.get(owner_of(fact))) is not None and module in term.factors
-            ]
-            for fact, target in intended:
-                leak = leak - draft.terms[owner_of(fact)].scale * target.value[depth].to(leak)
+            targets = dict(subject.beside)
+            for fact, term in _terms_on(draft, module, list(targets)).items():
+                leak = leak - term.scale * targets[fact].value[depth].to(leak)
             # The leak at a subject's key is divided evenly among the facts about it.
             correction = -leak / len(subject.facts)
             residuals.append([plan.targets[fact].value[depth].to(leak) + correction for fact in subject.facts])
@@ -392,8 +386,7 @@ class Editor:
 
     def _leak(self, memory: Memory, module: str, keys: Tensor, others: Sequence[Fact]) -> Tensor:
         """Returns the output of the terms of other facts at the keys, ``[subjects, d_out]``."""
-        found = (memory.terms.get(owner_of(fact)) for fact in others)
-        terms = [term for term in found if term is not None and module in term.factors]
+        terms = list(_terms_on(memory, module, others).values())
         if not terms:
             return keys.new_zeros(len(keys), features(self.lm.linear(module))[1])
         a = torch.cat([term.factors[module][0] for term in terms]).to(keys)
@@ -407,6 +400,12 @@ class Editor:
             moment = self._moments[layer].to(device)
             self._normal[layer] = NormalMatrix(moment, spec.covariance_weight, spec.ridge, spec.null_space)
         return self._normal[layer]
+
+
+def _terms_on(memory: Memory, module: str, facts: Sequence[Fact]) -> dict[Fact, Term]:
+    """Returns the terms that facts have on a module; those that another recipe wrote may have none there."""
+    found = {fact: memory.terms.get(owner_of(fact)) for fact in facts}
+    return {fact: term for fact, term in found.items() if term is not None and module in term.factors}
 
 
 def _roots(plan: Plan, weights: Mapping[str, float], keys: Tensor) -> Tensor:

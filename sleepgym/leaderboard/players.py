@@ -64,6 +64,16 @@ class Player:
         return self.rule or (self.name if self.card is None else self.card.about())
 
 
+def policy_name(path: Path, parts: int = 2) -> str:
+    """Returns what a policy is called in tables and folders: ``ppo-best`` for ``runs/ppo/best.zip``.
+
+    Args:
+        path: File of the policy.
+        parts: How much of its path counts.
+    """
+    return "-".join(path.with_suffix("").parts[-parts:])
+
+
 def player_named(text: str, env: gym.Env[Any, Any], device: str = "cpu") -> Player:
     """Parses the text form of a player and loads it.
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
+from sleepgym.env.registration import registered
 from sleepgym.env.wrappers import FlattenLedger, RecordSleepStatistics
 from sleepgym.sim.vector import SimVectorEnv
 from sleepgym.training.sb3 import SB3VecEnv
@@ -133,6 +134,11 @@ class EnvSpec:
     card: str = ""
     flat: bool = False
     fit: str = ""
+
+    @property
+    def played_card(self) -> str:
+        """Card of the environment: its path, or its id."""
+        return self.card or str(gym.spec(registered(self.env_id)).kwargs["card"])
 
     def make(self, split: str, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """Makes one environment, as for :func:`~sleepgym.evaluation.evaluate`.

@@ -179,3 +179,8 @@ def test_training_relative_to_a_scheduler_plays_its_episodes(quick_card: Path) -
         np.testing.assert_allclose(info["rewards"], 0.5 * info["relative_return"], rtol=1e-4)
         assert info["episode"]["r"] > info["relative_return"], "what was earned is reported as it is"
     assert set(envs.get_attr("np_random_seed")) <= set(SEEDS)
+
+
+def test_the_card_of_an_environment_is_its_own_or_the_one_in_its_place() -> None:
+    assert EnvSpec("sleepgym:SleepLLM-Flat-v0").played_card == "SleepLLM-v0"
+    assert EnvSpec("SleepSim-Mini-v0", "mine.toml").played_card == "mine.toml"
