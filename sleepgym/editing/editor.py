@@ -54,7 +54,7 @@ class Editor:
             rounding at most.
 
     Raises:
-        EditError: The model has no such layer.
+        EditError: The model has no such layer, or its statistics lack second moments of one.
     """
 
     def __init__(
@@ -67,6 +67,11 @@ class Editor:
     ) -> None:
         self.overlay, self.lm, self.spec = overlay, overlay.lm, spec
         require_layers(spec.layers, len(self.lm.blocks), self.lm.name)
+        if missing := sorted(set(spec.layers) - set(statistics.moments)):
+            raise EditError(
+                f"expected second moments of the layers {tuple(spec.layers)}, found none of {tuple(missing)}; "
+                "measure them with sleepgym.editing.statistics_for"
+            )
         self.prefixes = statistics.prefixes[: spec.prefixes]
         self.keys = ContextKeys(overlay, spec, statistics.prefixes)
         self.cache = TargetCache(cache, self.lm.fingerprint, self.lm.dtype, spec, self.prefixes)

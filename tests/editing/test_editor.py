@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sleepgym.editing import EditError, Editor, EditSpec
+from sleepgym.editing import EditError, Editor, EditSpec, statistics_for
 from sleepgym.editing.covariance import second_moments
 from sleepgym.editing.keys import measured_keys
 from sleepgym.lm import load, score
@@ -127,8 +127,9 @@ def test_facts_about_one_subject_have_keys_of_their_own_at_the_end_of_their_prom
 
 
 def test_what_another_recipe_wrote_in_other_layers_is_left_alone(base, pairs):
+    statistics = statistics_for(base.lm, (0, 1))
     first, later = (
-        Editor(base.overlay, base.statistics, replace(base.editor.spec, layers=layers)) for layers in ((0,), (1,))
+        Editor(base.overlay, statistics, replace(base.editor.spec, layers=layers)) for layers in ((0,), (1,))
     )
     memory = Memory()
     one, two = pairs[0]
@@ -141,6 +142,12 @@ def test_what_another_recipe_wrote_in_other_layers_is_left_alone(base, pairs):
     (_, b), (_, own) = (next(iter(m.terms[owner_of(two)].factors.values())) for m in (memory, alone))
     assert torch.allclose(b, own, atol=1e-5)
     assert later.intruder(memory, two, [one])[1] == 0
+
+
+def test_layers_without_second_moments_are_named(base):
+    statistics = replace(base.statistics, moments={0: base.statistics.moments[0]})
+    with pytest.raises(EditError, match=r"found none of \(1,\); measure them"):
+        Editor(base.overlay, statistics, replace(base.editor.spec, layers=(0, 1)))
 
 
 def test_an_edit_that_is_not_finite_is_refused_and_nothing_is_written(base, facts, monkeypatch):
